@@ -1,0 +1,50 @@
+# Two commands need nothing but python >= 3.10, git and make: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_TEST := $(VENV)/.installed-test
+
+.PHONY: help demo test test-all lint format clean
+
+help:
+	@echo "make demo      make demo videos, train a small Hiera on them, test it, print a table"
+	@echo "make test      run the quick tests, with line coverage"
+	@echo "make test-all  run the slow tests too"
+	@echo "make lint      ruff and mypy"
+	@echo "make format    let ruff format the code"
+	@echo "make clean     remove .venv and the demo's output"
+
+demo: $(INSTALLED)
+	$(BIN)/python tools/demo.py
+
+test: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-all: $(INSTALLED_TEST)
+	$(BIN)/python -m pytest -m "not gpu" --cov --cov-report=term
+
+lint: $(INSTALLED_TEST)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED_TEST)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) demo
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"python >= 3.10 is needed, got {sys.version.split()[0]}: try make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp that is newer than what says what to install: the second call does nothing.
+$(INSTALLED): setup.py constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(INSTALLED_TEST): setup.py constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	@touch $@ $(INSTALLED)

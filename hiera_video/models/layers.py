@@ -1,0 +1,136 @@
+"""The parts of Hiera: patch embedding, mask unit attention, block, head (arXiv 2306.00989).
+
+Shape suffixes: B clips, U mask units (1 where attention is global), N tokens of one window,
+D channels, H heads, K classes; X is the clip's own dimensions, `CTHW` or `CHW`.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from pytorchvideo.layers import DropPath
+from torch import nn
+
+NORM_EPS = 1e-6  # the published models' value
+
+
+class PatchEmbed(nn.Module):
+    """Turn overlapping patches into tokens by one strided convolution, in 2-D or 3-D."""
+
+    def __init__(
+        self,
+        in_chans: int,
+        embed_dim: int,
+        *,
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+    ) -> None:
+        super().__init__()
+        convolution: Callable[..., nn.Module] = {2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
+        self.proj = convolution(
+            in_chans, embed_dim, tuple(kernel), stride=tuple(stride), padding=tuple(padding)
+        )
+
+    def forward(self, clips_BX: torch.Tensor) -> torch.Tensor:
+        """Return `tokens_BND` in row-major order of the token grid."""
+        return self.proj(clips_BX).flatten(2).transpose(1, 2)
+
+
+def max_pool(tokens_BUND: torch.Tensor, size: int) -> torch.Tensor:
+    """Return the maximum over each run of `size` neighbouring tokens: `[B, U, N / size, D]`."""
+    if size == 1:
+        return tokens_BUND
+    return tokens_BUND.unflatten(2, (-1, size)).amax(3)
+
+
+class MaskUnitAttention(nn.Module):
+    """Multi-head self-attention within each window, with optional max-pooling of the queries.
+
+    The caller decides what a window is, by the shape of its tokens: `[B, U, N, D]` attends within
+    each of U windows, so that U = 1 is global attention.
+    """
+
+    def __init__(self, dim: int, dim_out: int, *, num_heads: int, q_pool_size: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.q_pool_size = q_pool_size
+        self.qkv = nn.Linear(dim, 3 * dim_out)
+        self.proj = nn.Linear(dim_out, dim_out)
+
+    def forward(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
+        """Return `[B, U, N / q_pool_size, dim_out]`."""
+        B, U, _, _ = tokens_BUND.shape
+        query, key, value = self.qkv(tokens_BUND).chunk(3, dim=-1)
+        # Windows are folded into the batch: scaled_dot_product_attention has fused kernels for 4-D
+        # input only, and falls back to the slow one for 5-D without a word.
+        query, key, value = (
+            part.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in (max_pool(query, self.q_pool_size), key, value)
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).flatten(2).unflatten(0, (B, U)))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
+        """Return the tokens' update, in the shape of the input."""
+        return self.fc2(self.act(self.fc1(tokens_BUND)))
+
+
+class HieraBlock(nn.Module):
+    """Pre-norm transformer block which, at a stage change, widens and may pool its tokens.
+
+    At a change of width the skip path is max-pool(Linear(LN(x))), and the queries are pooled the
+    same way inside attention ([P] figure 3; `q_pool_size` tokens become one).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        *,
+        num_heads: int,
+        q_pool_size: int,
+        mlp_ratio: float,
+        drop_path_rate: float,
+    ) -> None:
+        super().__init__()
+        self.q_pool_size = q_pool_size
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = MaskUnitAttention(dim, dim_out, num_heads=num_heads, q_pool_size=q_pool_size)
+        self.norm2 = nn.LayerNorm(dim_out, eps=NORM_EPS)
+        self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+        if dim != dim_out:
+            self.proj = nn.Linear(dim, dim_out)
+        self.changes_width = dim != dim_out
+
+    def forward(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
+        """Return `[B, U, N / q_pool_size, dim_out]`."""
+        normed = self.norm1(tokens_BUND)
+        if self.changes_width:
+            tokens_BUND = max_pool(self.proj(normed), self.q_pool_size)
+        tokens_BUND = tokens_BUND + self.drop_path(self.attn(normed))
+        return tokens_BUND + self.drop_path(self.mlp(self.norm2(tokens_BUND)))
+
+
+class Head(nn.Module):
+    """Dropout and a linear layer; gives logits in training and in evaluation alike."""
+
+    def __init__(self, dim: int, num_classes: int, *, dropout: float) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.projection = nn.Linear(dim, num_classes)
+
+    def forward(self, pooled_BD: torch.Tensor) -> torch.Tensor:
+        """Return `logits_BK`."""
+        return self.projection(self.dropout(pooled_BD))

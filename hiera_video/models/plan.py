@@ -1,0 +1,101 @@
+"""What each block of a Hiera does, worked out from the sizes of its stages.
+
+Kept apart from the modules, so that the model, its tests and whoever counts operations read the
+same table.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from hiera_video.utils.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """One block: `stage` from 0; channels in and out; tokens pooled to one; windowed or global.
+
+    `unit_tokens` is the number of tokens of a mask unit at the block's input.
+    """
+
+    stage: int
+    dim: int
+    dim_out: int
+    num_heads: int
+    q_pool_size: int
+    unit_tokens: int
+    local: bool
+
+
+def plan_blocks(
+    *,
+    embed_dim: int,
+    num_heads: int,
+    stages: Sequence[int],
+    q_pool: int,
+    q_stride: Sequence[int],
+    mask_unit_size: Sequence[int],
+    mask_unit_attn: Sequence[bool],
+    dim_mul: float,
+    head_mul: float,
+) -> list[BlockPlan]:
+    """Return the plan of every block in order (Ryali et al., section 3 and table 2).
+
+    The first block of each later stage widens the channels; the first `q_pool` of these also pool.
+    That block still attends as the stage before it does: mask unit attention lags one block.
+    """
+    plans: list[BlockPlan] = []
+    dim, heads, unit_tokens = embed_dim, num_heads, prod(mask_unit_size)
+    for stage, depth in enumerate(stages):
+        for position in range(depth):
+            enters = stage > 0 and position == 0
+            dim_out = int(dim * dim_mul) if enters else dim
+            heads = int(heads * head_mul) if enters else heads
+            pool = prod(q_stride) if enters and stage <= q_pool else 1
+            local = mask_unit_attn[stage - 1 if enters else stage]
+            plans.append(BlockPlan(stage, dim, dim_out, heads, pool, unit_tokens, local))
+            dim, unit_tokens = dim_out, unit_tokens // pool
+    return plans
+
+
+def check_sizes(
+    *,
+    input_size: Sequence[int],
+    patch_stride: Sequence[int],
+    mask_unit_size: Sequence[int],
+    q_stride: Sequence[int],
+    q_pool: int,
+    num_stages: int,
+) -> None:
+    """Refuse sizes that do not divide, naming the nearest legal ones.
+
+    Raises:
+        UserError: the lengths differ, the input is not made of whole mask units, a mask unit does
+            not divide under pooling, or there are more poolings than stage changes.
+    """
+    lengths = {len(input_size), len(patch_stride), len(mask_unit_size), len(q_stride)}
+    if len(lengths) != 1:
+        raise UserError(
+            "input_size, patch_stride, mask_unit_size and q_stride must have as many numbers each, "
+            f"got {tuple(input_size)}, {tuple(patch_stride)}, {tuple(mask_unit_size)}, "
+            f"{tuple(q_stride)}. Try 3 for video (time, height, width) and 2 for images."
+        )
+    if not 0 <= q_pool < num_stages:
+        raise UserError(
+            f"q_pool must be 0 to {num_stages - 1} (one less than the stages), got {q_pool}."
+        )
+    whole = [s * u for s, u in zip(patch_stride, mask_unit_size, strict=True)]
+    if any(size < 1 or size % step for size, step in zip(input_size, whole, strict=True)):
+        below = tuple(max(i // w, 1) * w for i, w in zip(input_size, whole, strict=True))
+        above = tuple(max(-(-i // w), 1) * w for i, w in zip(input_size, whole, strict=True))
+        nearest = f"{below}" if below == above else f"{below} or {above}"
+        raise UserError(
+            f"input_size must be divisible by {tuple(whole)} (patch stride x mask unit), "
+            f"got {tuple(input_size)}. Try {nearest}."
+        )
+    pooled = [q**q_pool for q in q_stride]
+    if any(unit % pool for unit, pool in zip(mask_unit_size, pooled, strict=True)):
+        raise UserError(
+            f"mask_unit_size must be divisible by {tuple(pooled)} (q_stride to the power of "
+            f"q_pool), got {tuple(mask_unit_size)}. Try {tuple(pooled)}."
+        )

@@ -1,0 +1,43 @@
+"""Package metadata; tool settings stand in pyproject.toml, tested versions in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "hiera_video/__init__.py").read_text(), re.MULTILINE
+)
+assert VERSION is not None
+
+setup(
+    name="hiera_video",
+    version=VERSION.group(1),
+    description="Video action recognition around Hiera: train, test and extend",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["hiera_video", "hiera_video.*"]),
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",
+        "pytorchvideo",
+        "decord",
+        "av",
+        "fvcore",
+        "iopath",
+        "simplejson",
+        "tqdm",
+        "tensorboard",
+        "matplotlib",
+        "numpy",
+        "pillow",
+        "pyyaml",
+    ],
+    extras_require={
+        "test": ["pytest", "pytest-cov", "ruff", "mypy"],
+        "peers": ["hiera-transformer"],
+    },
+)
