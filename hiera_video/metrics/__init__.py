@@ -1,0 +1,1 @@
+"""What is measured of scores: top-k, ensembles of views, confusion."""

@@ -1,0 +1,53 @@
+"""The confusion matrix, what is read off it, and its picture.
+
+Shape suffixes: N videos, K classes; a matrix KK has the true class in rows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def confusion_matrix(
+    predictions_N: np.ndarray, labels_N: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """Return how many videos of each true class (row) were given each class: int64 `[K, K]`."""
+    pairs = labels_N * num_classes + predictions_N
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def mean_class_accuracy(confusion_KK: np.ndarray) -> float:
+    """Return the mean of the classes' accuracies, in [0, 1], over the classes with videos."""
+    totals_K = confusion_KK.sum(1)
+    present_K = totals_K > 0
+    if not present_K.any():
+        return float("nan")
+    return float((np.diag(confusion_KK)[present_K] / totals_K[present_K]).mean())
+
+
+def save_confusion_png(
+    path: str, confusion_KK: np.ndarray, class_names: Sequence[str] | None = None
+) -> None:
+    """Draw the matrix, each row as shares of its class; names are written for up to 60 classes."""
+    # The object interface draws without a display and without matplotlib's global state.
+    from matplotlib.figure import Figure
+
+    num_classes = len(confusion_KK)
+    shares_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
+    side_inch = min(4 + 0.22 * num_classes, 18)
+    figure = Figure(figsize=(side_inch, side_inch), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares_KK, cmap="viridis", vmin=0, vmax=1)
+    axes.set(xlabel="predicted class", ylabel="true class", title="share of each true class")
+    if num_classes <= 60:
+        names = class_names or [str(k) for k in range(num_classes)]
+        axes.set_xticks(range(num_classes), names, rotation=90)
+        axes.set_yticks(range(num_classes), names)
+    if num_classes <= 20:
+        for row, column in np.ndindex(num_classes, num_classes):
+            colour = "black" if shares_KK[row, column] > 0.6 else "white"
+            count = int(confusion_KK[row, column])
+            if count:
+                axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.savefig(path, dpi=110)

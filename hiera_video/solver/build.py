@@ -1,0 +1,61 @@
+"""From config to optimizer and learning rate."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import nn
+
+from hiera_video.config import Config
+from hiera_video.solver.param_groups import build_param_groups
+from hiera_video.solver.schedule import cosine_with_warmup, scaled_lr
+
+
+def effective_batch(cfg: Config) -> int:
+    """Return the videos that one optimizer step sees: batch times accumulation.
+
+    Videos, not views: the recipes count so, whatever the repeated augmentation.
+    """
+    return cfg.TRAIN.BATCH_SIZE * cfg.SOLVER.ACCUM_STEPS
+
+
+def build_lr_schedule(cfg: Config) -> Callable[[float], float]:
+    """Return the function from fractional epoch to learning rate, scaled to the effective batch."""
+    solver = cfg.SOLVER
+    scaled = partial(
+        scaled_lr, effective_batch=effective_batch(cfg), base_batch=solver.BASE_BATCH_SIZE
+    )
+    return partial(
+        cosine_with_warmup,
+        base_lr=scaled(solver.BASE_LR),
+        end_lr=scaled(solver.COSINE_END_LR),
+        warmup_epochs=solver.WARMUP_EPOCHS,
+        warmup_start_lr=scaled(solver.WARMUP_START_LR),
+        max_epochs=solver.MAX_EPOCH,
+    )
+
+
+def build_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Return AdamW or SGD (with Nesterov momentum) over the model's parameter groups.
+
+    A model says where its layers are by `num_layers` and `layer_index(name)`; one that does not is
+    a single layer, and SOLVER.LAYER_DECAY then has nothing to act on.
+    """
+    solver = cfg.SOLVER
+    groups = build_param_groups(
+        model.named_parameters(),
+        weight_decay=solver.WEIGHT_DECAY,
+        layer_decay=solver.LAYER_DECAY,
+        layer_index=getattr(model, "layer_index", lambda name: 0),
+        num_layers=getattr(model, "num_layers", 1),
+    )
+    # The schedule sets the learning rate before every step.
+    if solver.OPTIMIZING_METHOD == "sgd":
+        return torch.optim.SGD(groups, lr=0.0, momentum=solver.MOMENTUM, nesterov=True)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(solver.BETAS[0], solver.BETAS[1]))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group the learning rate `lr` times its layer's scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]

@@ -1,0 +1,37 @@
+"""Which parameters decay, and how fast each layer learns."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+
+def build_param_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]],
+    *,
+    weight_decay: float,
+    layer_decay: float,
+    layer_index: Callable[[str], int],
+    num_layers: int,
+) -> list[dict[str, Any]]:
+    """Return optimizer groups with `params`, `names`, `weight_decay` and `lr_scale`.
+
+    1-D parameters (biases, norms) and position embeddings do not decay. A parameter of layer i of
+    n learns at `layer_decay ** (n - 1 - i)` of the learning rate: the head at all of it, the
+    embeddings slowest (layer-wise decay: BEiT, arXiv 2106.08254; MAE, arXiv 2111.06377, A.2).
+    Parameters that are frozen are left out.
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in named_parameters:
+        if not parameter.requires_grad:
+            continue
+        keeps = parameter.ndim <= 1 or name.startswith("pos_embed")
+        decay = 0.0 if keeps else weight_decay
+        scale = layer_decay ** (num_layers - 1 - layer_index(name))
+        group = groups.setdefault(
+            (scale, decay),
+            {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale},
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())

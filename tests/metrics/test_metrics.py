@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from hiera_video.metrics.confusion import (
+    confusion_matrix,
+    mean_class_accuracy,
+    save_confusion_png,
+)
+from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
+from hiera_video.metrics.topk import topk_accuracy
+
+
+def test_topk_against_sorting():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((50, 10)), rng.integers(10, size=50)
+    for k in (1, 3, 5):
+        best = np.argsort(-scores, axis=1)[:, :k]
+        expected = np.mean([label in row for label, row in zip(labels, best, strict=True)])
+        assert topk_accuracy(scores, labels, k) == pytest.approx(expected)
+
+
+def test_topk_of_equal_scores_is_chance_and_of_few_classes_one():
+    scores, labels = np.ones((4, 4)), np.arange(4)
+    assert topk_accuracy(scores, labels, 1) == 0.25
+    assert topk_accuracy(scores, labels, 5) == 1.0
+    assert np.isnan(topk_accuracy(np.zeros((0, 4)), np.zeros(0, dtype=int), 1))
+
+
+def test_confusion_matrix_and_mean_class_accuracy():
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    predictions = np.array([0, 0, 1, 1, 0, 2])
+    matrix = confusion_matrix(predictions, labels, 4)
+    assert matrix.tolist() == [[2, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    assert mean_class_accuracy(matrix) == pytest.approx((2 / 3 + 1 + 1 / 2) / 3)
+
+
+@pytest.mark.parametrize("num_classes", [3, 30, 174])
+def test_confusion_picture_is_a_png(tmp_path, num_classes):
+    path = tmp_path / "confusion.png"
+    save_confusion_png(str(path), np.eye(num_classes, dtype=np.int64))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_video_scores_the_mean_of_its_views_and_counts_once():
+    scores = VideoScores({"1x1": np.array([0]), "2x1": np.array([0, 1])})
+    scores.add(7, 1, np.array([[0.2, 0.8], [0.6, 0.4]]))
+    scores.add(3, 0, np.array([[1.0, 0.0], [0.5, 0.5]]))
+    scores.add(7, 1, np.array([[1.0, 0.0], [1.0, 0.0]]))
+    assert scores.video_indices().tolist() == [3, 7]
+    assert scores.labels().tolist() == [0, 1]
+    assert scores.scores("2x1") == pytest.approx(np.array([[0.75, 0.25], [0.4, 0.6]]))
+    assert scores.scores("1x1") == pytest.approx(np.array([[1.0, 0.0], [0.2, 0.8]]))
+
+
+def test_growing_views_take_even_clips_and_the_centre_crop_first():
+    subsets = {name: places.tolist() for name, places in growing_view_subsets(5, 3).items()}
+    assert list(subsets) == [f"{t}x{s}" for s in (1, 3) for t in (1, 2, 3, 4, 5)]
+    assert subsets["1x1"] == [7]
+    assert subsets["2x1"] == [1, 13]
+    assert subsets["3x1"] == [1, 7, 13]
+    assert subsets["1x3"] == [6, 7, 8]
+    assert subsets["5x3"] == list(range(15))
+    assert list(growing_view_subsets(2, 1)) == ["1x1", "2x1"]
+    assert all(len(set(places)) == len(places) for places in subsets.values())

@@ -1,0 +1,162 @@
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from hiera_video import models
+from hiera_video.utils import cli, io
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.lookup import closest, find_function, find_module
+from hiera_video.utils.seed import rng_for, seed_for
+
+
+def test_lookup_finds_files_and_public_functions():
+    module = find_module(models.__name__, "hiera", key="MODEL.ARCH")
+    assert find_function(module, "hiera_base_16x224", key="MODEL.MODEL_NAME").__name__
+
+
+def test_lookup_misses_name_the_key_and_the_neighbours():
+    with pytest.raises(UserError, match=r"MODEL.ARCH must be .*baselines.*Did you mean hiera\?"):
+        find_module(models.__name__, "heira", key="MODEL.ARCH")
+    module = find_module(models.__name__, "hiera", key="MODEL.ARCH")
+    with pytest.raises(UserError, match=r"Did you mean hiera_base_16x224\?"):
+        find_function(module, "hiera_base_16x22", key="MODEL.MODEL_NAME")
+    with pytest.raises(UserError, match="must be a function"):
+        find_function(module, "_video_hiera", key="MODEL.MODEL_NAME")  # private
+    with pytest.raises(UserError, match="must be a function"):
+        find_function(module, "plan_blocks", key="MODEL.MODEL_NAME")  # imported, not its own
+
+
+def test_closest_ignores_case_and_gives_nothing_for_nothing_near():
+    assert closest("train", ["TRAIN", "TEST"]) == " Did you mean TRAIN?"
+    assert closest("xyz", ["TRAIN", "TEST"]) == ""
+
+
+def test_atomic_write_replaces_the_file_whole(tmp_path):
+    path = str(tmp_path / "file")
+    io.write_atomic(path, lambda file: file.write(b"first"))
+    io.write_atomic(path, lambda file: file.write(b"second"))
+    assert io.open_file(path).read() == "second"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_failed_atomic_write_leaves_the_old_file_and_no_rest(tmp_path):
+    path = str(tmp_path / "file")
+    io.write_atomic(path, lambda file: file.write(b"first"))
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        io.write_atomic(path, fail)
+    assert io.open_file(path).read() == "first"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_atomic_write_respects_the_umask(tmp_path):
+    path = str(tmp_path / "file")
+    old = os.umask(0o027)
+    try:
+        io.write_atomic(path, lambda file: file.write(b"x"))
+    finally:
+        os.umask(old)
+    assert os.stat(path).st_mode & 0o777 == 0o640
+
+
+def test_random_numbers_depend_on_their_key_alone():
+    assert rng_for(0, 1, 2).random() == rng_for(0, 1, 2).random()
+    assert rng_for(0, 1, 2).random() != rng_for(0, 2, 1).random()
+    assert seed_for(0, 1) == seed_for(0, 1) != seed_for(0, 2)
+    assert 0 <= seed_for(123456789, 5) < 2**63
+
+
+def test_tools_show_user_errors_in_one_line_and_exit_with_1(capsys):
+    def main():
+        raise UserError("KEY must be RULE, got VALUE. Try X.")
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main)
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "error: KEY must be RULE, got VALUE. Try X.\n"
+
+
+def test_tools_keep_the_traceback_of_a_bug():
+    with pytest.raises(KeyError):
+        cli.run(lambda: {}["bug"])
+
+
+def run_python(code):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+    )
+
+
+def test_torchvision_imports_whatever_torch_it_finds():
+    result = run_python("""
+        from hiera_video.utils.compat import import_torchvision
+        torchvision = import_torchvision()
+        from torchvision.transforms.v2 import functional
+        import torch
+        frames = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+        assert functional.posterize(frames, 3).shape == frames.shape
+        assert import_torchvision() is torchvision
+    """)
+    assert result.returncode == 0, result.stderr
+
+
+def test_torchvision_is_repaired_where_its_operators_do_not_load():
+    # Made to happen: the first import fails as it does with a CPU-only torch, whatever is installed.
+    result = run_python("""
+        import importlib, sys
+        import torch
+        from hiera_video.utils import compat
+
+        real, calls = importlib.import_module, []
+
+        def failing_once(name, package=None):
+            calls.append(name)
+            if name == "torchvision" and calls.count(name) == 1:
+                raise RuntimeError("operator torchvision::nms does not exist")
+            return real(name, package)
+
+        compat.importlib.import_module = failing_once
+        try:
+            torch.ops.torchvision.nms
+            declared = True
+        except AttributeError:
+            declared = False
+        if not declared:
+            assert compat.import_torchvision().__name__ == "torchvision"
+            assert calls.count("torchvision") == 2
+            assert torch.ops.torchvision.nms and torch.ops.torchvision.qnms
+    """)
+    assert result.returncode == 0, result.stderr
+
+
+def test_other_import_errors_of_torchvision_are_not_hidden():
+    result = run_python("""
+        from hiera_video.utils import compat
+
+        def fail(name, package=None):
+            raise RuntimeError("something else")
+
+        compat.importlib.import_module = fail
+        try:
+            compat.import_torchvision()
+        except RuntimeError as error:
+            assert str(error) == "something else"
+        else:
+            raise SystemExit("no error")
+    """)
+    assert result.returncode == 0, result.stderr
+
+
+def test_pytorchvideo_models_import():
+    result = run_python("""
+        from hiera_video.utils.compat import import_pytorchvideo
+        assert import_pytorchvideo("models.x3d").create_x3d
+    """)
+    assert result.returncode == 0, result.stderr
