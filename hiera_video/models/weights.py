@@ -1,6 +1,7 @@
 """Weights from a checkpoint file into a model, with an account of what was loaded."""
 
 import pickle
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,19 +14,28 @@ from hiera_video.utils.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class LoadSummary:
-    """What came of loading: the keys that were loaded, and those that start afresh."""
+    """What came of loading, as keys of the state dict.
+
+    `reinitialised` differ in their number of classes, `missing` are the model's and not the file's
+    (both keep their fresh values), `unused` are the file's and not the model's.
+    """
 
     loaded: tuple[str, ...]
-    reinitialised: tuple[str, ...]
+    reinitialised: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        text = f"{len(self.loaded)} tensors loaded"
-        if self.reinitialised:
-            text += (
-                f", {len(self.reinitialised)} of another number of classes re-initialised: "
-                + ", ".join(self.reinitialised)
-            )
-        return text
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        for what, names in (
+            ("re-initialised for another number of classes", self.reinitialised),
+            ("not in the file and freshly initialised", self.missing),
+            ("of the file not used", self.unused),
+        ):
+            if names:
+                more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+                parts.append(f"{len(names)} {what} ({', '.join(names[:4])}{more})")
+        return ", ".join(parts)
 
 
 def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
@@ -59,54 +69,81 @@ def model_state(content: dict[str, Any]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
-def load_weights(model: nn.Module, path: str, *, key: str, num_classes: int | None) -> LoadSummary:
-    """Load a checkpoint into `model`.
-
-    With `num_classes`, tensors that differ from the model's only in their number of classes keep
-    their fresh values, as fine-tuning wants; with None everything has to fit.
+def load_weights(model: nn.Module, path: str, *, key: str) -> LoadSummary:
+    """Load a checkpoint that has to fit `model` to the last tensor, as a test wants.
 
     Raises:
         UserError: the file is missing or no checkpoint, or it is one of another model.
     """
     theirs = model_state(read_checkpoint(path, key=key))
     ours = model.state_dict()
-    fresh = [name for name in ours if _differs_in_classes(ours, theirs, name, num_classes)]
-    problems = _mismatches(ours, theirs, skip=set(fresh))
-    if problems:
-        shown = "; ".join(problems[:3]) + (
-            f"; and {len(problems) - 3} more" if problems[3:] else ""
-        )
-        raise UserError(
-            f"{key}: {path!r} is a checkpoint of another model than the one configured: {shown}. "
-            "Try the MODEL and DATA keys it was trained with (config.yaml beside its folder)."
-        )
-    model.load_state_dict({n: t for n, t in theirs.items() if n not in fresh}, strict=False)
-    return LoadSummary(tuple(n for n in ours if n not in fresh), tuple(fresh))
+    unknown = [f"{name} is unknown here" for name in theirs if name not in ours]
+    _refuse(path, key, [*_misfits(ours, theirs, ours), *unknown])
+    model.load_state_dict(theirs)
+    return LoadSummary(loaded=tuple(ours))
 
 
-def _differs_in_classes(
-    ours: dict[str, torch.Tensor],
-    theirs: dict[str, torch.Tensor],
-    name: str,
-    num_classes: int | None,
-) -> bool:
-    if num_classes is None or name not in theirs or ours[name].ndim == 0:
-        return False
-    own, other = ours[name].shape, theirs[name].shape
-    return own != other and own[0] == num_classes and own[1:] == other[1:]
+def start_from_weights(model: nn.Module, path: str, *, key: str, num_classes: int) -> LoadSummary:
+    """Load a checkpoint to train on from, pretrained or of another set of classes.
+
+    The body has to fit. The last layer (norm and classifier) keeps its fresh values where the file
+    lacks it, as an autoencoder's does, or has another number of classes; what else the file holds,
+    such as a decoder, is not used. The summary tells all of it.
+
+    Raises:
+        UserError: the file is missing or no checkpoint, or it is one of another model.
+    """
+    theirs = model_state(read_checkpoint(path, key=key))
+    ours = model.state_dict()
+    last_layer = _last_layer(model, ours)
+    missing = {name for name in last_layer if name not in theirs}
+    other_classes = {
+        name
+        for name in ours.keys() & theirs.keys()
+        if _differs_in_classes(ours[name].shape, theirs[name].shape, num_classes)
+    }
+    fitting = [name for name in ours if name not in missing | other_classes]
+    _refuse(path, key, _misfits(ours, theirs, fitting))
+    model.load_state_dict({name: theirs[name] for name in fitting}, strict=False)
+    return LoadSummary(
+        loaded=tuple(fitting),
+        reinitialised=tuple(name for name in ours if name in other_classes),
+        missing=tuple(name for name in ours if name in missing),
+        unused=tuple(name for name in theirs if name not in ours),
+    )
 
 
-def _mismatches(
-    ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], *, skip: set[str]
+def _last_layer(model: nn.Module, names: Iterable[str]) -> list[str]:
+    # A model that does not say where its layers are has no layer that may be missing.
+    layer_index: Callable[[str], int] | None = getattr(model, "layer_index", None)
+    last = getattr(model, "num_layers", 0) - 1
+    return [name for name in names if layer_index is not None and layer_index(name) == last]
+
+
+def _differs_in_classes(own: torch.Size, other: torch.Size, num_classes: int) -> bool:
+    return own != other and own[:1] == (num_classes,) and own[1:] == other[1:]
+
+
+def _misfits(
+    ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], names: Iterable[str]
 ) -> list[str]:
     problems = []
-    for name in ours:
-        if name in skip:
-            continue
+    for name in names:
         if name not in theirs:
             problems.append(f"{name} is missing")
         elif ours[name].shape != theirs[name].shape:
             problems.append(
                 f"{name} is {tuple(theirs[name].shape)} there and {tuple(ours[name].shape)} here"
             )
-    return problems + [f"{name} is unknown here" for name in theirs if name not in ours]
+    return problems
+
+
+def _refuse(path: str, key: str, problems: list[str]) -> None:
+    if not problems:
+        return
+    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+    raise UserError(
+        f"{key}: {path!r} is a checkpoint of another model than the one configured: "
+        f"{'; '.join(problems[:3])}{more}. Try the MODEL and DATA keys it was trained with "
+        "(config.yaml in its OUTPUT_DIR)."
+    )

@@ -51,7 +51,8 @@ def build_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
     )
     # The schedule sets the learning rate before every step.
     if solver.OPTIMIZING_METHOD == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=solver.MOMENTUM, nesterov=True)
+        nesterov = solver.MOMENTUM > 0
+        return torch.optim.SGD(groups, lr=0.0, momentum=solver.MOMENTUM, nesterov=nesterov)
     return torch.optim.AdamW(groups, lr=0.0, betas=(solver.BETAS[0], solver.BETAS[1]))
 
 

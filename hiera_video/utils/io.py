@@ -49,7 +49,7 @@ def local_path(path: str) -> str:
     return path_manager().get_local_path(path)
 
 
-def write_atomic(path: str, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
     """Call `write` on a temporary file beside `path`, flush it to the disk, then rename it there.
 
     A reader, or a machine that dies half-way, finds the old file or the new one, never a part of

@@ -129,7 +129,7 @@ def test_mask_unit_attention_keeps_units_apart_until_stage_three():
 
 
 def test_global_attention_lags_one_block_into_stage_three():
-    model = hiera_micro_8x64()
+    model = hiera_micro_8x64(stages=(1, 1, 3, 1))
     local = [(plan.stage, plan.local) for plan in model.plans]
     assert local == [(0, True), (1, True), (2, True), (2, False), (2, False), (3, False)]
     assert [plan.q_pool_size for plan in model.plans] == [1, 4, 4, 1, 1, 4]
@@ -137,7 +137,7 @@ def test_global_attention_lags_one_block_into_stage_three():
 
 
 def test_autoencoder_plan_does_not_pool_before_stage_four():
-    plans = hiera_micro_8x64(q_pool=2).plans
+    plans = hiera_micro_8x64(stages=(1, 1, 3, 1), q_pool=2).plans
     assert [plan.q_pool_size for plan in plans] == [1, 4, 4, 1, 1, 1]
     assert plans[-1].dim_out == 8 * plans[0].dim
 
@@ -173,7 +173,7 @@ def test_attention_is_softmax_of_scaled_products():
 
 
 def test_layers_for_learning_rate_decay():
-    model = hiera_micro_8x64()
+    model = hiera_micro_8x64(stages=(1, 1, 3, 1))
     assert model.num_layers == 8
     layer_of = {name: model.layer_index(name) for name, _ in model.named_parameters()}
     assert layer_of["pos_embed_spatial"] == layer_of["patch_embed.proj.weight"] == 0
@@ -183,6 +183,6 @@ def test_layers_for_learning_rate_decay():
 
 
 def test_drop_path_grows_linearly_with_depth():
-    model = hiera_micro_8x64(drop_path_rate=0.5)
+    model = hiera_micro_8x64(stages=(1, 1, 3, 1), drop_path_rate=0.5)
     rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in model.blocks]
     assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5])

@@ -55,7 +55,7 @@ def test_one_dimensional_and_position_parameters_do_not_decay():
 
 
 def test_each_layer_learns_at_its_share():
-    by_name = groups_by_name(hiera_micro_8x64())
+    by_name = groups_by_name(hiera_micro_8x64(stages=(1, 1, 3, 1)))
     assert by_name["head.projection.weight"]["lr_scale"] == 1
     assert by_name["blocks.5.mlp.fc1.weight"]["lr_scale"] == 0.5
     assert by_name["blocks.0.mlp.fc1.weight"]["lr_scale"] == 0.5**6

@@ -108,7 +108,7 @@ def test_torchvision_imports_whatever_torch_it_finds():
 
 
 def test_torchvision_is_repaired_where_its_operators_do_not_load():
-    # Made to happen: the first import fails as it does with a CPU-only torch, whatever is installed.
+    # Made to happen: the first import fails as with a CPU-only torch, whatever is installed.
     result = run_python("""
         import importlib, sys
         import torch

@@ -1,0 +1,17 @@
+"""The configuration room: typed, frozen, and wrong in one message or not at all."""
+
+from hiera_video.config.describe import diff_from_defaults, help_text, to_dict, to_yaml, value_of
+from hiera_video.config.errors import ConfigError
+from hiera_video.config.load import load_config
+from hiera_video.config.schema import Config
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "diff_from_defaults",
+    "help_text",
+    "load_config",
+    "to_dict",
+    "to_yaml",
+    "value_of",
+]

@@ -1,0 +1,185 @@
+"""Contradictions between keys that are each right on their own.
+
+What the model alone knows (sizes that divide) is the model's to refuse, what the machine alone
+knows (CUDA, files) the engine's. Each entry of `CONTRADICTIONS` names the keys it reads: where one
+of them is itself at fault, the contradiction is not looked for, since it may come from that fault.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from hiera_video.config.rules import value_text
+from hiera_video.config.schema import Config
+
+
+@dataclass(frozen=True)
+class Contradiction:
+    """A rule over several keys; `find` returns the message for the user, or "" if all is well."""
+
+    keys: tuple[str, ...]
+    find: Callable[[Config], str]
+
+
+def contradictions(cfg: Config, *, faulty: Collection[str] = ()) -> list[tuple[str, str]]:
+    """Return (first key, message) of every contradiction that reads none of the `faulty` keys."""
+    found = [
+        (rule.keys[0], rule.find(cfg))
+        for rule in CONTRADICTIONS
+        if not any(key in faulty for key in rule.keys)
+    ]
+    return [(key, message) for key, message in found if message]
+
+
+def _one_gpu(cfg: Config) -> str:
+    if cfg.NUM_GPUS <= 1:
+        return ""
+    return (
+        f"NUM_GPUS must be 0 (CPU) or 1 for now, got {cfg.NUM_GPUS}. Try NUM_GPUS 1 and use "
+        "SOLVER.ACCUM_STEPS for a larger effective batch."
+    )
+
+
+def _something_to_do(cfg: Config) -> str:
+    if cfg.TRAIN.ENABLE or cfg.TEST.ENABLE:
+        return ""
+    return "TRAIN.ENABLE or TEST.ENABLE must be True, got False for both. Try TEST.ENABLE True."
+
+
+def _weights_to_test(cfg: Config) -> str:
+    given = cfg.TEST.CHECKPOINT_FILE_PATH or cfg.TRAIN.CHECKPOINT_FILE_PATH
+    if cfg.TRAIN.ENABLE or not cfg.TEST.ENABLE or given:
+        return ""
+    return (
+        "TEST.CHECKPOINT_FILE_PATH must be a checkpoint when TRAIN.ENABLE is False, got ''. "
+        f"Try {cfg.OUTPUT_DIR}/checkpoints/checkpoint_epoch_{cfg.SOLVER.MAX_EPOCH:05d}.pyth."
+    )
+
+
+def _same_dataset(cfg: Config) -> str:
+    if not (cfg.TRAIN.ENABLE and cfg.TEST.ENABLE) or cfg.TRAIN.DATASET == cfg.TEST.DATASET:
+        return ""
+    return (
+        f"TEST.DATASET must be TRAIN.DATASET ({cfg.TRAIN.DATASET!r}) when one run trains and "
+        f"tests, got {cfg.TEST.DATASET!r}. Try TEST.DATASET {cfg.TRAIN.DATASET}, or TEST.ENABLE "
+        "False and a test of its own."
+    )
+
+
+def _views_to_count(cfg: Config) -> str:
+    views = cfg.TEST.NUM_TEMPORAL_CLIPS * cfg.TEST.NUM_SPATIAL_CROPS
+    if not cfg.TEST.VIEWS_TABLE or views > 1:
+        return ""
+    return (
+        "TEST.VIEWS_TABLE must be False for a single view, got True. Try TEST.NUM_TEMPORAL_CLIPS 5."
+    )
+
+
+def _one_crop_size(cfg: Config) -> str:
+    sizes = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE
+    if not cfg.MODEL.ARCH.startswith("hiera") or sizes[0] == sizes[1]:
+        return ""
+    return (
+        f"DATA.TEST_CROP_SIZE must be DATA.TRAIN_CROP_SIZE ({sizes[0]}), because Hiera learns "
+        f"its positions for one size, got {sizes[1]}. Try DATA.TEST_CROP_SIZE {sizes[0]}."
+    )
+
+
+def _ordered_scales(cfg: Config) -> str:
+    return _ordered("DATA.TRAIN_JITTER_SCALES_RELATIVE", cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE)
+
+
+def _ordered_aspects(cfg: Config) -> str:
+    return _ordered("DATA.TRAIN_JITTER_ASPECT_RELATIVE", cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE)
+
+
+def _ordered(key: str, pair: tuple[float, ...]) -> str:
+    if pair[0] <= pair[1]:
+        return ""
+    ascending = value_text(sorted(pair))
+    return f"{key} must be [smallest, largest], got {value_text(pair)}. Try {ascending}."
+
+
+def _no_flip_for_left_and_right(cfg: Config) -> str:
+    if cfg.TRAIN.DATASET != "ssv2" or not cfg.DATA.RANDOM_FLIP:
+        return ""
+    return (
+        "DATA.RANDOM_FLIP must be False for ssv2, where 'from left to right' and 'from right to "
+        "left' are different labels, got True. Try DATA.RANDOM_FLIP False."
+    )
+
+
+def _clips_to_mix(cfg: Config) -> str:
+    views = cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1
+    if not cfg.MIXUP.ENABLE or cfg.TRAIN.BATCH_SIZE * views > 1:
+        return ""
+    return (
+        "MIXUP.ENABLE must be False where a batch is a single clip, got True. "
+        "Try TRAIN.BATCH_SIZE 2."
+    )
+
+
+def _something_to_mix_by(cfg: Config) -> str:
+    if not cfg.MIXUP.ENABLE or cfg.MIXUP.ALPHA > 0 or cfg.MIXUP.CUTMIX_ALPHA > 0:
+        return ""
+    return (
+        "MIXUP.ENABLE must be False where MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA are both 0, got "
+        "True. Try MIXUP.ALPHA 0.8."
+    )
+
+
+def _warmup_fits(cfg: Config) -> str:
+    if cfg.SOLVER.WARMUP_EPOCHS <= cfg.SOLVER.MAX_EPOCH:
+        return ""
+    return (
+        f"SOLVER.WARMUP_EPOCHS must be at most SOLVER.MAX_EPOCH ({cfg.SOLVER.MAX_EPOCH}), got "
+        f"{cfg.SOLVER.WARMUP_EPOCHS}. Try SOLVER.WARMUP_EPOCHS {cfg.SOLVER.MAX_EPOCH / 10:g}."
+    )
+
+
+def _lr_ends_below_base(cfg: Config) -> str:
+    return _at_most_base("SOLVER.COSINE_END_LR", cfg.SOLVER.COSINE_END_LR, cfg)
+
+
+def _lr_starts_below_base(cfg: Config) -> str:
+    return _at_most_base("SOLVER.WARMUP_START_LR", cfg.SOLVER.WARMUP_START_LR, cfg)
+
+
+def _at_most_base(key: str, rate: float, cfg: Config) -> str:
+    if rate <= cfg.SOLVER.BASE_LR:
+        return ""
+    return f"{key} must be at most SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR}), got {rate}. Try {key} 0."
+
+
+CONTRADICTIONS = (
+    Contradiction(("NUM_GPUS",), _one_gpu),
+    Contradiction(("TRAIN.ENABLE", "TEST.ENABLE"), _something_to_do),
+    Contradiction(
+        (
+            "TEST.CHECKPOINT_FILE_PATH",
+            "TRAIN.CHECKPOINT_FILE_PATH",
+            "TRAIN.ENABLE",
+            "TEST.ENABLE",
+            "OUTPUT_DIR",
+            "SOLVER.MAX_EPOCH",
+        ),
+        _weights_to_test,
+    ),
+    Contradiction(("TEST.DATASET", "TRAIN.DATASET", "TRAIN.ENABLE", "TEST.ENABLE"), _same_dataset),
+    Contradiction(
+        ("TEST.VIEWS_TABLE", "TEST.NUM_TEMPORAL_CLIPS", "TEST.NUM_SPATIAL_CROPS"), _views_to_count
+    ),
+    Contradiction(
+        ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_CROP_SIZE", "MODEL.ARCH"),
+        _one_crop_size,
+    ),
+    Contradiction(("DATA.TRAIN_JITTER_SCALES_RELATIVE",), _ordered_scales),
+    Contradiction(("DATA.TRAIN_JITTER_ASPECT_RELATIVE",), _ordered_aspects),
+    Contradiction(("DATA.RANDOM_FLIP", "TRAIN.DATASET"), _no_flip_for_left_and_right),
+    Contradiction(
+        ("MIXUP.ENABLE", "TRAIN.BATCH_SIZE", "AUG.ENABLE", "AUG.NUM_SAMPLE"), _clips_to_mix
+    ),
+    Contradiction(("MIXUP.ENABLE", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), _something_to_mix_by),
+    Contradiction(("SOLVER.WARMUP_EPOCHS", "SOLVER.MAX_EPOCH"), _warmup_fits),
+    Contradiction(("SOLVER.COSINE_END_LR", "SOLVER.BASE_LR"), _lr_ends_below_base),
+    Contradiction(("SOLVER.WARMUP_START_LR", "SOLVER.BASE_LR"), _lr_starts_below_base),
+)

@@ -1,0 +1,89 @@
+"""From a YAML file and KEY VALUE pairs to a frozen `Config`, or to one list of all problems."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from fvcore.common.config import CfgNode
+
+from hiera_video.config.check import contradictions
+from hiera_video.config.describe import to_dict
+from hiera_video.config.errors import ConfigError
+from hiera_video.config.overrides import PLACE, read_overrides
+from hiera_video.config.rules import read_value
+from hiera_video.config.schema import Config, key_specs, sections
+from hiera_video.config.settings import Reading, Setting
+from hiera_video.config.unknown import explain_unknown
+from hiera_video.config.yaml_keys import read_yaml
+
+
+def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
+    """Load a YAML file (None: the defaults alone), then apply `KEY VALUE KEY VALUE ...`.
+
+    The file may build on others by `_BASE_`. Raises ConfigError, whose text lists every problem of
+    the files, the overrides and the combination, each on its line with the place it comes from.
+    """
+    carrier = _Carrier()
+    file = read_yaml(path) if path is not None else Reading()
+    carrier.apply(file)
+    carrier.apply(read_overrides(overrides))
+    cfg = carrier.config()
+    problems = list(carrier.problems)
+    if file.complete:
+        for key, message in contradictions(cfg, faulty=carrier.faulty):
+            problems.append(f"{carrier.places.get(key, 'defaults')}: {message}")
+    if problems:
+        raise ConfigError(problems, source=path if path is not None else f"the {PLACE}")
+    return cfg
+
+
+class _Carrier:
+    """fvcore's CfgNode while it is being filled, with what went wrong on the way."""
+
+    def __init__(self) -> None:
+        self._node = CfgNode(to_dict(Config()))
+        self.problems: list[str] = []
+        self.places: dict[str, str] = {}
+        self.faulty: set[str] = set()
+
+    def apply(self, reading: Reading) -> None:
+        """Set every key of a file or command line, or note why that cannot be."""
+        self.problems += reading.problems
+        self.faulty |= reading.faulty
+        for setting in reading.settings:
+            self._set(setting)
+
+    def _set(self, setting: Setting) -> None:
+        if setting.value in (None, {}) and setting.name in sections():
+            return  # a section whose keys are all commented out
+        spec = key_specs().get(setting.name)
+        if spec is None:
+            unknown = explain_unknown(setting.name)
+            self.faulty.update(unknown.meant)
+            self._note(setting.place, unknown.message)
+            return
+        try:
+            value = read_value(spec, setting.value)
+        except ValueError as error:
+            self.faulty.add(setting.name)
+            self._note(setting.place, str(error))
+            return
+        # CfgNode evaluates text as a Python literal; quoted, it stays the text it is.
+        literal = repr(value) if isinstance(value, str) else value
+        self._node.merge_from_list([setting.name, literal])
+        self.places[setting.name] = setting.place
+
+    def config(self) -> Config:
+        """Return what has been set so far as a frozen Config."""
+        values = {name: value for name, value in self._node.items() if name not in sections()}
+        for name, section in sections().items():
+            values[name] = section(**{k: _frozen(v) for k, v in self._node[name].items()})
+        return Config(**values)
+
+    def _note(self, place: str, message: str) -> None:
+        # A whole section that is not here would otherwise be reported once for each of its keys.
+        if not any(known.endswith(f": {message}") for known in self.problems):
+            self.problems.append(f"{place}: {message}")
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

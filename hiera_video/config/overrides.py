@@ -1,0 +1,99 @@
+"""KEY VALUE pairs from a command line, as PySlowFast's users type them."""
+
+import ast
+from collections.abc import Sequence
+
+from hiera_video.config.rules import value_text
+from hiera_video.config.schema import key_specs, sections
+from hiera_video.config.settings import Reading, Setting
+
+PLACE = "command line"
+
+
+def read_overrides(words: Sequence[str]) -> Reading:
+    """Return the settings that `KEY VALUE KEY VALUE ...` makes, with the problems found.
+
+    A list may be one word, "[0.45,0.45,0.45]", or what a shell makes of one with spaces in it. A
+    key that is given twice takes its last value, so that a script's pairs can be added to. Reading
+    goes on behind a problem: a key without a value does not shift the pairs after it.
+    """
+    reading = Reading()
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        problem = _not_a_key(word)
+        if problem:
+            reading.problems.append(f"{PLACE}: {problem}")
+            reading.faulty.add(word.partition("=")[0])
+            # What follows a flag is its value, unless it is the next key or flag.
+            if "=" not in word and position < len(words) and not _starts_pair(words[position]):
+                position += 1
+            continue
+        if position == len(words) or _starts_pair(words[position]):
+            reading.faulty.add(word)
+            reading.problems.append(
+                f"{PLACE}: overrides must be KEY VALUE pairs, got {word} without a value. "
+                f"Try {word} {_example(word)}."
+            )
+            continue
+        size = _value_size(words[position:])
+        reading.settings.append(Setting(word, _unquoted(words[position : position + size]), PLACE))
+        position += size
+    return reading
+
+
+def _starts_pair(word: object) -> bool:
+    """Say whether a word where a value should stand looks like the next key or flag instead."""
+    if not isinstance(word, str):
+        return False
+    key, equals, _ = word.partition("=")
+    section, dot, _ = key.partition(".")
+    dotted = dot != "" and section in sections() and key.isupper()
+    return dotted or (equals != "" and key in key_specs()) or word.startswith("--")
+
+
+def _not_a_key(word: str) -> str:
+    if word.startswith("-"):
+        return (
+            f"overrides must be KEY VALUE pairs, got the flag {word}. Try flags such as --cfg "
+            "first, then keys without dashes, as in SOLVER.BASE_LR 0.001."
+        )
+    key, equals, value = word.partition("=")
+    if equals:
+        return f"overrides must be KEY VALUE pairs, got {word}. Try {key} {value or 'VALUE'}."
+    return ""
+
+
+def _example(word: str) -> str:
+    spec = key_specs().get(word)
+    if spec is None:
+        return "VALUE"
+    if spec.kind is bool:
+        return "True"
+    if spec.kind is tuple:
+        return f'"{value_text(spec.default)}"'
+    return str(spec.default) or "VALUE"
+
+
+def _value_size(words: Sequence[str]) -> int:
+    """Return of how many words the value at the front is: more than one for an unquoted list."""
+    if isinstance(words[0], str) and words[0].startswith(("[", "(")):
+        for size, word in enumerate(words, start=1):
+            if not isinstance(word, str) or (size > 1 and word in key_specs()):
+                break
+            if word.endswith(("]", ")")):
+                return size
+    return 1
+
+
+def _unquoted(words: Sequence[str]) -> object:
+    if len(words) > 1:
+        return " ".join(words)
+    value = words[0]
+    if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        try:
+            return ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            return value
+    return value

@@ -1,0 +1,218 @@
+"""What a config key means, which values it takes, and how a value written by a person is read.
+
+`Key` stands in a field's `Annotated` type in `schema.py`; everything here works from it alone, so a
+new key gets its type check, its rule, its message and its line of help from one declaration.
+"""
+
+import ast
+import math
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+from typing import Any
+
+from hiera_video.utils.lookup import closest
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Key:
+    """Meaning and rule of one config key.
+
+    The bounds hold for each entry of a list. `modules_of` names a folder of the package ("data/
+    datasets"): the value is then the name of a module in it, or one of `choices`. `length` is the
+    number of entries of a list, `ending` the end that a file name must have.
+    """
+
+    help: str
+    _: KW_ONLY
+    unit: str = ""
+    source: str = ""
+    minimum: float | None = None
+    above: float | None = None
+    maximum: float | None = None
+    below: float | None = None
+    choices: tuple[Any, ...] = ()
+    modules_of: str = ""
+    length: int | None = None
+    ending: str = ""
+    nonempty: bool = False
+
+
+@dataclass(frozen=True)
+class KeySpec:
+    """A config key with its place in the tree: `name` is dotted, `kind` the type of its value.
+
+    `kind` is bool, int, float, str or tuple; a tuple holds floats.
+    """
+
+    name: str
+    kind: type
+    default: Any
+    key: Key
+
+
+def read_value(spec: KeySpec, raw: object) -> Any:
+    """Turn what a YAML file or a command line holds into the key's type and hold it to the rule.
+
+    An int does for a float, text that spells a number for the number ("8e-4", which YAML reads as
+    text), a list or its text for a tuple; a bool is no number. Raises ValueError with the message
+    for the user.
+    """
+    try:
+        value = _CONVERTERS[spec.kind](raw)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        raise ValueError(_complaint(spec, raw)) from None
+    if not _in_rule(spec.key, value):
+        raise ValueError(_complaint(spec, value))
+    return value
+
+
+def rule_text(spec: KeySpec) -> str:
+    """Say in words what the key's value must be, to stand after "must be"."""
+    key = spec.key
+    if key.modules_of:
+        names = ", ".join(_modules(key.modules_of))
+        rule = f"the name of a module in hiera_video/{key.modules_of} ({names})"
+        return " or ".join([*map(repr, key.choices), rule])
+    if key.choices:
+        return ("one of " if len(key.choices) > 1 else "") + ", ".join(map(repr, key.choices))
+    if key.ending:
+        return f"a file name that ends in {key.ending}"
+    if spec.kind is tuple:
+        bounds = _bounds_text(key)
+        return f"a list of {key.length} numbers" + (f", each{bounds}" if bounds else "")
+    if spec.kind is str:
+        return "text that is not empty" if key.nonempty else "text"
+    return _KIND_TEXT[spec.kind] + _bounds_text(key)
+
+
+def value_text(value: object) -> str:
+    """Write a value as it would stand in a YAML file, shortened where it is long."""
+    if value is None:
+        return "nothing"
+    text = repr(list(value) if isinstance(value, tuple) else value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+_KIND_TEXT = {bool: "True or False", int: "an integer", float: "a number"}
+
+
+def _to_bool(raw: object) -> bool:
+    if isinstance(raw, str) and raw.casefold() in ("true", "false"):
+        return raw.casefold() == "true"
+    if not isinstance(raw, bool):
+        raise TypeError(raw)
+    return raw
+
+
+def _to_int(raw: object) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int | str):
+        raise TypeError(raw)
+    return int(raw)
+
+
+def _to_float(raw: object) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float | str):
+        raise TypeError(raw)
+    value = float(raw)
+    if not math.isfinite(value):
+        raise ValueError(raw)
+    return value
+
+
+def _to_str(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise TypeError(raw)
+    return raw
+
+
+def _to_floats(raw: object) -> tuple[float, ...]:
+    if isinstance(raw, str):
+        raw = ast.literal_eval(raw.strip())
+    if not isinstance(raw, list | tuple):
+        raise TypeError(raw)
+    return tuple(_to_float(item) for item in raw)
+
+
+_CONVERTERS = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str, tuple: _to_floats}
+
+
+def _modules(folder: str) -> list[str]:
+    # Files are listed, not imported: the config room knows nothing of the rooms above it.
+    modules = pkgutil.iter_modules([str(PACKAGE / folder)])
+    return sorted(m.name for m in modules if not m.name.startswith("_") and m.name != "build")
+
+
+def _in_rule(key: Key, value: Any) -> bool:
+    if key.modules_of:
+        return value in key.choices or value in _modules(key.modules_of)
+    if key.choices:
+        return value in key.choices
+    if isinstance(value, str):
+        return value.endswith(key.ending) and bool(value.strip() or not key.nonempty)
+    if isinstance(value, tuple):
+        return len(value) == key.length and all(_in_bounds(key, item) for item in value)
+    return _in_bounds(key, value)
+
+
+def _in_bounds(key: Key, value: float) -> bool:
+    return (
+        (key.minimum is None or value >= key.minimum)
+        and (key.above is None or value > key.above)
+        and (key.maximum is None or value <= key.maximum)
+        and (key.below is None or value < key.below)
+    )
+
+
+def _bounds_text(key: Key) -> str:
+    lower = [("at least", key.minimum), ("above", key.above)]
+    upper = [("at most", key.maximum), ("below", key.below)]
+    bounds = [f"{words} {bound:.10g}" for words, bound in lower + upper if bound is not None]
+    text = " and ".join(bounds)
+    return f" of {text}" if text.startswith("at ") else text and f" {text}"
+
+
+def _complaint(spec: KeySpec, got: object) -> str:
+    rule = rule_text(spec)
+    return f"{spec.name} must be {rule}, got {value_text(got)}.{_advice(spec, got)}"
+
+
+def _advice(spec: KeySpec, got: object) -> str:
+    options = list(spec.key.choices) + (
+        _modules(spec.key.modules_of) if spec.key.modules_of else []
+    )
+    if options and all(isinstance(option, str) for option in options):
+        near = closest(str(got), options)
+        if near:
+            return near
+    return f" Try {value_text(_candidate(spec, got))}."
+
+
+def _candidate(spec: KeySpec, got: object) -> object:
+    """Return the legal value nearest to what the user seems to mean, else the default."""
+    attempts: Sequence[object] = ()
+    if spec.kind is int and isinstance(got, float | str):
+        attempts = (_whole(got),)
+    elif spec.kind is str and isinstance(got, int | float) and not isinstance(got, bool):
+        attempts = (str(got),)
+    elif spec.kind is tuple and isinstance(got, int | float | str):
+        attempts = ([got] * (spec.key.length or 1),)
+    for attempt in attempts:
+        try:
+            value = _CONVERTERS[spec.kind](attempt)
+        except (ValueError, TypeError, SyntaxError):
+            continue
+        if _in_rule(spec.key, value):
+            return value
+    return spec.default
+
+
+def _whole(number: float | str) -> int | None:
+    try:
+        value = float(number)
+    except ValueError:
+        return None
+    return int(value) if value.is_integer() else None

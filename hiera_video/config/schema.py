@@ -1,0 +1,149 @@
+"""The public keys: one frozen dataclass per YAML section, each key with its meaning and its rule.
+
+The larger sections stand in `schema_data.py` and `schema_model.py`.
+A default is what holds where a YAML file says nothing; recipes stand in configs/, not here.
+Lists in YAML are tuples here, so that a loaded config cannot be changed at any depth.
+Names are PySlowFast's where it has one. Sources: [P] Ryali et al., "Hiera", ICML 2023;
+[ST] Feichtenhofer et al., "Masked Autoencoders As Spatiotemporal Learners", NeurIPS 2022.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from types import MappingProxyType
+from typing import Annotated, get_args, get_origin, get_type_hints
+
+from hiera_video.config.rules import Key, KeySpec
+from hiera_video.config.schema_data import AugSection, DataLoaderSection, DataSection, MixupSection
+from hiera_video.config.schema_model import ModelSection, SolverSection
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """Training: which videos, how many at a time, how often it validates and saves."""
+
+    ENABLE: Annotated[bool, Key("Train the model.")] = True
+    DATASET: Annotated[
+        str, Key("Reader of the training and validation lists.", modules_of="data/datasets")
+    ] = "kinetics"
+    BATCH_SIZE: Annotated[
+        int,
+        Key("Videos in one forward pass, over all local GPUs.", unit="videos", minimum=1),
+    ] = 8
+    EVAL_PERIOD: Annotated[
+        int, Key("Validate after every so many epochs.", unit="epochs", minimum=1)
+    ] = 1
+    CHECKPOINT_PERIOD: Annotated[
+        int, Key("Save a checkpoint after every so many epochs.", unit="epochs", minimum=1)
+    ] = 1
+    CHECKPOINT_FILE_PATH: Annotated[
+        str, Key("Weights to start from, a path or URL; empty: a fresh model.")
+    ] = ""
+    AUTO_RESUME: Annotated[
+        bool, Key("Go on from the last checkpoint in OUTPUT_DIR if there is one.")
+    ] = True
+    MIXED_PRECISION: Annotated[
+        bool, Key("Compute in bfloat16 where that is safe; weights stay in float32.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class TestSection:
+    """The multi-view test: which weights, how many views of each video, what is written."""
+
+    __test__ = False  # the name begins with Test, but this is nothing for pytest to collect
+
+    ENABLE: Annotated[bool, Key("Test the model, after training if TRAIN.ENABLE.")] = True
+    DATASET: Annotated[str, Key("Reader of the test list.", modules_of="data/datasets")] = (
+        "kinetics"
+    )
+    BATCH_SIZE: Annotated[int, Key("Views in one forward pass.", unit="views", minimum=1)] = 8
+    CHECKPOINT_FILE_PATH: Annotated[
+        str, Key("Weights to test, a path or URL; empty: those training ended with.")
+    ] = ""
+    NUM_TEMPORAL_CLIPS: Annotated[
+        int,
+        Key(
+            "Clips along each video.",
+            unit="clips",
+            minimum=1,
+            source="[P] Table 4: 5 for Kinetics; Table 6: 1 or 2 for SSv2",
+        ),
+    ] = 5
+    NUM_SPATIAL_CROPS: Annotated[
+        int,
+        Key(
+            "Crops of each clip: 1 in the centre, or 3 along the longer side.",
+            unit="crops",
+            choices=(1, 3),
+            source="[P] Tables 4 and 6: 3",
+        ),
+    ] = 3
+    VIEWS_TABLE: Annotated[bool, Key("Print the accuracy for growing numbers of views too.")] = (
+        False
+    )
+    SCORES_FILE: Annotated[
+        str, Key("File in OUTPUT_DIR for the scores of each video.", ending=".npz")
+    ] = "test_scores.npz"
+
+
+@dataclass(frozen=True)
+class TensorboardSection:
+    """TensorBoard."""
+
+    ENABLE: Annotated[bool, Key("Write scalars for TensorBoard to OUTPUT_DIR.")] = True
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration; immutable at every depth."""
+
+    TASK: Annotated[str, Key("What is learnt.", choices=("classify",))] = "classify"
+    NUM_GPUS: Annotated[int, Key("GPUs used on this machine; 0: the CPU.", minimum=0)] = 1
+    OUTPUT_DIR: Annotated[
+        str, Key("Folder for checkpoints, logs, scores and the resolved config.", nonempty=True)
+    ] = "output"
+    RNG_SEED: Annotated[int, Key("Seed of everything random.", minimum=0, maximum=2**32 - 1)] = 0
+    LOG_PERIOD: Annotated[
+        int, Key("Log after every so many iterations.", unit="iterations", minimum=1)
+    ] = 10
+    TRAIN: TrainSection = field(default_factory=TrainSection)
+    TEST: TestSection = field(default_factory=TestSection)
+    DATA: DataSection = field(default_factory=DataSection)
+    DATA_LOADER: DataLoaderSection = field(default_factory=DataLoaderSection)
+    MODEL: ModelSection = field(default_factory=ModelSection)
+    AUG: AugSection = field(default_factory=AugSection)
+    MIXUP: MixupSection = field(default_factory=MixupSection)
+    SOLVER: SolverSection = field(default_factory=SolverSection)
+    TENSORBOARD: TensorboardSection = field(default_factory=TensorboardSection)
+
+
+@cache
+def sections() -> Mapping[str, type]:
+    """Return the dataclass of each YAML section by name, in the order of the config."""
+    hints = get_type_hints(Config)
+    return MappingProxyType(
+        {name: hint for name, hint in hints.items() if hasattr(hint, "__dataclass_fields__")}
+    )
+
+
+@cache
+def key_specs() -> Mapping[str, KeySpec]:
+    """Return every public key by its dotted name, in the order of the config."""
+    specs = {spec.name: spec for spec in _specs_of(Config, prefix="")}
+    for name, section in sections().items():
+        specs.update((spec.name, spec) for spec in _specs_of(section, prefix=f"{name}."))
+    return MappingProxyType(specs)
+
+
+def _specs_of(section: type, *, prefix: str) -> list[KeySpec]:
+    specs = []
+    hints = get_type_hints(section, include_extras=True)
+    for item in dataclasses.fields(section):
+        if get_origin(hints[item.name]) is not Annotated:
+            continue
+        kind, key = get_args(hints[item.name])
+        kind = get_origin(kind) or kind
+        specs.append(KeySpec(prefix + item.name, kind, item.default, key))
+    return specs

@@ -1,0 +1,1 @@
+"""Reading: lists of videos, decoders, sampling, transforms, and the loader over them."""

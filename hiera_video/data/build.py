@@ -1,0 +1,131 @@
+"""From config to data: the records of a split, and the loader that reads them."""
+
+from functools import partial
+
+from hiera_video.config import Config
+from hiera_video.data import datasets, sampling
+from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset, ViewMaker
+from hiera_video.data.loader import BatchLoader, EpochBatchSampler
+from hiera_video.data.records import VideoRecord
+from hiera_video.data.transforms.mixup import Mixup
+from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
+from hiera_video.data.transforms.randaugment import parse_policy
+from hiera_video.utils.lookup import find_function, find_module
+
+
+def read_records(cfg: Config, split: str) -> list[VideoRecord]:
+    """Read the index of a split ("train", "val" or "test") of the configured dataset.
+
+    Raises:
+        UserError: a file is missing or wrong; the message says which, and what it must hold.
+    """
+    section, key = (cfg.TEST, "TEST") if split == "test" else (cfg.TRAIN, "TRAIN")
+    module = find_module(datasets.__name__, section.DATASET, key=f"{key}.DATASET")
+    read_index = find_function(module, "read_index", key=f"{key}.DATASET")
+    return read_index(
+        cfg.DATA.PATH_TO_DATA_DIR,
+        split,
+        path_prefix=cfg.DATA.PATH_PREFIX,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+    )
+
+
+def read_class_names(cfg: Config) -> list[str] | None:
+    """Return the class names where the configured dataset has them, else None."""
+    module = find_module(datasets.__name__, cfg.TRAIN.DATASET, key="TRAIN.DATASET")
+    return find_function(module, "class_names", key="TRAIN.DATASET")(cfg.DATA.PATH_TO_DATA_DIR)
+
+
+def build_loader(cfg: Config, split: str, records: list[VideoRecord]) -> BatchLoader:
+    """Return the loader of a split; a loader of Batch.
+
+    "train" gives random views, "val" one centre view of each video, "test" all its views.
+    """
+    train = split == "train"
+    num_clips, num_crops = num_views(cfg, split)
+    views = _train_views(cfg) if train else _test_views(cfg, num_clips, num_crops)
+    dataset = VideoDataset(
+        records,
+        make_views=views,
+        backend=cfg.DATA.DECODING_BACKEND,
+        seed=cfg.RNG_SEED,
+        replace_bad=train,
+    )
+    # TEST.BATCH_SIZE counts views; a loader's batch is whole videos.
+    videos = (
+        cfg.TRAIN.BATCH_SIZE if train else max(cfg.TEST.BATCH_SIZE // (num_clips * num_crops), 1)
+    )
+    sampler = EpochBatchSampler(len(records), batch_size=videos, shuffle=train, seed=cfg.RNG_SEED)
+    return BatchLoader(
+        dataset,
+        sampler,
+        num_workers=cfg.DATA_LOADER.NUM_WORKERS,
+        pin_memory=cfg.DATA_LOADER.PIN_MEMORY and cfg.NUM_GPUS > 0,
+        # Only the training loader is iterated again and again.
+        keep_workers=train,
+    )
+
+
+def num_views(cfg: Config, split: str) -> tuple[int, int]:
+    """Return (temporal clips, spatial crops) of an evaluation split."""
+    if split == "test":
+        return cfg.TEST.NUM_TEMPORAL_CLIPS, cfg.TEST.NUM_SPATIAL_CROPS
+    return 1, 1
+
+
+def build_mixup(cfg: Config) -> Mixup | None:
+    """Return the batch augmentation, or None where it is off."""
+    if not cfg.MIXUP.ENABLE:
+        return None
+    return Mixup(
+        mixup_alpha=cfg.MIXUP.ALPHA,
+        cutmix_alpha=cfg.MIXUP.CUTMIX_ALPHA,
+        prob=cfg.MIXUP.PROB,
+        switch_prob=cfg.MIXUP.SWITCH_PROB,
+        # Smoothing is linear, so the loss does it, for mixed and plain labels alike.
+        label_smoothing=0.0,
+        num_classes=cfg.MODEL.NUM_CLASSES,
+    )
+
+
+def _train_views(cfg: Config) -> ViewMaker:
+    data, aug = cfg.DATA, cfg.AUG
+    transform = TrainTransform(
+        crop_size=data.TRAIN_CROP_SIZE,
+        scale=(data.TRAIN_JITTER_SCALES_RELATIVE[0], data.TRAIN_JITTER_SCALES_RELATIVE[1]),
+        aspect=(data.TRAIN_JITTER_ASPECT_RELATIVE[0], data.TRAIN_JITTER_ASPECT_RELATIVE[1]),
+        flip=data.RANDOM_FLIP,
+        policy=parse_policy(aug.AA_TYPE) if aug.ENABLE and aug.AA_TYPE else None,
+        erase_probability=aug.RE_PROB if aug.ENABLE else 0.0,
+        erase_mode=aug.RE_MODE,
+        mean=data.MEAN,
+        std=data.STD,
+    )
+    return TrainViews(
+        sample_frames=partial(
+            sampling.training_indices,
+            data.SAMPLING,
+            num_frames=data.NUM_FRAMES,
+            sampling_rate=data.SAMPLING_RATE,
+            target_fps=data.TARGET_FPS,
+        ),
+        transform=transform,
+        num_views=aug.NUM_SAMPLE if aug.ENABLE else 1,
+    )
+
+
+def _test_views(cfg: Config, num_clips: int, num_crops: int) -> ViewMaker:
+    data = cfg.DATA
+    return TestViews(
+        sample_frames=partial(
+            sampling.testing_indices,
+            data.SAMPLING,
+            num_frames=data.NUM_FRAMES,
+            sampling_rate=data.SAMPLING_RATE,
+            target_fps=data.TARGET_FPS,
+            num_clips=num_clips,
+        ),
+        transform=TestTransform(
+            crop_size=data.TEST_CROP_SIZE, num_crops=num_crops, mean=data.MEAN, std=data.STD
+        ),
+    )

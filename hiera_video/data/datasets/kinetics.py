@@ -1,0 +1,94 @@
+"""Kinetics, and any set of videos written the same way: `train.csv`, `val.csv`, `test.csv`.
+
+A line is `path label`, separated by spaces, a tab or a comma. The label is the last field, so a
+path may hold spaces. Blank lines are passed over; there is no header. `classes.txt`, if it lies
+beside them, names the classes, one per line in the order of the labels.
+"""
+
+import os
+import re
+
+from hiera_video.data.records import (
+    RecordError,
+    VideoRecord,
+    check_split,
+    find_file,
+    open_text,
+    raise_problems,
+    resolve_path,
+)
+from hiera_video.utils.io import is_file
+
+_LINE = re.compile(r"(?P<path>.*[^\s,])[\s,]+(?P<label>[^\s,]+)")
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+
+
+def read_index(
+    data_dir: str, split: str, *, path_prefix: str = "", num_classes: int | None = None
+) -> list[VideoRecord]:
+    """Read `{split}.csv` of `data_dir`; split is "train", "val" or "test".
+
+    A relative path is looked for in `path_prefix` if one is given, and otherwise in the folder of
+    the csv, wherever the command is run from (PySlowFast without a prefix: in the working
+    directory). Whether the videos exist is not checked here. `num_classes` bounds the labels.
+
+    Raises RecordError for a file that is missing, empty or no text, and for all lines without a
+    path or without a label in range, as file:line (the first ten, and how many).
+    """
+    check_split(split)
+    file = find_file(data_dir, [f"{split}.csv"], holds="lines of `path label`, one per video")
+    folder = path_prefix or os.path.dirname(file)
+    records: list[VideoRecord] = []
+    problems: list[str] = []
+    try:
+        with open_text(file) as lines:
+            for number, line in enumerate(lines, start=1):
+                line = line.strip().lstrip("\ufeff")
+                if not line:
+                    continue
+                parsed = _parse(line, num_classes=num_classes)
+                if isinstance(parsed, str):
+                    hint = " If it is a header, delete the line." if number == 1 else ""
+                    problems.append(f"{file}:{number}: {parsed}{hint}")
+                else:
+                    path, label = parsed
+                    path = resolve_path(path, folder=folder)
+                    records.append(VideoRecord(path, label, len(records)))
+    except UnicodeDecodeError:
+        raise RecordError(
+            f"{file} must be UTF-8 text with lines of `path label`, got something else."
+        ) from None
+    raise_problems(problems)
+    if not records:
+        raise RecordError(f"{file} must hold lines of `path label`, got none: the file is empty.")
+    return records
+
+
+def class_names(data_dir: str) -> list[str] | None:
+    """Return the lines of `classes.txt`, name by label; None if there is no such file."""
+    file = os.path.join(data_dir, "classes.txt")
+    if not data_dir or not is_file(file):
+        return None
+    with open_text(file) as lines:
+        return [line.strip() for line in lines if line.strip()]
+
+
+def _parse(line: str, *, num_classes: int | None) -> tuple[str, int] | str:
+    """Return path and label, or what is wrong with the line."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        return f"a line must be `path label`, got {line!r} without a label."
+    path, label = match["path"], match["label"]
+    if len(path) > 1 and path[0] == path[-1] == '"':
+        path = path[1:-1].replace('""', '"')  # as spreadsheets write a path with a comma
+    if not _WHOLE_NUMBER.fullmatch(label):
+        return f"the label, the last field, must be a whole number, got {label!r} in {line!r}."
+    number = int(label)
+    if number < 0:
+        return f"the label must be 0 or more, got {number}."
+    if num_classes is not None and number >= num_classes:
+        return (
+            f"the label must be in 0..{num_classes - 1} (MODEL.NUM_CLASSES is {num_classes}), "
+            f"got {number}."
+        )
+    return path, number

@@ -1,0 +1,47 @@
+"""Which way up a picture is: the display matrix that phones write instead of turning pixels.
+
+ISO 14496-12, section 6.2.2: the matrix sends (x, y) to (ax + cy, bx + dy), y pointing down. Only
+right angles are followed, turned or mirrored; for those a and d are 0, or b and c.
+"""
+
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+
+class DisplayMatrix(NamedTuple):
+    """The four numbers that turn and mirror; only their signs matter."""
+
+    a: int
+    b: int
+    c: int
+    d: int
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Say whether the picture is mirrored, whatever its turn."""
+        return self.a * self.d - self.b * self.c < 0
+
+
+def display_matrix(frame: av.VideoFrame) -> DisplayMatrix | None:
+    """Return the matrix of a decoded frame, or None if it has none."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return None
+    a, b, _u, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
+    return DisplayMatrix(a, b, c, d)
+
+
+def upright(picture_HWC: np.ndarray, matrix: DisplayMatrix | None) -> np.ndarray:
+    """Return the picture as it is to be shown (a view, H and W exchanged by a quarter turn)."""
+    if matrix is None:
+        return picture_HWC
+    a, b, c, d = matrix
+    if a == d == 0 and b and c:
+        picture_HWC, x_scale, y_scale = picture_HWC.transpose(1, 0, 2), c, b
+    elif b == c == 0 and a and d:
+        x_scale, y_scale = a, d
+    else:
+        return picture_HWC
+    return picture_HWC[:: -1 if y_scale < 0 else 1, :: -1 if x_scale < 0 else 1]

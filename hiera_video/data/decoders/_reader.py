@@ -1,0 +1,113 @@
+"""What every decoder offers, the error it raises, and the checks that come before decoding.
+
+Shapes: T frames asked for, H x W the upright picture, 3 the RGB channels.
+"""
+
+import os
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.io import local_path
+
+
+class DecodeError(UserError):
+    """A video that cannot be read; one line naming the path and the cause in plain words."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(f"{path}: {cause}")
+        self.path = path
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str]]:
+        # Exceptions cross from loader workers by pickle, which would call us with one argument.
+        return DecodeError, (self.path, self.cause)
+
+
+class VideoReader(Protocol):
+    """An opened video; nothing is decoded before `frames_at`. One thread, not to be shared.
+
+    `num_frames` is what the file promises and `fps` frames per second (0.0: unknown). Frame k is
+    the k-th of a full sequential decode, in presentation order, rotation tag applied.
+    """
+
+    path: str
+    num_frames: int
+    fps: float
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frames at `indices` as uint8 RGB [T,H,W,3]; any order, repeats allowed.
+
+        Raises DecodeError, with both numbers, where fewer frames decode than were promised, and
+        IndexError for an index outside [0, num_frames - 1].
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back the file; harmless the second time."""
+        ...
+
+    def __enter__(self) -> "VideoReader": ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def fetch_file(path: str) -> str:
+    """Return a path on this machine for `path` (a URL is downloaded once, by iopath).
+
+    Raises DecodeError for what is wrong before any decoder looks at it: a missing file, a
+    directory, an empty file, one that may not be read.
+    """
+    try:
+        here = local_path(path)
+    except Exception as error:  # whatever the handler of the URL raises
+        raise DecodeError(path, f"cannot be fetched ({_first_line(error)}).") from None
+    if os.path.isdir(here):
+        raise DecodeError(path, "is a directory, not a video file.")
+    if not os.path.exists(here):
+        raise DecodeError(path, "no such file.")
+    if not os.access(here, os.R_OK):
+        raise DecodeError(path, "may not be read (no permission).")
+    if os.path.getsize(here) == 0:
+        raise DecodeError(path, "is empty (0 bytes).")
+    return here
+
+
+def unique_indices(
+    indices: Sequence[int] | np.ndarray, *, num_frames: int, path: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the sorted distinct indices [U] and, for each one asked for, its place in them [T].
+
+    Raises IndexError for an index outside [0, num_frames - 1], ValueError if there is none.
+    """
+    wanted_T = np.asarray(indices)
+    if wanted_T.size == 0:
+        raise ValueError(f"{path}: indices must name at least one frame.")
+    if wanted_T.ndim != 1 or wanted_T.dtype.kind not in "iu":
+        raise ValueError(f"{path}: indices must be a row of whole numbers, got {indices!r}.")
+    low, high = int(wanted_T.min()), int(wanted_T.max())
+    if low < 0 or high >= num_frames:
+        raise IndexError(f"{path}: frames {low}..{high} asked for, of 0..{num_frames - 1}.")
+    wanted_U, place_T = np.unique(wanted_T.astype(np.int64), return_inverse=True)
+    return wanted_U, place_T
+
+
+def too_few(path: str, *, decoded: int, promised: int, index: int) -> DecodeError:
+    """Return the error for a video that yields fewer frames than it promised."""
+    return DecodeError(
+        path,
+        f"only {decoded} of the promised {promised} frames can be decoded and frame {index} was "
+        "asked for; the file is damaged or truncated.",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,149 @@
+"""Read videos with decord, where its answer agrees with that of a full sequential decode.
+
+decord takes a key frame's place in the order of decoding for its place in the order of showing;
+where the two differ (open groups of pictures) a seek ends at a neighbour. It also counts packets
+that never become a frame, and may then wait for one for ever. So the packets are looked at first,
+through PyAV, and a file of a kind that it is known to get wrong is refused. Not found out in this
+way, and wrong after a seek: H.264 with intra refresh (live streams).
+
+The frames are PyAV's bit for bit where the picture is 8-bit and its height even; elsewhere colours
+differ at their edges, as decord's older FFmpeg interpolates chroma in another way.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from types import ModuleType, TracebackType
+
+import av
+import numpy as np
+
+from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix
+from hiera_video.data.decoders._packets import PacketTable, count_decodable, open_stream, scan
+from hiera_video.data.decoders._reader import DecodeError, fetch_file, too_few, unique_indices
+from hiera_video.utils.errors import UserError
+
+# decord hands out the nearest frame for one that does not decode; this share of the frames is what
+# it may do that for before it raises. 0 means "any number", so: less than one frame in 10,000.
+_REPLACED_FRAMES = 0.0001
+
+# Containers in which hundreds of videos encoded at random gave the right frames, bit for bit.
+_RELIABLE = frozenset({"mov", "matroska", "avi"})
+
+_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, all above are interlaced
+
+_WAY_OUT = "Use DATA.DECODING_BACKEND auto or pyav."
+
+
+def open_video(path: str) -> "DecordReader":
+    """Open a video with decord; raises DecodeError if it cannot be read, or not be relied on."""
+    return DecordReader(path)
+
+
+@cache
+def _decord() -> ModuleType:
+    try:
+        import decord
+    except (ImportError, OSError) as error:
+        raise UserError(
+            f"DATA.DECODING_BACKEND must be a decoder that is installed, got decord ({error}). "
+            "Try auto, or pip install decord."
+        ) from None
+    decord.logging.set_level(decord.logging.QUIET)
+    return decord
+
+
+def _doubt(
+    container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
+) -> str:
+    """Say why decord's answer might not be that of a sequential decode; "" if it is sure to be."""
+    if table.doubt:
+        return table.doubt
+    if not table.closed_groups:
+        return "frames hidden, or shown out of the order of their groups"
+    if len(container.streams.video) > 1:
+        return "several video streams, of which it chooses by older rules"
+    kinds = _RELIABLE.intersection(container.format.name.split(","))
+    if not kinds:
+        return "a container in which its seeks go astray"
+    if "avi" in kinds and stream.codec_context.codec.canonical_name == "h264":
+        return "H.264 in AVI, in which its seeks go astray"
+    if stream.codec_context.field_order > _PROGRESSIVE:
+        return "interlaced frames"
+    if "matroska" not in kinds:  # its index need not list all of them
+        num_listed = sum(entry.is_keyframe for entry in stream.index_entries)
+        if num_listed != len(table.key_pts_K):
+            return "a wrong list of key frames"
+    if len(table.key_pts_K) == len(table.pts_N) > 1 and not stream.codec_context.codec.intra_only:
+        return "every frame marked as a key frame"
+    matrix = _first_matrix(container, stream, table)
+    if matrix is not None and ("mov" not in kinds or matrix.is_mirrored):
+        return "a display matrix that it does not follow"
+    return ""
+
+
+def _first_matrix(
+    container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
+) -> DisplayMatrix | None:
+    try:
+        container.seek(int(table.key_pts_K[0]), stream=stream)
+        return display_matrix(next(container.decode(stream)))
+    except (av.FFmpegError, StopIteration, IndexError):
+        return None  # it does not decode: decord will say so itself
+
+
+class DecordReader:
+    """An opened video; see VideoReader. Holds one file and one single-threaded decoder."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = fetch_file(path)
+        container, stream = open_stream(self._file, path)
+        with container:
+            table = scan(container, stream)
+            self.num_frames = table.num_frames
+            self.fps = table.fps
+            self._require(len(table.pts_N))
+            doubt = _doubt(container, stream, table)
+        if doubt:
+            raise DecodeError(path, f"decord cannot be relied on here ({doubt}). {_WAY_OUT}")
+        decord = _decord()
+        try:
+            self._reader = decord.VideoReader(
+                self._file, ctx=decord.cpu(0), num_threads=1, fault_tol=_REPLACED_FRAMES
+            )
+        except (decord.DECORDError, RuntimeError):
+            raise DecodeError(path, f"decord cannot open its codec or format. {_WAY_OUT}") from None
+        self._require(len(self._reader))
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frames at `indices` as uint8 RGB [T,H,W,3]; see VideoReader.frames_at."""
+        wanted_U, place_T = unique_indices(indices, num_frames=self.num_frames, path=self.path)
+        decord = _decord()
+        try:
+            frames_UHWC = self._reader.get_batch(wanted_U.tolist()).asnumpy()
+        except (decord.DECORDError, decord.DECORDLimitReachedError):
+            decoded, _damaged = count_decodable(self._file, self.path)
+            self._require(decoded)
+            raise DecodeError(self.path, f"decord fails to decode it. {_WAY_OUT}") from None
+        return frames_UHWC[place_T]
+
+    def _require(self, num_found: int) -> None:
+        """Raise if there are fewer frames than promised: decord may wait for the rest for ever."""
+        if num_found < self.num_frames:
+            last = self.num_frames - 1
+            raise too_few(self.path, decoded=num_found, promised=self.num_frames, index=last)
+
+    def close(self) -> None:
+        """Close the file; harmless the second time."""
+        self._reader = None
+
+    def __enter__(self) -> "DecordReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

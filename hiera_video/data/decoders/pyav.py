@@ -1,0 +1,193 @@
+"""Read videos with PyAV (FFmpeg): seek to the key frame before a clip, decode on from there.
+
+Three ways of reading, from fast to certain; a reader that finds a reason to doubt one falls to the
+next and stays there. A full sequential decode is the judge of what frame k is.
+
+- "sparse": seek, and have the decoder skip frames that are neither wanted nor referred to by others
+  (H.264's B-frames: a third of the work on Kinetics). Only H.264, in containers that store times.
+- "seek": seek, decode every frame, and hold each one against the next entry of the packet table.
+- "start": decode from the start, and count.
+
+Legend: T frames asked for, U distinct ones among them, H x W picture, 3 RGB.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from hiera_video.data.decoders._orientation import display_matrix, upright
+from hiera_video.data.decoders._packets import count_decodable, open_stream, scan
+from hiera_video.data.decoders._reader import DecodeError, fetch_file, too_few, unique_indices
+
+# Decoding on to a key frame this near costs no more than seeking to it: after a seek the decoder
+# has to be fed about as many packets before it gives out its first frame (the B-frame delay).
+_READ_ON_FRAMES = 4
+
+_UNKNOWN = -1  # the number of a frame whose time is not in the packet table
+
+
+def open_video(path: str) -> "PyavReader":
+    """Open a video with PyAV; raises DecodeError if it cannot be read or holds no frames."""
+    return PyavReader(path)
+
+
+class _DoubtError(Exception):
+    """What was decoded does not fit the packet table."""
+
+
+class PyavReader:
+    """An opened video; see VideoReader. Holds one file and one single-threaded decoder.
+
+    `mode` is the way of reading that is in use: "sparse", "seek" or "start".
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = fetch_file(path)
+        self._container, self._stream = open_stream(self._file, path)
+        try:
+            self._table = scan(self._container, self._stream)
+            self.mode = self._first_mode()
+            self.fps = self._table.fps
+            self.num_frames = self._table.num_frames
+            if self.mode == "start":
+                # Packets without proper times may also be more than the frames they decode to.
+                decoded, damaged = count_decodable(self._file, path)
+                self.num_frames = max(self.num_frames, decoded) if damaged else decoded
+            if self.num_frames == 0:
+                raise DecodeError(path, "holds a video stream without frames.")
+        except BaseException:
+            self.close()
+            raise
+        self._number_of_pts = {int(pts): k for k, pts in enumerate(self._table.pts_N)}
+        self._reformatter = VideoReformatter()
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frames at `indices` as uint8 RGB [T,H,W,3]; see VideoReader.frames_at."""
+        wanted_U, place_T = unique_indices(indices, num_frames=self.num_frames, path=self.path)
+        while self.mode != "start":
+            try:
+                found = self._read_by_seeking(wanted_U)
+                break
+            except (_DoubtError, av.FFmpegError):
+                self.mode = "seek" if self.mode == "sparse" else "start"
+        else:
+            found = self._read_from_start(wanted_U)
+        sizes = {f"{frame.shape[1]}x{frame.shape[0]}" for frame in found.values()}
+        if len(sizes) > 1:
+            raise DecodeError(
+                self.path, f"its picture changes size on the way ({', '.join(sorted(sizes))})."
+            )
+        frames_UHWC = np.stack([found[int(k)] for k in wanted_U])
+        in_order = len(place_T) == len(wanted_U) and bool(np.all(np.diff(place_T) > 0))
+        return frames_UHWC if in_order else frames_UHWC[place_T]
+
+    def close(self) -> None:
+        """Close the file; harmless the second time."""
+        self._container.close()
+
+    def __enter__(self) -> "PyavReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _first_mode(self) -> str:
+        if self._table.doubt:
+            return "start"
+        is_h264 = self._stream.codec_context.codec.canonical_name == "h264"
+        return "sparse" if is_h264 and self._table.stores_pts else "seek"
+
+    def _read_by_seeking(self, wanted_U: np.ndarray) -> dict[int, np.ndarray]:
+        if wanted_U[-1] >= len(self._table.pts_N):
+            raise _DoubtError  # promised by the header, but not in the file
+        found: dict[int, np.ndarray] = {}
+        run: list[int] = []
+        for index in wanted_U.tolist():
+            if run and self._key_frame_before(index) - run[-1] > _READ_ON_FRAMES:
+                found |= self._read_run(run)
+                run = []
+            run.append(index)
+        return found | self._read_run(run)
+
+    def _key_frame_before(self, index: int) -> int:
+        return int(self._table.key_frames_K[self._key_before(index)])
+
+    def _key_before(self, index: int) -> int:
+        place = int(np.searchsorted(self._table.key_frames_K, index, side="right")) - 1
+        if place < 0:
+            raise _DoubtError
+        return place
+
+    def _read_run(self, run: list[int]) -> dict[int, np.ndarray]:
+        """Return the frames of `run` (ascending), decoding on from the key frame before it."""
+        key = self._key_before(run[0])
+        key_frame = int(self._table.key_frames_K[key])
+        wanted_pts = {int(self._table.pts_N[index]) for index in run}
+        wanted = set(run)
+        found: dict[int, np.ndarray] = {}
+        decoder = self._stream.codec_context
+        decoder.skip_frame = "DEFAULT"
+        self._container.seek(int(self._table.key_pts_K[key]), stream=self._stream)
+        last = key_frame - 1
+        for packet in self._container.demux(self._stream):
+            if self.mode == "sparse":
+                decoder.skip_frame = "DEFAULT" if packet.pts in wanted_pts else "NONREF"
+            for frame in packet.decode():
+                number = self._number_of_pts.get(frame.pts, _UNKNOWN)
+                if _UNKNOWN < number < key_frame:
+                    continue  # the seek went further back, or an open group's leading frames
+                self._check(frame, number, last=last, key_frame=key_frame)
+                last = number
+                if number in wanted:
+                    found[number] = self._upright_rgb(frame)
+                    if len(found) == len(run):
+                        return found
+        raise _DoubtError
+
+    def _check(self, frame: av.VideoFrame, number: int, *, last: int, key_frame: int) -> None:
+        """Raise unless `frame` is what the packet table says comes after frame `last`."""
+        if number <= last or frame.is_corrupt:
+            raise _DoubtError
+        if last < key_frame and not (number == key_frame and frame.key_frame):
+            raise _DoubtError  # the decoder did not start where it can
+        if self.mode == "sparse":
+            # The two fields of one picture may be two packets: then times do not count frames.
+            if frame.interlaced_frame:
+                raise _DoubtError
+        elif number != last + 1:
+            raise _DoubtError
+
+    def _read_from_start(self, wanted_U: np.ndarray) -> dict[int, np.ndarray]:
+        self._container.close()
+        self._container, self._stream = open_stream(self._file, self.path)
+        wanted = set(wanted_U.tolist())
+        found: dict[int, np.ndarray] = {}
+        number = 0
+        try:
+            for frame in self._container.decode(self._stream):
+                if number in wanted:
+                    found[number] = self._upright_rgb(frame)
+                    if len(found) == len(wanted):
+                        return found
+                number += 1
+        except av.FFmpegError:
+            pass  # damaged here: the same, to us, as a file that ends here
+        raise too_few(
+            self.path,
+            decoded=number,
+            promised=self.num_frames,
+            index=next(index for index in wanted_U.tolist() if index not in found),
+        )
+
+    def _upright_rgb(self, frame: av.VideoFrame) -> np.ndarray:
+        picture_HWC = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        return upright(picture_HWC, display_matrix(frame))

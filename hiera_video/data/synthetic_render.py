@@ -1,0 +1,144 @@
+"""Draws a demo clip: one clearly bright or dark object over a dim background, smooth-edged.
+
+Shape legend: T frames, H height, W width, C colour (RGB), K blobs of the background. Colours are
+float32 in 0..1 until the last line. `u` and `v` are the object's own coordinates: `u` points where
+the object points, and 1 is its radius.
+"""
+
+import colorsys
+from collections.abc import Callable
+
+import numpy as np
+
+from hiera_video.data.synthetic_motion import MOTIONS, Track, draw_track
+
+Field = np.ndarray  # float32 [T, H, W]
+
+
+def _box(u: Field, v: Field, u0: float, u1: float, half_v: float) -> Field:
+    return np.maximum(np.abs(u - (u0 + u1) / 2) - (u1 - u0) / 2, np.abs(v) - half_v)
+
+
+def _wedge(u: Field, v: Field, tail: float, half_v: float) -> Field:
+    # A triangle with its tip at u = 1 and its base at u = tail.
+    length = 1 - tail
+    side = (half_v * (u - 1) + length * np.abs(v)) / np.float32(np.hypot(half_v, length))
+    return np.maximum(side, tail - u)
+
+
+# Shape -> its distance function, negative inside. None is symmetric under a turn once it carries
+# its marking, so that a turn can be seen and its direction too.
+SHAPES: dict[str, Callable[[Field, Field], Field]] = {
+    "wedge": lambda u, v: _wedge(u, v, -0.75, 0.75),
+    "bar": lambda u, v: _box(u, v, -1.0, 1.0, 0.4),
+    "egg": lambda u, v: (np.hypot(u, v * (1.6 + 0.4 * u)) - 1) / np.float32(1.4),
+    "moon": lambda u, v: np.maximum(np.hypot(u, v) - 1, 0.8 - np.hypot(u - 0.6, v)),
+    "tee": lambda u, v: np.minimum(_box(u, v, -1.0, 0.5, 0.32), _box(u, v, 0.35, 0.85, 0.85)),
+    "arrow": lambda u, v: np.minimum(_box(u, v, -1.0, 0.2, 0.3), _wedge(u, v, 0.0, 0.85)),
+}
+
+# All in the rear half, which every shape fills.
+MARKINGS: dict[str, Callable[[Field, Field], Field]] = {
+    "spot": lambda u, v: np.hypot(u + 0.5, v) - 0.25,
+    "tail": lambda u, v: u + 0.4,
+    "band": lambda u, v: np.abs(u + 0.45) - 0.2,
+}
+
+
+def render_clip(
+    rng: np.random.Generator,
+    motion: str,
+    *,
+    size: int = 72,
+    num_frames: int = 24,
+    shape: str | None = None,
+    bright: bool | None = None,
+) -> np.ndarray:
+    """Draw a clip of class `motion`: everything but the motion is random and blind to the class.
+
+    `motion` is a key of `MOTIONS`; `size` the side in pixels; `shape` (a key of `SHAPES`) and
+    `bright` (or dark) are drawn too where they are None. Returns uint8 frames_THWC [T, size, size,
+    3], RGB, a pure function of the generator's state and the arguments.
+    """
+    assert motion in MOTIONS, motion
+    track = draw_track(rng, motion, num_frames=num_frames)
+    random_shape, random_bright = str(rng.choice(list(SHAPES))), bool(rng.integers(2))
+    frames_THWC = _background(rng, track, size=size)
+    _paint_object(
+        rng,
+        frames_THWC,
+        track,
+        shape=random_shape if shape is None else shape,
+        bright=random_bright if bright is None else bright,
+    )
+    return (np.clip(frames_THWC, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _pixel_centres(size: int) -> np.ndarray:
+    return ((np.arange(size) + 0.5) / size - 0.5).astype(np.float32)
+
+
+def _color(rng: np.random.Generator, value: tuple[float, float], saturation: float) -> np.ndarray:
+    rgb = colorsys.hsv_to_rgb(rng.uniform(), rng.uniform(0, saturation), rng.uniform(*value))
+    return np.asarray(rgb, dtype=np.float32)
+
+
+def _background(rng: np.random.Generator, track: Track, *, size: int) -> np.ndarray:
+    # A slope and six faint blobs and boxes. Each is a product of one function of x and one of y,
+    # so that a frame is a small matrix product.
+    x_TW = _pixel_centres(size) - track.camera_x_T[:, None].astype(np.float32)
+    y_TH = _pixel_centres(size) - track.camera_y_T[:, None].astype(np.float32)
+    color_C = _color(rng, (0.27, 0.35), 0.35)
+    slope_x, slope_y = rng.uniform(-0.1, 0.1, size=2).astype(np.float32)
+
+    tints_KC = rng.uniform(0.7, 1.3, size=(6, 3)) * rng.uniform(0.03, 0.07, size=(6, 1))
+    tints_KC *= rng.choice([-1, 1], size=(6, 1))
+    sharpness_K = rng.choice([2, 10], size=6)
+    bumps_KTW = np.stack([_bump(rng, x_TW, sharpness) for sharpness in sharpness_K])
+    bumps_KTH = np.stack([_bump(rng, y_TH, sharpness) for sharpness in sharpness_K])
+
+    slope_THW = (slope_x * x_TW)[:, None, :] + (slope_y * y_TH)[:, :, None]
+    frames_THWC = np.empty((*slope_THW.shape, 3), dtype=np.float32)
+    for channel in range(3):
+        tinted_KTW = bumps_KTW * tints_KC[:, channel, None, None].astype(np.float32)
+        blobs_THW = bumps_KTH.transpose(1, 2, 0) @ tinted_KTW.transpose(1, 0, 2)
+        frames_THWC[..., channel] = color_C[channel] + slope_THW + blobs_THW
+    return np.clip(frames_THWC, 0.17, 0.43, out=frames_THWC)
+
+
+def _bump(rng: np.random.Generator, along_TN: np.ndarray, sharpness: int) -> np.ndarray:
+    # One side of a blob or box: soft for a sharpness of 2, nearly a step for 10. Farther out than
+    # twice its half width it is nothing; the limit keeps the power from overflowing.
+    half, centre = np.float32(rng.uniform(0.06, 0.22)), np.float32(rng.uniform(-0.55, 0.55))
+    return np.exp(-(np.minimum(np.abs(along_TN - centre) / half, np.float32(2.5)) ** sharpness))
+
+
+def _paint_object(
+    rng: np.random.Generator, frames_THWC: np.ndarray, track: Track, *, shape: str, bright: bool
+) -> None:
+    size = frames_THWC.shape[1]
+    body_C = _color(rng, (0.85, 1.0), 0.3) if bright else _color(rng, (0.0, 0.08), 0.5)
+    marking_C = _color(rng, (0.0, 0.12), 0.5) if bright else _color(rng, (0.65, 0.85), 0.4)
+    marking = MARKINGS[str(rng.choice(list(MARKINGS)))]
+    light = rng.uniform(0, 2 * np.pi)
+
+    x_T, y_T, radius_T, angle_T = (
+        values_T.astype(np.float32)[:, None, None]
+        for values_T in (track.x_T, track.y_T, track.radius_T, track.angle_T)
+    )
+    x_THW = (_pixel_centres(size)[None, None, :] - x_T) / radius_T
+    y_THW = (_pixel_centres(size)[None, :, None] - y_T) / radius_T
+    u_THW = np.cos(angle_T) * x_THW + np.sin(angle_T) * y_THW
+    v_THW = np.cos(angle_T) * y_THW - np.sin(angle_T) * x_THW
+
+    # A distance in pixels, cut off at half a pixel to either side, is the covered share of a pixel.
+    inside_THW = np.clip(0.5 - SHAPES[shape](u_THW, v_THW) * (radius_T * size), 0, 1)
+    marked_THW = np.clip(0.5 - marking(u_THW, v_THW) * (radius_T * size), 0, 1)
+    # The light comes from a fixed side of the scene, whatever the object's angle.
+    lit_THW = np.float32(np.cos(light)) * x_THW + np.float32(np.sin(light)) * y_THW
+    shade_THW = 0.9 + 0.1 * np.clip(lit_THW, -1, 1)
+    for channel in range(3):
+        body, spot = body_C[channel], marking_C[channel]
+        color_THW = (body + (spot - body) * marked_THW) * shade_THW
+        background_THW = frames_THWC[..., channel]
+        background_THW += (color_THW - background_THW) * inside_THW

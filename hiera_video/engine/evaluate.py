@@ -1,0 +1,150 @@
+"""Scores of videos from their views: validation in training, and the multi-view test.
+
+Shape suffixes: B views of a batch, V views of a video, N videos, K classes, CTHW a clip.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hiera_video.config import Config
+from hiera_video.data.build import num_views
+from hiera_video.data.dataset import Failure
+from hiera_video.data.loader import Batch, BatchLoader
+from hiera_video.engine.logging import RunLog
+from hiera_video.metrics.confusion import confusion_matrix, mean_class_accuracy
+from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
+from hiera_video.metrics.topk import topk_accuracy
+from hiera_video.utils.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation found; accuracies in [0, 1] over the videos that were evaluated."""
+
+    num_videos: int
+    views: str
+    top1: float
+    top5: float
+    mean_class: float
+    video_indices_N: np.ndarray
+    labels_N: np.ndarray
+    scores_NK: np.ndarray
+    confusion_KK: np.ndarray
+    top1_by_views: dict[str, float]
+    failures: tuple[Failure, ...] = field(default=())
+
+    @property
+    def num_evaluated(self) -> int:
+        """How many videos have a score."""
+        return len(self.labels_N)
+
+    def summary(self) -> str:
+        """Return the result in one line for people."""
+        return (
+            f"top-1 {self.top1:.2%}, top-5 {self.top5:.2%}, mean class {self.mean_class:.2%} "
+            f"({self.views} views, {self.num_evaluated} of {self.num_videos} videos evaluated)"
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures as plain types, accuracies in percent."""
+        return {
+            "top1_acc": 100 * self.top1,
+            "top5_acc": 100 * self.top5,
+            "mean_class_acc": 100 * self.mean_class,
+            "views": self.views,
+            "num_videos": self.num_videos,
+            "num_evaluated": self.num_evaluated,
+        }
+
+
+def evaluate(
+    cfg: Config,
+    model: nn.Module,
+    loader: BatchLoader,
+    split: str,
+    *,
+    device: torch.device,
+    log: RunLog,
+) -> Evaluation:
+    """Score every video of a split ("val" or "test"); none is replaced, failures are named.
+
+    Raises:
+        UserError: not one video could be evaluated.
+    """
+    num_clips, num_crops = num_views(cfg, split)
+    subsets = growing_view_subsets(num_clips, num_crops)
+    all_views = f"{num_clips}x{num_crops}"
+    if not (split == "test" and cfg.TEST.VIEWS_TABLE):
+        subsets = {all_views: subsets[all_views]}
+    scores, failures = VideoScores(subsets), []
+    model.eval()
+    with log.progress(len(loader), split) as bar:
+        for batch in loader.batches():
+            failures += report(batch, log)
+            add_batch(scores, batch, cfg, model, device, views_per_video=num_clips * num_crops)
+            bar.update()
+    if not len(scores):
+        raise UserError(
+            f"no video of the {split} split could be evaluated, the first: {failures[0].reason}. "
+            "Check DATA.PATH_TO_DATA_DIR and DATA.PATH_PREFIX."
+        )
+    return measure(scores, all_views, cfg.MODEL.NUM_CLASSES, tuple(failures))
+
+
+def report(batch: Batch, log: RunLog) -> list[Failure]:
+    """Log the batch's videos that did not decode; return them."""
+    for failure in batch.failures:
+        log.warning(f"{failure.reason}; not evaluated")
+    return list(batch.failures)
+
+
+@torch.inference_mode()
+def add_batch(
+    scores: VideoScores,
+    batch: Batch,
+    cfg: Config,
+    model: nn.Module,
+    device: torch.device,
+    *,
+    views_per_video: int,
+) -> None:
+    """Run the model on a batch's views, TEST.BATCH_SIZE at a time, and add the videos' scores."""
+    if len(batch) == 0:
+        return
+    parts = []
+    for clips_BCTHW in batch.clips_BCTHW.split(cfg.TEST.BATCH_SIZE):
+        with torch.autocast(device.type, torch.bfloat16, enabled=cfg.TRAIN.MIXED_PRECISION):
+            logits_BK = model(clips_BCTHW.to(device, non_blocking=True))
+        parts.append(logits_BK.float().softmax(-1).cpu())
+    probabilities_NVK = torch.cat(parts).unflatten(0, (-1, views_per_video)).numpy()
+    labels_N = batch.labels_B[::views_per_video].tolist()
+    indices_N = batch.video_indices_B[::views_per_video].tolist()
+    for index, label, probabilities_VK in zip(indices_N, labels_N, probabilities_NVK, strict=True):
+        scores.add(index, label, probabilities_VK)
+
+
+def measure(
+    scores: VideoScores, all_views: str, num_classes: int, failures: tuple[Failure, ...]
+) -> Evaluation:
+    """Turn collected scores into accuracies."""
+    labels_N, scores_NK = scores.labels(), scores.scores(all_views)
+    confusion_KK = confusion_matrix(scores_NK.argmax(1), labels_N, num_classes)
+    return Evaluation(
+        num_videos=len(scores) + len(failures),
+        views=all_views,
+        top1=topk_accuracy(scores_NK, labels_N, 1),
+        top5=topk_accuracy(scores_NK, labels_N, 5),
+        mean_class=mean_class_accuracy(confusion_KK),
+        video_indices_N=scores.video_indices(),
+        labels_N=labels_N,
+        scores_NK=scores_NK,
+        confusion_KK=confusion_KK,
+        top1_by_views={
+            name: topk_accuracy(scores.scores(name), labels_N, 1) for name in scores.view_subsets
+        },
+        failures=failures,
+    )

@@ -1,0 +1,96 @@
+"""What a run says: lines for people, `json_stats` lines for programs, scalars for TensorBoard."""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import simplejson
+from tqdm import tqdm
+
+LOGGER_NAME = "hiera_video"
+
+
+class _ConsoleHandler(logging.StreamHandler):
+    # On a terminal, lines are written above the progress bar, and json_stats go to the file only.
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.stream.isatty():
+            super().emit(record)
+        elif not getattr(record, "for_programs", False):
+            tqdm.write(self.format(record), file=self.stream)
+
+
+def setup_logging(output_dir: str) -> logging.Logger:
+    """Return the run's logger: to stdout and, appended, to OUTPUT_DIR/stdout.log."""
+    logger = logging.getLogger(LOGGER_NAME)
+    close_logging(logger)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    formatter = logging.Formatter("[%(asctime)s] %(message)s", datefmt="%m/%d %H:%M:%S")
+    log_file = os.path.join(output_dir, "stdout.log")
+    for handler in (_ConsoleHandler(sys.stdout), logging.FileHandler(log_file, encoding="utf-8")):
+        handler.setFormatter(formatter)
+        logger.addHandler(handler)
+    return logger
+
+
+def close_logging(logger: logging.Logger) -> None:
+    """Take the logger's handlers away and close their files."""
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+class RunLog:
+    """The three voices of a run behind one object.
+
+    Args:
+        output_dir: holds stdout.log and the TensorBoard events.
+        tensorboard: whether scalars are written for TensorBoard.
+    """
+
+    def __init__(self, output_dir: str, *, tensorboard: bool) -> None:
+        self.logger = setup_logging(output_dir)
+        self._writer = None
+        if tensorboard:
+            # Imported late: it costs a second, and a test-only run has no use for it.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(os.path.join(output_dir, "tensorboard"))
+
+    def line(self, message: str) -> None:
+        """Log a line for people."""
+        self.logger.info(message)
+
+    def warning(self, message: str) -> None:
+        """Log a line that starts with "warning:"."""
+        self.logger.warning("warning: %s", message)
+
+    def stats(self, kind: str, **values: Any) -> None:
+        """Log `json_stats: {"_type": kind, ...}`; NaN and infinity become null."""
+        text = simplejson.dumps({"_type": kind, **values}, ignore_nan=True)
+        self.logger.info("json_stats: %s", text, extra={"for_programs": True})
+
+    def scalars(self, step: int, **values: float) -> None:
+        """Write scalars for TensorBoard; `__` in a name becomes `/`."""
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(name.replace("__", "/"), value, step)
+
+    def progress(self, total: int, description: str) -> "tqdm[Any]":
+        """Return a progress bar, which shows on a terminal and nowhere else."""
+        return tqdm(
+            total=total,
+            desc=description,
+            disable=not sys.stdout.isatty(),
+            file=sys.stdout,
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def close(self) -> None:
+        """Flush and close the files."""
+        if self._writer is not None:
+            self._writer.close()
+        close_logging(self.logger)

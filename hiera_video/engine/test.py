@@ -1,0 +1,105 @@
+"""The multi-view test of a trained model, and the files it leaves."""
+
+import os
+from typing import Any
+
+import numpy as np
+import simplejson
+import torch
+
+from hiera_video.config import Config
+from hiera_video.data.build import build_loader, read_class_names
+from hiera_video.data.records import VideoRecord
+from hiera_video.engine.checkpoint import last_checkpoint
+from hiera_video.engine.evaluate import Evaluation, evaluate
+from hiera_video.engine.logging import RunLog
+from hiera_video.metrics.confusion import save_confusion_png
+from hiera_video.models.build import build_model
+from hiera_video.models.weights import load_weights
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+RESULTS_FILE = "test_results.json"
+CONFUSION_FILE = "test_confusion.png"
+
+
+def test(
+    cfg: Config, records: dict[str, list[VideoRecord]], device: torch.device, log: RunLog
+) -> Evaluation:
+    """Test TEST.CHECKPOINT_FILE_PATH, or the run's last checkpoint, and write the results."""
+    path, key = weights_to_test(cfg)
+    model = build_model(cfg).to(device)
+    load_weights(model, path, key=key)
+    log.line(f"testing {path} on {len(records['test'])} videos")
+    loader = build_loader(cfg, "test", records["test"])
+    result = evaluate(cfg, model, loader, "test", device=device, log=log)
+    log.line(f"test: {result.summary()}")
+    log.stats("test_final", **result.figures())
+    if cfg.TEST.VIEWS_TABLE:
+        log.line("top-1 by views (clips x crops):\n" + views_table(result.top1_by_views))
+    write_results(cfg, result, records["test"], checkpoint=path)
+    log.line(f"scores, results and confusion matrix are in {cfg.OUTPUT_DIR}")
+    return result
+
+
+def weights_to_test(cfg: Config) -> tuple[str, str]:
+    """Return the checkpoint to test and the key it came from.
+
+    TEST.CHECKPOINT_FILE_PATH, else the last one in OUTPUT_DIR, else TRAIN.CHECKPOINT_FILE_PATH.
+
+    Raises:
+        UserError: there is none of these; random weights are not worth a test.
+    """
+    if cfg.TEST.CHECKPOINT_FILE_PATH:
+        return cfg.TEST.CHECKPOINT_FILE_PATH, "TEST.CHECKPOINT_FILE_PATH"
+    if last := last_checkpoint(cfg.OUTPUT_DIR):
+        return last, "OUTPUT_DIR"
+    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        return cfg.TRAIN.CHECKPOINT_FILE_PATH, "TRAIN.CHECKPOINT_FILE_PATH"
+    raise UserError(
+        f"TEST.CHECKPOINT_FILE_PATH must name the weights to test: there is no checkpoint in "
+        f"OUTPUT_DIR {cfg.OUTPUT_DIR!r}. Try the path of a checkpoint_epoch_*.pyth."
+    )
+
+
+def views_table(top1_by_views: dict[str, float]) -> str:
+    """Return the accuracies for growing numbers of views, a line each."""
+    return "\n".join(f"  {name:>5}  {top1:7.2%}" for name, top1 in top1_by_views.items())
+
+
+def write_results(
+    cfg: Config, result: Evaluation, records: list[VideoRecord], *, checkpoint: str
+) -> None:
+    """Write the per-video scores (npz), the figures (json) and the confusion matrix (png).
+
+    The npz holds `paths` and `labels` `[N]`, `scores` `[N, K]` (mean probabilities) and
+    `class_names` `[K]` (empty where unknown); no pickled objects.
+
+    Raises:
+        UserError: OUTPUT_DIR cannot be written to.
+    """
+    by_index = {record.video_index: record.path for record in records}
+    names = read_class_names(cfg) or []
+    arrays: dict[str, Any] = {
+        "paths": np.array([by_index[int(i)] for i in result.video_indices_N], dtype=np.str_),
+        "labels": result.labels_N,
+        "scores": result.scores_NK,
+        "class_names": np.array(names, dtype=np.str_),
+    }
+    figures = result.figures() | {
+        "checkpoint": checkpoint,
+        "top1_acc_by_views": {name: 100 * top1 for name, top1 in result.top1_by_views.items()},
+        "not_evaluated": [{"path": f.path, "reason": f.reason} for f in result.failures],
+    }
+    text = simplejson.dumps(figures, indent=2, ignore_nan=True) + "\n"
+    folder = cfg.OUTPUT_DIR
+    try:
+        io.write_atomic(
+            os.path.join(folder, cfg.TEST.SCORES_FILE), lambda file: np.savez(file, **arrays)
+        )
+        io.write_atomic(os.path.join(folder, RESULTS_FILE), lambda file: file.write(text.encode()))
+        save_confusion_png(os.path.join(folder, CONFUSION_FILE), result.confusion_KK, names)
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR: the results could not be written to {folder!r} ({error})."
+        ) from None

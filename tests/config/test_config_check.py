@@ -1,0 +1,128 @@
+"""Contradictions between keys, and the advice on keys that other toolkits name otherwise."""
+
+import dataclasses
+
+import pytest
+
+from hiera_video.config import Config, ConfigError, load_config
+from hiera_video.config.check import CONTRADICTIONS
+from hiera_video.config.rules import read_value
+from hiera_video.config.schema import key_specs, sections
+from hiera_video.config.unknown import ABSENT_SECTIONS, RENAMED, REPLACED, explain_unknown
+
+CASES = {
+    "NUM_GPUS 2": "NUM_GPUS must be 0 (CPU) or 1 for now, got 2. Try NUM_GPUS 1 and use "
+    "SOLVER.ACCUM_STEPS for a larger effective batch.",
+    "TRAIN.ENABLE False TEST.ENABLE False": "TRAIN.ENABLE or TEST.ENABLE must be True",
+    "TRAIN.ENABLE False OUTPUT_DIR o": "TEST.CHECKPOINT_FILE_PATH must be a checkpoint when "
+    "TRAIN.ENABLE is False, got ''. Try o/checkpoints/checkpoint_epoch_00100.pyth.",
+    "TRAIN.DATASET ssv2 DATA.RANDOM_FLIP False": "TEST.DATASET must be TRAIN.DATASET ('ssv2')",
+    "TEST.VIEWS_TABLE True TEST.NUM_TEMPORAL_CLIPS 1 TEST.NUM_SPATIAL_CROPS 1": "TEST.VIEWS_TABLE "
+    "must be False for a single view",
+    "DATA.TEST_CROP_SIZE 256": "DATA.TEST_CROP_SIZE must be DATA.TRAIN_CROP_SIZE (224)",
+    "DATA.TRAIN_JITTER_SCALES_RELATIVE [1,0.5]": "must be [smallest, largest], got [1.0, 0.5]. "
+    "Try [0.5, 1.0].",
+    "DATA.TRAIN_JITTER_ASPECT_RELATIVE [2,1]": "must be [smallest, largest], got [2.0, 1.0]",
+    "TRAIN.DATASET ssv2 TEST.DATASET ssv2": "DATA.RANDOM_FLIP must be False for ssv2",
+    "MIXUP.ENABLE True TRAIN.BATCH_SIZE 1": "MIXUP.ENABLE must be False where a batch is a single",
+    "MIXUP.ENABLE True MIXUP.ALPHA 0 MIXUP.CUTMIX_ALPHA 0": "MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA",
+    "SOLVER.WARMUP_EPOCHS 101": "SOLVER.WARMUP_EPOCHS must be at most SOLVER.MAX_EPOCH (100)",
+    "SOLVER.COSINE_END_LR 1": "SOLVER.COSINE_END_LR must be at most SOLVER.BASE_LR (0.0008)",
+    "SOLVER.WARMUP_START_LR 1": "SOLVER.WARMUP_START_LR must be at most SOLVER.BASE_LR (0.0008)",
+}
+
+
+@pytest.mark.parametrize("words", list(CASES))
+def test_contradiction_is_refused(words):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, words.split())
+    assert len(caught.value.problems) == 1
+    assert CASES[words] in caught.value.problems[0]
+
+
+def test_there_is_a_case_for_every_contradiction():
+    assert len(CASES) == len(CONTRADICTIONS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH a.pyth",
+        "TRAIN.ENABLE False TRAIN.CHECKPOINT_FILE_PATH a.pyth",
+        "TEST.ENABLE False",
+        "TRAIN.DATASET ssv2 TEST.ENABLE False DATA.RANDOM_FLIP False",
+        "MODEL.ARCH baselines DATA.TEST_CROP_SIZE 256",
+        "MIXUP.ENABLE True TRAIN.BATCH_SIZE 1 AUG.NUM_SAMPLE 2",
+        "MIXUP.ENABLE True MIXUP.ALPHA 0",
+        "SOLVER.WARMUP_EPOCHS 100",
+        "NUM_GPUS 0",
+        "DATA.TRAIN_JITTER_SCALES_RELATIVE [1,1]",
+    ],
+)
+def test_what_is_no_contradiction_is_allowed(words):
+    load_config(None, words.split())
+
+
+def test_contradiction_shows_where_its_first_key_was_set(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("RNG_SEED: 1\nSOLVER:\n  WARMUP_EPOCHS: 101\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(path))
+    assert caught.value.problems[0].startswith(f"{path}:3: SOLVER.WARMUP_EPOCHS must")
+
+
+class Recorder:
+    """Stand in for a config (section) and write down which keys are read."""
+
+    def __init__(self, target, read, prefix=""):
+        self._target, self._read, self._prefix = target, read, prefix
+
+    def __getattr__(self, name):
+        value = getattr(self._target, name)
+        if name in sections() and not self._prefix:
+            return Recorder(value, self._read, f"{name}.")
+        self._read.add(self._prefix + name)
+        return value
+
+
+@pytest.mark.parametrize("words", list(CASES))
+def test_contradiction_reads_only_the_keys_it_declares(words):
+    pairs = words.split()
+    for rule in CONTRADICTIONS:
+        assert set(rule.keys) <= set(key_specs())
+        read = set()
+        # The config of the case itself cannot be loaded, so its values go straight in.
+        rule.find(Recorder(_unchecked(pairs), read))
+        assert read <= set(rule.keys)
+
+
+def _unchecked(pairs):
+    cfg = Config()
+    for name, text in zip(pairs[::2], pairs[1::2], strict=True):
+        value = read_value(key_specs()[name], text)
+        section, _, leaf = name.rpartition(".")
+        if section:
+            part = dataclasses.replace(getattr(cfg, section), **{leaf: value})
+            cfg = dataclasses.replace(cfg, **{section: part})
+        else:
+            cfg = dataclasses.replace(cfg, **{leaf: value})
+    return cfg
+
+
+def test_renamed_keys_lead_to_keys_that_exist():
+    for old, new in RENAMED.items():
+        assert new in key_specs()
+        assert explain_unknown(old).meant == (new,)
+    for old in [*RENAMED, *REPLACED]:
+        assert old not in key_specs(), f"{old} is a key now: drop it from the table"
+    for section in ABSENT_SECTIONS:
+        assert section not in sections(), f"{section} is a section now: drop it from the list"
+
+
+@pytest.mark.parametrize("old", list(REPLACED))
+def test_replaced_keys_name_only_keys_that_exist(old):
+    message = explain_unknown(old).message
+    assert message.startswith(f"{old} is a key of PySlowFast; here ")
+    for word in message.removeprefix(old).replace(":", " ").replace(";", " ").split():
+        if "." in word.strip(".") and word.isupper():
+            assert word.strip(".,") in key_specs()

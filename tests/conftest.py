@@ -1,0 +1,263 @@
+"""Videos for the tests, made on the spot: every frame shows its own number.
+
+Shape suffixes: T frames, H height, W width, C channels (RGB).
+"""
+
+import wave
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+BLOCK = 16  # pixels; large enough to survive any codec
+BITS = 8
+
+
+def _index_frames(num_frames: int, *, height: int = 48, width: int = 64) -> np.ndarray:
+    """Frames [T,H,W,C] with their number in 4 x 2 black and white blocks, over a moving ramp."""
+    rows, columns = np.mgrid[:height, :width]
+    frames_THWC = np.empty((num_frames, height, width, 3), dtype=np.uint8)
+    for index in range(num_frames):
+        ramp = (2 * columns + rows + 5 * index) % 180 + 20
+        frames_THWC[index] = np.stack([ramp, ramp // 2 + 60, 220 - ramp], axis=-1)
+        for bit in range(BITS):
+            y, x = (BLOCK * place for place in divmod(bit, 4))
+            frames_THWC[index, y : y + BLOCK, x : x + BLOCK] = 235 if index >> bit & 1 else 20
+    return frames_THWC
+
+
+def _decode_index(frame_HWC: np.ndarray) -> int:
+    """Read the number that `_index_frames` wrote, from an upright frame."""
+    number = 0
+    for bit in range(BITS):
+        y, x = (BLOCK * place + BLOCK // 4 for place in divmod(bit, 4))
+        number |= int(frame_HWC[y : y + BLOCK // 2, x : x + BLOCK // 2].mean() > 128) << bit
+    return number
+
+
+def _make_video(
+    path: Path | str,
+    frames_THWC: np.ndarray,
+    *,
+    fps: int = 30,
+    codec: str = "libx264",
+    pix_fmt: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    container_options: dict[str, str] | None = None,
+    first_pts: int = 0,
+    pts_step: int = 1,
+    rotation: int = 0,
+    mirrored: bool = False,
+) -> str:
+    """Encode RGB frames; `rotation` in degrees counter-clockwise and `mirrored` are only tags."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=fps, options=options or {})
+        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.pix_fmt = pix_fmt
+        if rotation or mirrored:
+            stream.set_display_rotation(rotation, hflip=mirrored)
+        for index, frame_HWC in enumerate(frames_THWC):
+            frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+            frame.pts, frame.time_base = first_pts + pts_step * index, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return str(path)
+
+
+def _decode_all(path: str) -> list[np.ndarray]:
+    """Decode a video from its start, without any seeking: the judge of what frame k is."""
+    frames = []
+    with av.open(path, metadata_errors="replace") as container:
+        try:
+            for frame in container.decode(container.streams.best("video")):
+                turned_HWC = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+                frames.append(turned_HWC)
+        except av.FFmpegError:
+            pass
+    return frames
+
+
+@pytest.fixture(scope="session")
+def index_frames() -> Callable[..., np.ndarray]:
+    return _index_frames
+
+
+@pytest.fixture(scope="session")
+def decode_index() -> Callable[[np.ndarray], int]:
+    return _decode_index
+
+
+@pytest.fixture(scope="session")
+def make_video() -> Callable[..., str]:
+    return _make_video
+
+
+@pytest.fixture(scope="session")
+def decode_all() -> Callable[[str], list[np.ndarray]]:
+    return _decode_all
+
+
+# Short closed groups with B-frames, so that a seek and a reordering happen within few frames.
+_H264 = {"options": {"g": "12", "bf": "3", "sc_threshold": "0"}}
+_OPEN = {"options": {"x264-params": "keyint=12:bframes=3:open-gop=1:scenecut=0"}}
+_VP9 = {"codec": "libvpx-vp9", "options": {"g": "12", "deadline": "realtime", "cpu-used": "8"}}
+_MPEG4 = {"codec": "mpeg4", "options": {"g": "12"}}
+_ENCODINGS: dict[str, dict[str, Any]] = {
+    "lossless.mkv": {"codec": "ffv1", "pix_fmt": "bgr0"},
+    "h264_b.mp4": _H264,
+    "h264_b.mkv": _H264,
+    "h264_b.avi": _H264,
+    "h264_b.ts": _H264,
+    "h264_b.flv": _H264,
+    "h264_open_groups.mp4": _OPEN,
+    "h264_late_start.mkv": {**_H264, "first_pts": 150},
+    "h264_fragments.mp4": {
+        **_H264,
+        "container_options": {"movflags": "frag_keyframe+empty_moov"},
+    },
+    "h264_index_first.mp4": {**_H264, "container_options": {"movflags": "faststart"}},
+    "h264_interlaced.mp4": {"options": {"g": "12", "x264-params": "interlaced=1"}},
+    "hevc_open_groups.mp4": {
+        "codec": "libx265",
+        "options": {"x265-params": "log-level=none:keyint=12:bframes=3:open-gop=1"},
+    },
+    "mpeg4.avi": _MPEG4,
+    "msmpeg4.avi": {**_MPEG4, "codec": "msmpeg4"},
+    "mpeg4_b.avi": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
+    "vp8.webm": {"codec": "libvpx", "options": {"g": "12", "b": "1M", "deadline": "realtime"}},
+    "vp9.webm": _VP9,
+    "vp9_no_duration.webm": {**_VP9, "container_options": {"live": "1"}},
+}
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Videos of 40 frames that show their number, by name: every way of lying in a file."""
+    folder = tmp_path_factory.mktemp("videos with spaces, é")
+    frames_THWC = _index_frames(40)
+    paths = {
+        name: _make_video(folder / name, frames_THWC, **encoding)
+        for name, encoding in _ENCODINGS.items()
+    }
+    # decord 0.6 cannot turn a picture of 48 rows; one of 64 it can.
+    tall_THWC = _index_frames(40, height=64, width=96)
+    for name, rotation in (("turned", 90), ("turned_right", -90), ("upside_down", 180)):
+        name = f"h264_{name}.mp4"
+        paths[name] = _make_video(folder / name, tall_THWC, **_H264, rotation=rotation)
+    odd_THWC = _index_frames(20, height=49, width=65)
+    paths["odd_size.avi"] = _make_video(folder / "odd_size.avi", odd_THWC, **_MPEG4)
+    paths["one_frame.mp4"] = _make_video(folder / "one_frame.mp4", frames_THWC[:1])
+    paths["two_streams.mp4"] = _two_streams(folder / "two_streams.mp4", frames_THWC)
+    paths["edit_list.mp4"] = _hide_first_frames(folder / "edit_list.mp4", paths["h264_b.mp4"])
+    paths["false_keys.mp4"] = _drop_list_of_keys(folder / "false_keys.mp4", paths["h264_b.mp4"])
+    paths["false_keys.avi"] = _call_all_keys(folder / "false_keys.avi", paths["msmpeg4.avi"])
+    paths["latin1_tag.mp4"] = _spoil_tag(folder / "latin1_tag.mp4", paths["h264_b.mp4"])
+    paths["vp8_hidden.webm"] = _hide_packet(folder / "vp8_hidden.webm", paths["vp8.webm"])
+    return paths
+
+
+@pytest.fixture(scope="session")
+def bad_videos(videos: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files that are no video, or not a whole one, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("bad")
+    whole = Path(videos["h264_index_first.mp4"]).read_bytes()
+    codec = whole.replace(b"avc1", b"zzzz")
+    noise = np.random.default_rng(0).integers(256, size=1000, dtype=np.uint8).tobytes()
+    contents = {
+        "empty.mp4": b"",
+        "half_a_header.mp4": whole[: whole.index(b"moov") + 100],
+        "no_header.mp4": Path(videos["h264_b.mp4"]).read_bytes()[:-2000],
+        "cut_off.mp4": whole[: len(whole) * 6 // 10],
+        "damaged.mp4": whole[: len(whole) * 6 // 10]
+        + b"\xff" * (len(whole) - len(whole) * 6 // 10),
+        "unknown_codec.mp4": codec,
+        "noise.mp4": noise,
+    }
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    (folder / "directory.mp4").mkdir()
+    with wave.open(str(folder / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(1600))
+    return {path.name: str(path) for path in folder.iterdir()} | {
+        "missing.mp4": str(folder / "missing.mp4")
+    }
+
+
+def _two_streams(path: Path, frames_THWC: np.ndarray) -> str:
+    """Write a short small stream first and a longer, larger one second."""
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=30) for _ in range(2)]
+        for stream, size in zip(streams, (1, 2), strict=True):
+            stream.height, stream.width = (size * side for side in frames_THWC.shape[1:3])
+            stream.pix_fmt = "yuv420p"
+        for stream, size in zip(streams, (1, 2), strict=True):
+            for index, frame_HWC in enumerate(frames_THWC[: 20 * size]):
+                large_HWC = frame_HWC.repeat(size, 0).repeat(size, 1)
+                frame = av.VideoFrame.from_ndarray(large_HWC, format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 30)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return str(path)
+
+
+def _hide_first_frames(path: Path, source: str, *, num_frames: int = 5) -> str:
+    """Move an mp4's edit list forward: its first frames, a key frame among them, are not shown."""
+    data = bytearray(Path(source).read_bytes())
+    # elst: version and flags, number of entries, then duration, media time, rate of the first.
+    place = data.index(b"elst") + 4 + 4 + 4 + 4
+    with av.open(source) as container:
+        stream = container.streams.video[0]
+        ticks = round(1 / (stream.average_rate * stream.time_base))
+    media_time = int.from_bytes(data[place : place + 4], "big") + num_frames * ticks
+    data[place : place + 4] = media_time.to_bytes(4, "big")
+    path.write_bytes(data)
+    return str(path)
+
+
+def _call_all_keys(path: Path, source: str) -> str:
+    """Mark every frame in an AVI's index as a key frame, as careless writers do."""
+    data = bytearray(Path(source).read_bytes())
+    place = data.index(b"idx1")
+    size = int.from_bytes(data[place + 4 : place + 8], "little")
+    for entry in range(place + 8, place + 8 + size, 16):  # chunk id, flags, offset, size
+        data[entry + 4] |= 0x10
+    path.write_bytes(data)
+    return str(path)
+
+
+def _drop_list_of_keys(path: Path, source: str) -> str:
+    """Hide an mp4's list of key frames; without one, every frame counts as a key frame."""
+    data = Path(source).read_bytes()
+    path.write_bytes(data.replace(b"stss", b"free"))
+    return str(path)
+
+
+def _spoil_tag(path: Path, source: str) -> str:
+    """Put a byte that is no UTF-8 into a text tag."""
+    data = Path(source).read_bytes()
+    tag = data.rindex(b"Lavf")
+    path.write_bytes(data[:tag] + b"\xe9" + data[tag + 1 :])
+    return str(path)
+
+
+def _hide_packet(path: Path, source: str, *, number: int = 5) -> str:
+    """Clear the show bit of one VP8 packet, as encoders do for a picture only referred to."""
+    with av.open(source) as original, av.open(str(path), "w") as copy:
+        stream = original.streams.video[0]
+        out = copy.add_stream_from_template(stream)
+        packets = (packet for packet in original.demux(stream) if packet.size)
+        for place, packet in enumerate(packets):
+            content = bytearray(bytes(packet))
+            if place == number:
+                content[0] &= ~0x10
+            changed = av.Packet(bytes(content))
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.is_keyframe = packet.is_keyframe
+            changed.stream = out
+            copy.mux(changed)
+    return str(path)

@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import simplejson
+import torch
+
+from hiera_video.data.build import build_loader, read_records
+from hiera_video.engine.launch import launch
+from hiera_video.engine.test import weights_to_test
+from hiera_video.models.build import build_model
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+
+@pytest.fixture
+def checkpoint(small_cfg, tmp_path):
+    """Return the path of random weights that fit the small config."""
+    torch.manual_seed(0)
+    path = str(tmp_path / "weights.pyth")
+    torch.save({"model_state": build_model(small_cfg()).state_dict()}, path)
+    return path
+
+
+def test_scores_are_the_mean_over_views_of_softmax_one_view_at_a_time(small_cfg, checkpoint):
+    cfg = small_cfg(f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {checkpoint} TEST.BATCH_SIZE 5")
+    result = launch(cfg)
+    model = build_model(cfg).eval()
+    model.load_state_dict(torch.load(checkpoint, weights_only=True)["model_state"])
+    loader = build_loader(cfg, "test", read_records(cfg, "test"))
+    for batch in loader.batches():
+        with torch.no_grad():
+            views = [model(clip[None]).softmax(-1)[0] for clip in batch.clips_BCTHW]
+        expected = torch.stack(views).unflatten(0, (-1, 6)).mean(1).numpy()
+        indices = batch.video_indices_B[::6].numpy()
+        assert np.allclose(result.scores_NK[indices], expected, atol=1e-6)
+
+
+def broken_set(folder, tiny_set):
+    """Write a test split of two good videos and three bad ones, as absolute paths."""
+    with io.open_file(f"{tiny_set}/test.csv") as file:
+        good = [f"{tiny_set}/{line.strip()}" for line in file][:2]
+    (folder / "zero.mp4").touch()
+    (folder / "text.mp4").write_text("no video")
+    bad = [f"{folder / name} 1" for name in ("zero.mp4", "text.mp4", "missing file.mp4")]
+    for split in ("train", "val", "test"):
+        (folder / f"{split}.csv").write_text("\n".join([good[0], *bad, good[1]]) + "\n")
+
+
+def test_videos_that_do_not_decode_are_named_and_not_replaced(
+    small_cfg, checkpoint, tiny_set, tmp_path, capsys
+):
+    broken_set(tmp_path, tiny_set)
+    cfg = small_cfg(
+        f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {checkpoint}",
+        f"DATA.PATH_TO_DATA_DIR {tmp_path} DATA_LOADER.NUM_WORKERS 2 TEST.BATCH_SIZE 12",
+    )
+    result = launch(cfg)
+    assert result.num_evaluated == 2
+    assert result.num_videos == 5
+    assert "2 of 5 videos evaluated" in capsys.readouterr().out
+    with io.open_file(f"{cfg.OUTPUT_DIR}/test_results.json") as file:
+        missing = simplejson.load(file)["not_evaluated"]
+    assert [entry["path"].split("/")[-1] for entry in missing] == [
+        "zero.mp4",
+        "text.mp4",
+        "missing file.mp4",
+    ]
+    assert all(entry["path"] in entry["reason"] for entry in missing)
+
+
+def test_training_replaces_videos_that_do_not_decode_and_says_so(
+    small_cfg, tiny_set, tmp_path, capsys
+):
+    broken_set(tmp_path, tiny_set)
+    cfg = small_cfg(
+        f"DATA.PATH_TO_DATA_DIR {tmp_path} TRAIN.BATCH_SIZE 5 SOLVER.MAX_EPOCH 1 TEST.ENABLE False"
+    )
+    launch(cfg)
+    out = capsys.readouterr().out
+    assert "zero.mp4" in out
+    assert "another video took its place" in out
+    assert "2 of 5 videos evaluated" in out  # the validation
+
+
+def test_a_split_without_one_good_video_stops_the_run(small_cfg, checkpoint, tmp_path):
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_text("missing.mp4 0\n")
+    data = f"DATA.PATH_TO_DATA_DIR {tmp_path}"
+    with pytest.raises(UserError, match="no video of the test split.*missing.mp4"):
+        launch(small_cfg(data, f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {checkpoint}"))
+    with pytest.raises(UserError, match="no video of a training batch.*missing.mp4"):
+        launch(small_cfg(data))
+
+
+def test_weights_to_test_are_those_named_then_the_runs_own_then_the_start(small_cfg, tmp_path):
+    named = small_cfg("TEST.CHECKPOINT_FILE_PATH a.pyth TRAIN.CHECKPOINT_FILE_PATH b.pyth")
+    assert weights_to_test(named) == ("a.pyth", "TEST.CHECKPOINT_FILE_PATH")
+    start = small_cfg("TRAIN.CHECKPOINT_FILE_PATH b.pyth")
+    assert weights_to_test(start) == ("b.pyth", "TRAIN.CHECKPOINT_FILE_PATH")
+    own = tmp_path / "output" / "checkpoints" / "checkpoint_epoch_00003.pyth"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert weights_to_test(start) == (str(own), "OUTPUT_DIR")
+    own.unlink()
+    with pytest.raises(UserError, match="TEST.CHECKPOINT_FILE_PATH must name the weights"):
+        weights_to_test(small_cfg())

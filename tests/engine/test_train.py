@@ -1,0 +1,210 @@
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejson
+import torch
+
+from hiera_video.engine.checkpoint import checkpoint_path, last_checkpoint, save_checkpoint
+from hiera_video.engine.launch import launch
+from hiera_video.engine.meters import Mean, Stopwatch, clock
+from hiera_video.engine.train import accumulation
+from hiera_video.models.hiera import hiera_micro_8x64
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+
+def weights_of(path):
+    return torch.load(path, weights_only=True)["model_state"]
+
+
+def same_weights(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+def json_stats(output_dir, kind):
+    with open(f"{output_dir}/stdout.log", encoding="utf-8") as log:
+        found = [
+            simplejson.loads(line.split("json_stats: ")[1]) for line in log if "json_s" in line
+        ]
+    return [stats for stats in found if stats["_type"] == kind]
+
+
+def test_a_run_leaves_checkpoints_logs_scores_and_its_config(small_cfg):
+    cfg = small_cfg("TENSORBOARD.ENABLE True")
+    result = launch(cfg)
+    out = cfg.OUTPUT_DIR
+    assert result.num_evaluated == result.num_videos == 8
+    assert result.views == "2x3"
+    content = torch.load(checkpoint_path(out, 2), weights_only=True)
+    assert content.keys() == {
+        *("epoch", "model_state", "optimizer_state", "cfg", "scaler_state", "class_names")
+    }
+    assert content["epoch"] == 2
+    assert len(content["class_names"]) == 8
+    assert "MAX_EPOCH: 2" in content["cfg"]
+    assert io.exists(f"{out}/config.yaml")
+    assert len(json_stats(out, "train_iter")) == 4
+    assert len(json_stats(out, "train_epoch")) == len(json_stats(out, "val_epoch")) == 2
+    assert 0 <= json_stats(out, "train_epoch")[0]["data_wait_share"] <= 1
+    assert io.is_dir(f"{out}/tensorboard")
+    with np.load(f"{out}/test_scores.npz", allow_pickle=False) as scores:
+        assert scores["scores"].shape == (8, 8)
+        assert np.allclose(scores["scores"].sum(1), 1, atol=1e-5)
+        assert all(str(path).endswith(".mp4") for path in scores["paths"])
+        top1 = (scores["scores"].argmax(1) == scores["labels"]).mean()
+    with io.open_file(f"{out}/test_results.json") as file:
+        results = simplejson.load(file)
+    assert results["top1_acc"] == pytest.approx(100 * top1)
+    assert results["top1_acc_by_views"].keys() == {"1x1", "2x1", "1x3", "2x3"}
+    assert results["top1_acc_by_views"]["2x3"] == results["top1_acc"]
+    assert io.exists(f"{out}/test_confusion.png")
+
+
+def test_one_batch_is_learnt_by_heart(small_cfg):
+    cfg = small_cfg(
+        "TRAIN.BATCH_SIZE 16 SOLVER.MAX_EPOCH 45 TRAIN.EVAL_PERIOD 100 TRAIN.CHECKPOINT_PERIOD 100",
+        "DATA.TRAIN_JITTER_SCALES_RELATIVE [1.0,1.0] DATA.TRAIN_JITTER_ASPECT_RELATIVE [1.0,1.0]",
+        "DATA.SAMPLING uniform AUG.ENABLE False SOLVER.WEIGHT_DECAY 0.0 TEST.ENABLE False",
+    )
+    launch(cfg)
+    losses = [stats["loss"] for stats in json_stats(cfg.OUTPUT_DIR, "train_epoch")]
+    assert losses[0] > 1.5
+    assert losses[-1] < 0.2
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_run_has_the_weights_of_one_never_stopped(small_cfg, tmp_path, num_workers):
+    # Everything random is on: crops, RandAugment, erasing, mixup, drop path, dropout.
+    random = (
+        "SOLVER.MAX_EPOCH 3 MIXUP.ENABLE True MODEL.DROP_PATH_RATE 0.3 MODEL.DROPOUT_RATE 0.3 "
+        "AUG.AA_TYPE rand-m7-n4-mstd0.5-inc1 AUG.RE_PROB 0.5 TEST.ENABLE False"
+    )
+    whole = small_cfg(random, f"OUTPUT_DIR {tmp_path / 'whole'}")
+    launch(whole)
+    stopped = small_cfg(
+        random, f"OUTPUT_DIR {tmp_path / 'stopped'} DATA_LOADER.NUM_WORKERS {num_workers}"
+    )
+    (tmp_path / "stopped" / "checkpoints").mkdir(parents=True)
+    shutil.copy(checkpoint_path(whole.OUTPUT_DIR, 1), checkpoint_path(stopped.OUTPUT_DIR, 1))
+    launch(stopped)
+    log = (tmp_path / "stopped" / "stdout.log").read_text()
+    assert "resumed after epoch 1" in log
+    assert "epoch 1/3 done" not in log
+    final = [weights_of(checkpoint_path(cfg.OUTPUT_DIR, 3)) for cfg in (whole, stopped)]
+    assert same_weights(*final)
+    assert not same_weights(final[0], weights_of(checkpoint_path(whole.OUTPUT_DIR, 2)))
+
+
+def test_a_finished_run_is_not_trained_again(small_cfg):
+    cfg = small_cfg("TEST.ENABLE False")
+    launch(cfg)
+    before = weights_of(checkpoint_path(cfg.OUTPUT_DIR, 2))
+    launch(cfg)
+    assert len(json_stats(cfg.OUTPUT_DIR, "train_epoch")) == 2
+    assert same_weights(before, weights_of(last_checkpoint(cfg.OUTPUT_DIR)))
+
+
+def test_accumulated_steps_equal_the_large_batch(small_cfg, tmp_path):
+    plain = "AUG.ENABLE False DATA.TRAIN_JITTER_SCALES_RELATIVE [1.0,1.0] DATA.SAMPLING uniform "
+    plain += "DATA.TRAIN_JITTER_ASPECT_RELATIVE [1.0,1.0] TEST.ENABLE False SOLVER.MAX_EPOCH 1 "
+    plain += "SOLVER.WARMUP_EPOCHS 0 SOLVER.OPTIMIZING_METHOD sgd"
+    large = small_cfg(plain, f"TRAIN.BATCH_SIZE 16 OUTPUT_DIR {tmp_path / 'large'}")
+    small = small_cfg(
+        plain, f"TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 4 OUTPUT_DIR {tmp_path / 'small'}"
+    )
+    launch(large)
+    launch(small)
+    one, other = (weights_of(checkpoint_path(cfg.OUTPUT_DIR, 1)) for cfg in (large, small))
+    start = hiera_micro_8x64().state_dict()
+    assert not torch.equal(one["norm.weight"], start["norm.weight"])
+    for name in one:
+        # The learning rate is that of the group's last iteration, a little later on the cosine.
+        assert torch.allclose(one[name], other[name], atol=3e-3), name
+
+
+def test_the_last_step_of_an_epoch_takes_what_is_left():
+    assert [accumulation(4, i, 10) for i in range(10)] == [
+        *((4, False),) * 3,
+        (4, True),
+        *((4, False),) * 3,
+        (4, True),
+        (2, False),
+        (2, True),
+    ]
+
+
+def test_weights_to_start_from_and_another_number_of_classes(small_cfg, tmp_path):
+    first = small_cfg(f"TEST.ENABLE False OUTPUT_DIR {tmp_path / 'first'}")
+    launch(first)
+    start = checkpoint_path(first.OUTPUT_DIR, 2)
+    second = small_cfg(
+        f"TRAIN.CHECKPOINT_FILE_PATH {start} MODEL.NUM_CLASSES 9 TEST.ENABLE False",
+        f"SOLVER.BASE_LR 1e-20 SOLVER.WEIGHT_DECAY 0.0 OUTPUT_DIR {tmp_path / 'second'}",
+    )
+    launch(second)
+    log = (tmp_path / "second" / "stdout.log").read_text()
+    assert re.search("2 re-initialised for another number of classes .head.projection.weight", log)
+    one, other = weights_of(start), weights_of(checkpoint_path(second.OUTPUT_DIR, 2))
+    assert torch.equal(one["blocks.2.attn.qkv.weight"], other["blocks.2.attn.qkv.weight"])
+    assert other["head.projection.weight"].shape[0] == 9
+
+
+def test_bfloat16_training_keeps_float32_weights(small_cfg):
+    cfg = small_cfg("TRAIN.MIXED_PRECISION True TEST.ENABLE False SOLVER.MAX_EPOCH 1")
+    launch(cfg)
+    weights = weights_of(checkpoint_path(cfg.OUTPUT_DIR, 1))
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+def test_a_baseline_trains_in_the_same_engine(small_cfg):
+    cfg = small_cfg("MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s SOLVER.MAX_EPOCH 1")
+    assert launch(cfg).num_evaluated == 8
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small_cfg):
+    cfg = small_cfg("SOLVER.BASE_LR 1e30 SOLVER.CLIP_GRAD_L2NORM 0.0 SOLVER.WARMUP_EPOCHS 0")
+    with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch 1.*BASE_LR"):
+        launch(cfg)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path, monkeypatch):
+    model = hiera_micro_8x64(num_classes=2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    settings = {"model": model, "optimizer": optimizer, "config_yaml": "", "class_names": None}
+    first = save_checkpoint(str(tmp_path), epoch=1, **settings)
+    before = Path(first).read_bytes()
+
+    def disk_full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(io.os, "fsync", disk_full)
+    with pytest.raises(UserError, match="could not be written.*No space left.*intact"):
+        save_checkpoint(str(tmp_path), epoch=2, **settings)
+    assert last_checkpoint(str(tmp_path)) == first
+    assert Path(first).read_bytes() == before
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 1
+
+
+def test_checkpoints_are_ordered_by_number(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("00002", "00010", "100000", "00009"):
+        (folder / f"checkpoint_epoch_{name}.pyth").touch()
+    (folder / ".checkpoint_epoch_00011.pyth.x.tmp").touch()
+    assert last_checkpoint(str(tmp_path)).endswith("checkpoint_epoch_100000.pyth")
+    assert last_checkpoint(str(tmp_path / "none")) is None
+
+
+def test_meters():
+    mean = Mean()
+    assert np.isnan(mean.value)
+    mean.add(1.0, 3)
+    mean.add(5.0)
+    assert mean.value == 2.0
+    assert clock(3725.4) == "1:02:05"
+    watch = Stopwatch()
+    assert list(watch.waiting(iter([1, 2]))) == [1, 2]
+    assert 0 <= watch.wait_share <= 1
