@@ -33,11 +33,10 @@ setup(
         "tensorboard",
         "matplotlib",
         "numpy",
-        "pillow",
         "pyyaml",
     ],
     extras_require={
-        "test": ["pytest", "pytest-cov", "ruff", "mypy"],
+        "test": ["pytest", "pytest-cov", "ruff", "mypy", "pillow"],
         "peers": ["hiera-transformer"],
     },
 )
