@@ -45,16 +45,6 @@ def _something_to_do(cfg: Config) -> str:
     return "TRAIN.ENABLE or TEST.ENABLE must be True, got False for both. Try TEST.ENABLE True."
 
 
-def _weights_to_test(cfg: Config) -> str:
-    given = cfg.TEST.CHECKPOINT_FILE_PATH or cfg.TRAIN.CHECKPOINT_FILE_PATH
-    if cfg.TRAIN.ENABLE or not cfg.TEST.ENABLE or given:
-        return ""
-    return (
-        "TEST.CHECKPOINT_FILE_PATH must be a checkpoint when TRAIN.ENABLE is False, got ''. "
-        f"Try {cfg.OUTPUT_DIR}/checkpoints/checkpoint_epoch_{cfg.SOLVER.MAX_EPOCH:05d}.pyth."
-    )
-
-
 def _same_dataset(cfg: Config) -> str:
     if not (cfg.TRAIN.ENABLE and cfg.TEST.ENABLE) or cfg.TRAIN.DATASET == cfg.TEST.DATASET:
         return ""
@@ -153,17 +143,6 @@ def _at_most_base(key: str, rate: float, cfg: Config) -> str:
 CONTRADICTIONS = (
     Contradiction(("NUM_GPUS",), _one_gpu),
     Contradiction(("TRAIN.ENABLE", "TEST.ENABLE"), _something_to_do),
-    Contradiction(
-        (
-            "TEST.CHECKPOINT_FILE_PATH",
-            "TRAIN.CHECKPOINT_FILE_PATH",
-            "TRAIN.ENABLE",
-            "TEST.ENABLE",
-            "OUTPUT_DIR",
-            "SOLVER.MAX_EPOCH",
-        ),
-        _weights_to_test,
-    ),
     Contradiction(("TEST.DATASET", "TRAIN.DATASET", "TRAIN.ENABLE", "TEST.ENABLE"), _same_dataset),
     Contradiction(
         ("TEST.VIEWS_TABLE", "TEST.NUM_TEMPORAL_CLIPS", "TEST.NUM_SPATIAL_CROPS"), _views_to_count

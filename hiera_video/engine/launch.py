@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 
@@ -11,11 +13,13 @@ from hiera_video.data.build import read_records
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import RunLog
-from hiera_video.engine.test import test
+from hiera_video.engine.test import test, weights_to_test
 from hiera_video.engine.train import train
 from hiera_video.models.build import build_model
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+
+T = TypeVar("T")
 
 
 def launch(cfg: Config) -> Evaluation | None:
@@ -34,7 +38,8 @@ def launch(cfg: Config) -> Evaluation | None:
             train(cfg, records, device, log)
         return test(cfg, records, device, log) if cfg.TEST.ENABLE else None
     except UserError as error:
-        log.logger.error("stopped: %s", error)
+        # The tool shows it on the console; the log file should have it too.
+        log.logger.error("stopped: %s", error, extra={"file_only": True})
         raise
     finally:
         log.close()
@@ -47,31 +52,40 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, list[VideoRecord]]]:
         UserError: all that is wrong, a line each.
     """
     problems: list[str] = []
-    device = torch.device("cpu")
-    records: dict[str, list[VideoRecord]] = {}
-    try:
-        device = pick_device(cfg.NUM_GPUS)
-    except UserError as error:
-        problems.append(str(error))
-    try:
-        with torch.device("meta"):
-            build_model(cfg)
-    except UserError as error:
-        problems.append(str(error))
+
+    def collect(check: Callable[..., T], *arguments: object) -> T | None:
+        try:
+            return check(*arguments)
+        except UserError as error:
+            problems.append(str(error))
+            return None
+
+    device = collect(pick_device, cfg.NUM_GPUS)
+    collect(build_on_meta, cfg)
+    collect(refuse_missing_checkpoints, cfg)
+    if not cfg.TRAIN.ENABLE:
+        collect(weights_to_test, cfg)
+    records = {split: collect(read_records, cfg, split) for split in splits(cfg)}
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+    assert device is not None
+    return device, {split: found for split, found in records.items() if found is not None}
+
+
+def build_on_meta(cfg: Config) -> None:
+    """Build the model without memory, to see that it can be built."""
+    with torch.device("meta"):
+        build_model(cfg)
+
+
+def refuse_missing_checkpoints(cfg: Config) -> None:
+    """Raise a UserError for a checkpoint that a key names and that is no local file or URL."""
     for key, path in (
         ("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN.CHECKPOINT_FILE_PATH),
         ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH),
     ):
         if path and "://" not in path and not io.is_file(path):
-            problems.append(f"{key} must be a checkpoint file, got {path!r}, which is none.")
-    for split in splits(cfg):
-        try:
-            records[split] = read_records(cfg, split)
-        except UserError as error:
-            problems.append(str(error))
-    if problems:
-        raise UserError("\n".join(dict.fromkeys(problems)))
-    return device, records
+            raise UserError(f"{key} must be a checkpoint file, got {path!r}, which is none.")
 
 
 def splits(cfg: Config) -> list[str]:

@@ -12,13 +12,16 @@ LOGGER_NAME = "hiera_video"
 
 
 class _ConsoleHandler(logging.StreamHandler):
-    # On a terminal, lines are written above the progress bar, and json_stats go to the file only.
+    # On a terminal, lines are written above the progress bar. What only the file should have is
+    # marked: the figures of every few iterations would bury the lines for people.
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.stream.isatty():
-            super().emit(record)
-        elif not getattr(record, "for_programs", False):
+        if getattr(record, "file_only", False):
+            return
+        if self.stream.isatty():
             tqdm.write(self.format(record), file=self.stream)
+        else:
+            super().emit(record)
 
 
 def setup_logging(output_dir: str) -> logging.Logger:
@@ -68,9 +71,14 @@ class RunLog:
         self.logger.warning("warning: %s", message)
 
     def stats(self, kind: str, **values: Any) -> None:
-        """Log `json_stats: {"_type": kind, ...}`; NaN and infinity become null."""
+        """Log `json_stats: {"_type": kind, ...}`; NaN and infinity become null.
+
+        Those of an epoch or a test go to the console too, except on a terminal; those of an
+        iteration to OUTPUT_DIR/stdout.log only.
+        """
         text = simplejson.dumps({"_type": kind, **values}, ignore_nan=True)
-        self.logger.info("json_stats: %s", text, extra={"for_programs": True})
+        file_only = kind.endswith("_iter") or sys.stdout.isatty()
+        self.logger.info("json_stats: %s", text, extra={"file_only": file_only})
 
     def scalars(self, step: int, **values: float) -> None:
         """Write scalars for TensorBoard; `__` in a name becomes `/`."""

@@ -35,6 +35,29 @@ def test_train_then_test_then_test_alone_agree(run_tool, small_run, tmp_path):
     assert not (tmp_path / "again" / "checkpoints").exists()
 
 
+def test_a_test_alone_takes_the_last_checkpoint_or_says_that_there_is_none(
+    run_tool, small_run, tmp_path
+):
+    one_error(run_tool("test_net", small_run), "TEST.CHECKPOINT_FILE_PATH must name")
+    assert not (tmp_path / "output").exists()
+    assert run_tool("run_net", f"{small_run} TEST.ENABLE False").status == 0
+    tested = run_tool("test_net", small_run)
+    assert tested.status == 0
+    assert "checkpoint_epoch_00001.pyth on 8 videos" in tested.out
+
+
+def test_json_stats_of_an_epoch_are_on_the_console_and_all_are_in_the_log(
+    run_tool, small_run, tmp_path
+):
+    out = run_tool("run_net", f"{small_run} LOG_PERIOD 1").out
+    log = (tmp_path / "output" / "stdout.log").read_text()
+    for kind in ("train_epoch", "val_epoch", "test_final"):
+        assert f'json_stats: {{"_type": "{kind}"' in out
+    assert '"train_iter"' not in out
+    assert log.count('json_stats: {"_type": "train_iter"') == 2
+    assert "epoch 1/1 iteration 2/2 loss" in out
+
+
 def test_without_data_it_stops_at_once_and_says_what_is_missing(run_tool, tmp_path):
     outcome = run_tool(
         "run_net", f"--cfg configs/Kinetics/HIERA_B.yaml NUM_GPUS 0 OUTPUT_DIR {tmp_path}/out"
