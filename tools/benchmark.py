@@ -22,7 +22,7 @@ def model(arguments: argparse.Namespace) -> None:
         torch.set_num_threads(arguments.threads)
     theirs, ours = published_model(arguments.model), make().eval()
     # The head starts at a thousandth of its scale, which would make all outputs alike.
-    torch.nn.init.normal_(theirs.head.projection.weight)
+    torch.nn.init.normal_(theirs.head.projection.weight, std=0.02)
     ours.load_state_dict(theirs.state_dict())
     clips = torch.randn(arguments.batch, ours.in_chans, *ours.input_size)
     operations = forward_operations(make(), clips)

@@ -89,7 +89,7 @@ def evaluate(
             bar.update()
     if not len(scores):
         raise UserError(
-            f"no video of the {split} split could be evaluated, the first: {failures[0].reason}. "
+            f"no video of the {split} split could be evaluated, the first: {failures[0].reason} "
             "Check DATA.PATH_TO_DATA_DIR and DATA.PATH_PREFIX."
         )
     return measure(scores, all_views, cfg.MODEL.NUM_CLASSES, tuple(failures))
@@ -98,7 +98,7 @@ def evaluate(
 def report(batch: Batch, log: RunLog) -> list[Failure]:
     """Log the batch's videos that did not decode; return them."""
     for failure in batch.failures:
-        log.warning(f"{failure.reason}; not evaluated")
+        log.warning(f"{failure.reason} Not evaluated.")
     return list(batch.failures)
 
 

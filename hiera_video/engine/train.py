@@ -157,7 +157,7 @@ def refuse_empty(batch: Batch) -> None:
     if len(batch) == 0:
         raise UserError(
             "no video of a training batch could be decoded, "
-            f"the last: {batch.failures[-1].reason}. Check DATA.PATH_TO_DATA_DIR "
+            f"the last: {batch.failures[-1].reason} Check DATA.PATH_TO_DATA_DIR "
             "and DATA.PATH_PREFIX."
         )
 
@@ -210,7 +210,7 @@ class EpochLog:
         """Name the videos that did not decode and were replaced."""
         for failure in batch.failures:
             self.num_failures += 1
-            self.run.log.warning(f"{failure.reason}; another video took its place")
+            self.run.log.warning(f"{failure.reason} Another video took its place.")
 
     def iteration(
         self, iteration: int, *, loss: float, lr: float, grad_norm: float | None, num_clips: int

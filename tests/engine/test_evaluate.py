@@ -77,7 +77,7 @@ def test_training_replaces_videos_that_do_not_decode_and_says_so(
     launch(cfg)
     out = capsys.readouterr().out
     assert "zero.mp4" in out
-    assert "another video took its place" in out
+    assert "Another video took its place" in out
     assert "2 of 5 videos evaluated" in out  # the validation
 
 
