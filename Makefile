@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
+INSTALLED_PEERS := $(VENV)/.installed-peers
 
 .PHONY: help demo test test-all lint format clean
 
 help:
 	@echo "make demo      make demo videos, train a small Hiera on them, test it, print a table"
 	@echo "make test      run the quick tests, with line coverage"
-	@echo "make test-all  run the slow tests too"
+	@echo "make test-all  run the slow tests too, some of them against the published package"
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff format the code"
 	@echo "make clean     remove .venv and the demo's output"
@@ -21,7 +22,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest --cov --cov-report=term
 
-test-all: $(INSTALLED_TEST)
+test-all: $(INSTALLED_PEERS)
 	$(BIN)/python -m pytest -m "not gpu" --cov --cov-report=term
 
 lint: $(INSTALLED_TEST)
@@ -48,3 +49,7 @@ $(INSTALLED): setup.py constraints.txt | $(VENV)/bin/python
 $(INSTALLED_TEST): setup.py constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
 	@touch $@ $(INSTALLED)
+
+$(INSTALLED_PEERS): setup.py constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peers]"
+	@touch $@ $(INSTALLED) $(INSTALLED_TEST)

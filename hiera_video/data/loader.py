@@ -118,6 +118,9 @@ class BatchLoader:
             num_workers=num_workers,
             pin_memory=pin_memory,
             persistent_workers=keep_workers and num_workers > 0,
+            # A batch of clips is large (64 of 16 x 224 x 224 are 616 MB of shared memory), and one
+            # in flight for each worker is enough.
+            prefetch_factor=1 if num_workers else None,
             # Its own generator: the model's random numbers must not depend on how data is loaded.
             generator=torch.Generator(),
         )
