@@ -24,7 +24,9 @@ setup(
         "torch>=2.6",
         "torchvision",
         "pytorchvideo",
-        "decord",
+        # It has wheels for these only; elsewhere PyAV reads everything.
+        "decord; (sys_platform == 'linux' and platform_machine == 'x86_64') "
+        "or sys_platform == 'win32'",
         "av",
         "fvcore",
         "iopath",
