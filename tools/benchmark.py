@@ -42,14 +42,22 @@ def model(arguments: argparse.Namespace) -> None:
     )
 
 
+def positive(text: str) -> int:
+    """Return a whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and run one benchmark."""
     parser = argparse.ArgumentParser(description="Benchmarks; interleaved runs, medians, ratios.")
     commands = parser.add_subparsers(required=True, metavar="WHAT")
     of_model = commands.add_parser("model", help="forward pass against the published package")
     of_model.add_argument("--model", default="hiera_base_16x224")
-    of_model.add_argument("--batch", type=int, default=2, help="clips in a pass")
-    of_model.add_argument("--repeats", type=int, default=5, help="rounds")
+    of_model.add_argument("--batch", type=positive, default=2, help="clips in a pass")
+    of_model.add_argument("--repeats", type=positive, default=5, help="rounds")
     of_model.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
     of_model.set_defaults(run=model)
     arguments = parser.parse_args(argv)

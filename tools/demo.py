@@ -57,8 +57,11 @@ def read_record(path: str, config_yaml: str) -> dict[str, float]:
     """Return the seconds of the steps that an earlier demo has finished."""
     if not io.is_file(path):
         return {}
-    with io.open_file(path) as file:
-        record = simplejson.load(file)
+    try:
+        with io.open_file(path) as file:
+            record = simplejson.load(file)
+    except ValueError:
+        raise UserError(f"{path} is damaged. Try `make clean`.") from None
     if record["config"] != config_yaml:
         raise UserError(
             f"{os.path.dirname(path)} holds a demo of other settings. Try `make clean`, or add "
@@ -69,9 +72,12 @@ def read_record(path: str, config_yaml: str) -> dict[str, float]:
 
 def write_record(path: str, config_yaml: str, seconds: dict[str, float]) -> None:
     """Write down which steps are finished."""
-    io.make_dirs(os.path.dirname(path))
     text = simplejson.dumps({"config": config_yaml, "seconds": seconds}, indent=2)
-    io.write_atomic(path, lambda file: file.write(text.encode()))
+    try:
+        io.make_dirs(os.path.dirname(path))
+        io.write_atomic(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR: {path!r} could not be written ({error}).") from None
 
 
 def table(cfg: Config, seconds: dict[str, float]) -> str:
@@ -85,7 +91,7 @@ def table(cfg: Config, seconds: dict[str, float]) -> str:
         ("videos to test on", f"{results['num_evaluated']} of {num_test}"),
         ("classes", f"{cfg.MODEL.NUM_CLASSES}"),
         ("chance", f"{100 / cfg.MODEL.NUM_CLASSES:.1f} %"),
-        ("top-1, single view (1x1)", f"{by_views['1x1']:.1f} %"),
+        *((f"top-1, single view ({v})", f"{by_views[v]:.1f} %") for v in by_views if v == "1x1"),
         (f"top-1, multi-view ({results['views']})", f"{results['top1_acc']:.1f} %"),
         *((f"seconds to {step}", f"{sec:.0f}") for step, sec in seconds.items()),
     ]

@@ -4,12 +4,11 @@ python tools/make_demo_data.py OUTPUT_DIR [--num-train-per-class N] [--num-val-p
 """
 
 import argparse
-import sys
 import time
 
 from hiera_video.data.synthetic import make_demo_data
 from hiera_video.data.synthetic_manifest import DemoParameters
-from hiera_video.utils.errors import UserError
+from hiera_video.utils import cli
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,21 +34,18 @@ def main() -> None:
     """Make the data, or find it made; print one line."""
     args = parse_args()
     start = time.perf_counter()
-    try:
-        made = make_demo_data(
-            args.output_dir,
-            DemoParameters(
-                num_train_per_class=args.num_train_per_class,
-                num_val_per_class=args.num_val_per_class,
-                size=args.size,
-                num_frames=args.frames,
-                seed=args.seed,
-            ),
-            num_workers=args.workers,
-            overwrite=args.overwrite,
-        )
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    made = make_demo_data(
+        args.output_dir,
+        DemoParameters(
+            num_train_per_class=args.num_train_per_class,
+            num_val_per_class=args.num_val_per_class,
+            size=args.size,
+            num_frames=args.frames,
+            seed=args.seed,
+        ),
+        num_workers=args.workers,
+        overwrite=args.overwrite,
+    )
     how = f"made in {time.perf_counter() - start:.1f} s" if made.made else "already there"
     print(
         f"Demo data {how}: {made.num_videos} videos, {made.num_classes} classes, "
@@ -58,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -45,6 +45,14 @@ def _something_to_do(cfg: Config) -> str:
     return "TRAIN.ENABLE or TEST.ENABLE must be True, got False for both. Try TEST.ENABLE True."
 
 
+def _plain_scores_file(cfg: Config) -> str:
+    name = cfg.TEST.SCORES_FILE
+    if "/" not in name and "\\" not in name:
+        return ""
+    plain = name.replace("\\", "/").rsplit("/", 1)[-1]
+    return f"TEST.SCORES_FILE must be a file name, without a folder, got {name!r}. Try {plain}."
+
+
 def _same_dataset(cfg: Config) -> str:
     if not (cfg.TRAIN.ENABLE and cfg.TEST.ENABLE) or cfg.TRAIN.DATASET == cfg.TEST.DATASET:
         return ""
@@ -143,6 +151,7 @@ def _at_most_base(key: str, rate: float, cfg: Config) -> str:
 CONTRADICTIONS = (
     Contradiction(("NUM_GPUS",), _one_gpu),
     Contradiction(("TRAIN.ENABLE", "TEST.ENABLE"), _something_to_do),
+    Contradiction(("TEST.SCORES_FILE",), _plain_scores_file),
     Contradiction(("TEST.DATASET", "TRAIN.DATASET", "TRAIN.ENABLE", "TEST.ENABLE"), _same_dataset),
     Contradiction(
         ("TEST.VIEWS_TABLE", "TEST.NUM_TEMPORAL_CLIPS", "TEST.NUM_SPATIAL_CROPS"), _views_to_count

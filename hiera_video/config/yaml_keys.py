@@ -182,7 +182,11 @@ def _why_not_a_file(path: str) -> str:
 
 
 def _yaml_names(folder: str) -> list[str]:
-    return [entry for entry in os.listdir(folder) if entry.endswith((".yaml", ".yml"))]
+    try:
+        entries = os.listdir(folder)
+    except OSError:  # a folder that may be entered but not listed: there is nothing to suggest
+        return []
+    return [entry for entry in entries if entry.endswith((".yaml", ".yml"))]
 
 
 def _yaml_problem(path: str, error: yaml.YAMLError) -> str:

@@ -1,16 +1,31 @@
 """From config to data: the records of a split, and the loader that reads them."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from hiera_video.config import Config
 from hiera_video.data import datasets, sampling
 from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset, ViewMaker
+from hiera_video.data.decoders import check_backend
 from hiera_video.data.loader import BatchLoader, EpochBatchSampler
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.data.transforms.randaugment import parse_policy
+from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
+
+
+def check_data_settings(cfg: Config) -> None:
+    """Check what only a worker would notice otherwise: the decoder and the RandAugment policy.
+
+    Raises:
+        UserError: the backend cannot be imported, or AUG.AA_TYPE is no policy.
+    """
+    check_backend(cfg.DATA.DECODING_BACKEND)
+    if cfg.AUG.ENABLE and cfg.AUG.AA_TYPE:
+        parse_policy(cfg.AUG.AA_TYPE)
 
 
 def read_records(cfg: Config, split: str) -> list[VideoRecord]:
@@ -19,10 +34,7 @@ def read_records(cfg: Config, split: str) -> list[VideoRecord]:
     Raises:
         UserError: a file is missing or wrong; the message says which, and what it must hold.
     """
-    section, key = (cfg.TEST, "TEST") if split == "test" else (cfg.TRAIN, "TRAIN")
-    module = find_module(datasets.__name__, section.DATASET, key=f"{key}.DATASET")
-    read_index = find_function(module, "read_index", key=f"{key}.DATASET")
-    return read_index(
+    return _dataset_function(cfg, split, "read_index")(
         cfg.DATA.PATH_TO_DATA_DIR,
         split,
         path_prefix=cfg.DATA.PATH_PREFIX,
@@ -30,10 +42,26 @@ def read_records(cfg: Config, split: str) -> list[VideoRecord]:
     )
 
 
-def read_class_names(cfg: Config) -> list[str] | None:
-    """Return the class names where the configured dataset has them, else None."""
-    module = find_module(datasets.__name__, cfg.TRAIN.DATASET, key="TRAIN.DATASET")
-    return find_function(module, "class_names", key="TRAIN.DATASET")(cfg.DATA.PATH_TO_DATA_DIR)
+def read_class_names(cfg: Config, split: str) -> list[str] | None:
+    """Return the class names where the split's dataset has them, else None.
+
+    Raises:
+        UserError: there are more or fewer than MODEL.NUM_CLASSES.
+    """
+    names = _dataset_function(cfg, split, "class_names")(cfg.DATA.PATH_TO_DATA_DIR)
+    if names is not None and len(names) != cfg.MODEL.NUM_CLASSES:
+        raise UserError(
+            f"MODEL.NUM_CLASSES must be the {len(names)} classes that the data set in "
+            f"{cfg.DATA.PATH_TO_DATA_DIR!r} names, got {cfg.MODEL.NUM_CLASSES}. Try "
+            f"MODEL.NUM_CLASSES {len(names)}, or mend the list of names."
+        )
+    return names
+
+
+def _dataset_function(cfg: Config, split: str, name: str) -> Callable[..., Any]:
+    section, key = (cfg.TEST, "TEST") if split == "test" else (cfg.TRAIN, "TRAIN")
+    module = find_module(datasets.__name__, section.DATASET, key=f"{key}.DATASET")
+    return find_function(module, name, key=f"{key}.DATASET")
 
 
 def build_loader(cfg: Config, split: str, records: list[VideoRecord]) -> BatchLoader:

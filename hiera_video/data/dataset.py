@@ -119,7 +119,7 @@ class VideoDataset(Dataset[Sample]):
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """Return the sample of video `index` in `epoch`."""
         epoch, index = key
-        rng = rng_for(self.seed, epoch, index)
+        rng = rng_for("sample", self.seed, epoch, index)
         failures: list[Failure] = []
         record = self.records[index]
         for _ in range(MAX_TRIES if self.replace_bad else 1):

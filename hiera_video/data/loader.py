@@ -84,7 +84,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.arange(self.num_videos)
         if self.shuffle:
-            order = rng_for(self.seed, self.epoch).permutation(self.num_videos)
+            order = rng_for("order", self.seed, self.epoch).permutation(self.num_videos)
         for batch in range(len(self)):
             chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
             yield [(self.epoch, int(index)) for index in chosen]

@@ -7,21 +7,41 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiera_video.models.weights import read_checkpoint
+from hiera_video.config import Config, to_yaml
+from hiera_video.models.weights import load_state, model_state, read_checkpoint
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 
 _NAME = re.compile(r"checkpoint_epoch_(\d{5,})\.pyth")
 
 
+def checkpoint_folder(output_dir: str) -> str:
+    """Return where a run's checkpoints stand."""
+    return os.path.join(output_dir, "checkpoints")
+
+
+def save_config(cfg: Config) -> None:
+    """Save the resolved config in OUTPUT_DIR: `config.yaml`, or `config_test.yaml` of a test alone.
+
+    Called once the run's weights are loaded, so that a run that is refused for a checkpoint of
+    another model leaves the config of the run before it.
+    """
+    name = "config.yaml" if cfg.TRAIN.ENABLE else "config_test.yaml"
+    path = os.path.join(cfg.OUTPUT_DIR, name)
+    try:
+        io.write_atomic(path, lambda file: file.write(to_yaml(cfg).encode()))
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR: {path!r} could not be written ({error}).") from None
+
+
 def checkpoint_path(output_dir: str, epoch: int) -> str:
     """Return where the checkpoint after `epoch` finished epochs stands."""
-    return os.path.join(output_dir, "checkpoints", f"checkpoint_epoch_{epoch:05d}.pyth")
+    return os.path.join(checkpoint_folder(output_dir), f"checkpoint_epoch_{epoch:05d}.pyth")
 
 
 def last_checkpoint(output_dir: str) -> str | None:
     """Return the checkpoint of the highest epoch in `output_dir`, or None."""
-    folder = os.path.join(output_dir, "checkpoints")
+    folder = checkpoint_folder(output_dir)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     epochs = [int(match.group(1)) for name in names if (match := _NAME.fullmatch(name))]
     return checkpoint_path(output_dir, max(epochs)) if epochs else None
@@ -67,17 +87,32 @@ def save_checkpoint(
 def resume(path: str, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Load a run's own checkpoint into model and optimizer; return the number of finished epochs.
 
+    What the optimizer has gathered comes from the file, what the config says of it (weight decay,
+    betas, momentum) from the config.
+
     Raises:
-        UserError: the file is broken, or was written by a run of another model.
+        UserError: the file is broken, or was written by a run of another model or optimizer.
     """
-    content: dict[str, Any] = read_checkpoint(path, key="TRAIN.AUTO_RESUME")
-    try:
-        model.load_state_dict(content["model_state"])
-        optimizer.load_state_dict(content["optimizer_state"])
-        return int(content["epoch"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+    key = "TRAIN.AUTO_RESUME"
+    content: dict[str, Any] = read_checkpoint(path, key=key)
+    missing = [name for name in ("epoch", "model_state", "optimizer_state") if name not in content]
+    if missing:
+        raise UserError(f"{key}: {path!r} has no {', '.join(missing)}: not a run's checkpoint.")
+    load_state(model, model_state(content), path=path, key=key)
+    ours, theirs = optimizer.param_groups, content["optimizer_state"]["param_groups"]
+    if [_shape_of(group) for group in ours] != [_shape_of(group) for group in theirs]:
         raise UserError(
-            f"TRAIN.AUTO_RESUME: {path!r} does not fit the configured model and optimizer "
-            f"({reason}). Try another OUTPUT_DIR, or TRAIN.AUTO_RESUME False."
-        ) from None
+            f"{key}: {path!r} was written with another SOLVER.OPTIMIZING_METHOD or "
+            "SOLVER.LAYER_DECAY than the one configured. Try those it was trained with "
+            "(config.yaml), another OUTPUT_DIR, or TRAIN.CHECKPOINT_FILE_PATH to start from it."
+        )
+    configured = [{name: group[name] for name in group if name != "params"} for group in ours]
+    optimizer.load_state_dict(content["optimizer_state"])
+    for group, settings in zip(optimizer.param_groups, configured, strict=True):
+        group.update(settings)
+    return int(content["epoch"])
+
+
+def _shape_of(group: dict[str, Any]) -> tuple[object, ...]:
+    """What has to be the same for one group's state to be another's: settings, names and scale."""
+    return set(group), group["names"], group["lr_scale"]

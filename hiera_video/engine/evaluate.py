@@ -120,7 +120,14 @@ def add_batch(
         with torch.autocast(device.type, torch.bfloat16, enabled=cfg.TRAIN.MIXED_PRECISION):
             logits_BK = model(clips_BCTHW.to(device, non_blocking=True))
         parts.append(logits_BK.float().softmax(-1).cpu())
-    probabilities_NVK = torch.cat(parts).unflatten(0, (-1, views_per_video)).numpy()
+    probabilities_BK = torch.cat(parts)
+    if not probabilities_BK.isfinite().all():
+        # No comparison with NaN is true, so such scores would pass for right ones.
+        raise UserError(
+            "the model's outputs are not finite: its weights are broken. Try an older checkpoint, "
+            "or training with a lower SOLVER.BASE_LR."
+        )
+    probabilities_NVK = probabilities_BK.unflatten(0, (-1, views_per_video)).numpy()
     labels_N = batch.labels_B[::views_per_video].tolist()
     indices_N = batch.video_indices_B[::views_per_video].tolist()
     for index, label, probabilities_VK in zip(indices_N, labels_N, probabilities_NVK, strict=True):

@@ -1,6 +1,5 @@
 """From a config to a run: everything that can be checked is checked before anything is written."""
 
-import os
 import platform
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,13 +8,15 @@ import torch
 
 from hiera_video import __version__
 from hiera_video.config import Config, to_yaml
-from hiera_video.data.build import read_records
+from hiera_video.data.build import check_data_settings, read_class_names, read_records
 from hiera_video.data.records import VideoRecord
+from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint
 from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.test import test, weights_to_test
 from hiera_video.engine.train import train
 from hiera_video.models.build import build_model
+from hiera_video.models.weights import model_state, read_checkpoint, refuse_misfits
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 
@@ -29,11 +30,10 @@ def launch(cfg: Config) -> Evaluation | None:
         UserError: anything the user can put right, before the first step where possible.
     """
     device, records = preflight(cfg)
-    prepare_output_dir(cfg)
-    log = RunLog(cfg.OUTPUT_DIR, tensorboard=cfg.TENSORBOARD.ENABLE and cfg.TRAIN.ENABLE)
+    log = open_output_dir(cfg)
     try:
         log.line(f"hiera_video {__version__}, torch {torch.__version__}, {platform.platform()}")
-        log.line(f"config (saved as {config_file(cfg)}):\n{to_yaml(cfg)}")
+        log.line(f"config:\n{to_yaml(cfg)}")
         if cfg.TRAIN.ENABLE:
             train(cfg, records, device, log)
         return test(cfg, records, device, log) if cfg.TEST.ENABLE else None
@@ -61,21 +61,32 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, list[VideoRecord]]]:
             return None
 
     device = collect(pick_device, cfg.NUM_GPUS)
-    collect(build_on_meta, cfg)
+    collect(check_model, cfg)
+    collect(check_data_settings, cfg)
     collect(refuse_missing_checkpoints, cfg)
     if not cfg.TRAIN.ENABLE:
         collect(weights_to_test, cfg)
+    elif not cfg.TRAIN.AUTO_RESUME:
+        collect(refuse_earlier_checkpoints, cfg)
     records = {split: collect(read_records, cfg, split) for split in splits(cfg)}
+    for split in records:
+        collect(read_class_names, cfg, split)
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     assert device is not None
     return device, {split: found for split, found in records.items() if found is not None}
 
 
-def build_on_meta(cfg: Config) -> None:
-    """Build the model without memory, to see that it can be built."""
+def check_model(cfg: Config) -> None:
+    """Build the model without memory, to see that it can be built and the weights to test fit it.
+
+    A local file only: a URL is fetched when its turn comes.
+    """
     with torch.device("meta"):
-        build_model(cfg)
+        model = build_model(cfg)
+    path, key = cfg.TEST.CHECKPOINT_FILE_PATH, "TEST.CHECKPOINT_FILE_PATH"
+    if cfg.TEST.ENABLE and io.is_file(path):
+        refuse_misfits(model, model_state(read_checkpoint(path, key=key)), path=path, key=key)
 
 
 def refuse_missing_checkpoints(cfg: Config) -> None:
@@ -84,8 +95,17 @@ def refuse_missing_checkpoints(cfg: Config) -> None:
         ("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN.CHECKPOINT_FILE_PATH),
         ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH),
     ):
-        if path and "://" not in path and not io.is_file(path):
+        if path and not io.is_url(path) and not io.is_file(path):
             raise UserError(f"{key} must be a checkpoint file, got {path!r}, which is none.")
+
+
+def refuse_earlier_checkpoints(cfg: Config) -> None:
+    """Raise a UserError if a run that starts anew would mix its checkpoints with another's."""
+    if last := last_checkpoint(cfg.OUTPUT_DIR):
+        raise UserError(
+            f"OUTPUT_DIR must hold no checkpoints where TRAIN.AUTO_RESUME is False, got {last!r}. "
+            "Try another OUTPUT_DIR."
+        )
 
 
 def splits(cfg: Config) -> list[str]:
@@ -108,23 +128,21 @@ def pick_device(num_gpus: int) -> torch.device:
     return torch.device("cuda", 0)
 
 
-def config_file(cfg: Config) -> str:
-    """Return where the resolved config is saved; a test alone leaves the training's untouched."""
-    name = "config.yaml" if cfg.TRAIN.ENABLE else "config_test.yaml"
-    return os.path.join(cfg.OUTPUT_DIR, name)
-
-
-def prepare_output_dir(cfg: Config) -> None:
-    """Make OUTPUT_DIR and save the resolved config in it.
+def open_output_dir(cfg: Config) -> RunLog:
+    """Make OUTPUT_DIR and what a run writes to in it, and open its log.
 
     Raises:
         UserError: it cannot be made or written to.
     """
+    folder = cfg.OUTPUT_DIR
     try:
-        io.make_dirs(cfg.OUTPUT_DIR)
-        io.write_atomic(config_file(cfg), lambda file: file.write(to_yaml(cfg).encode()))
+        if io.is_url(folder):
+            raise OSError("a URL can only be read")
+        io.make_dirs(checkpoint_folder(folder) if cfg.TRAIN.ENABLE else folder)
+        return RunLog(folder, tensorboard=cfg.TENSORBOARD.ENABLE and cfg.TRAIN.ENABLE)
     except OSError as error:
+        where = f", {error.filename}" if error.filename not in (None, folder) else ""
         raise UserError(
-            f"OUTPUT_DIR must be a folder that can be written to, got {cfg.OUTPUT_DIR!r} "
-            f"({error.strerror or error}). Try another one."
+            f"OUTPUT_DIR must be a folder that can be written to, got {folder!r} "
+            f"({error.strerror or error}{where}). Try another one."
         ) from None

@@ -33,7 +33,7 @@ class Classify:
         """Return the mean cross-entropy of the views."""
         clips_BCTHW, targets = batch.clips_BCTHW, batch.labels_B
         if self.mixup is not None:
-            rng = rng_for(self.seed, epoch, iteration)
+            rng = rng_for("mixup", self.seed, epoch, iteration)
             clips_BCTHW, targets = self.mixup(clips_BCTHW, targets, rng)
         logits_BK = self.model(clips_BCTHW)
         return classification_loss(logits_BK, targets, label_smoothing=self.label_smoothing)

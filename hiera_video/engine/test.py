@@ -10,7 +10,7 @@ import torch
 from hiera_video.config import Config
 from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine.checkpoint import last_checkpoint
+from hiera_video.engine.checkpoint import last_checkpoint, save_config
 from hiera_video.engine.evaluate import Evaluation, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.metrics.confusion import save_confusion_png
@@ -30,6 +30,8 @@ def test(
     path, key = weights_to_test(cfg)
     model = build_model(cfg).to(device)
     load_weights(model, path, key=key)
+    if not cfg.TRAIN.ENABLE:
+        save_config(cfg)
     log.line(f"testing {path} on {len(records['test'])} videos")
     loader = build_loader(cfg, "test", records["test"])
     result = evaluate(cfg, model, loader, "test", device=device, log=log)
@@ -79,7 +81,7 @@ def write_results(
         UserError: OUTPUT_DIR cannot be written to.
     """
     by_index = {record.video_index: record.path for record in records}
-    names = read_class_names(cfg) or []
+    names = read_class_names(cfg, "test") or []
     arrays: dict[str, Any] = {
         "paths": np.array([by_index[int(i)] for i in result.video_indices_N], dtype=np.str_),
         "labels": result.labels_N,

@@ -11,7 +11,7 @@ from hiera_video.config import Config, to_yaml
 from hiera_video.data.build import build_loader, build_mixup, read_class_names
 from hiera_video.data.loader import Batch, BatchLoader
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine.checkpoint import last_checkpoint, resume, save_checkpoint
+from hiera_video.engine.checkpoint import last_checkpoint, resume, save_checkpoint, save_config
 from hiera_video.engine.evaluate import Evaluation, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.meters import Mean, Stopwatch, clock
@@ -45,6 +45,7 @@ def train(
     """Train from fresh or given weights, or the run's last checkpoint, to SOLVER.MAX_EPOCH."""
     run = prepare(cfg, records, device, log)
     finished = start_weights(run)
+    save_config(cfg)
     log.line(describe(run, num_videos=len(records["train"]), finished=finished))
     for epoch in range(finished, cfg.SOLVER.MAX_EPOCH):
         train_epoch(run, epoch)
@@ -67,7 +68,7 @@ def prepare(
     cfg: Config, records: dict[str, list[VideoRecord]], device: torch.device, log: RunLog
 ) -> TrainRun:
     """Build everything a training run needs, from the config."""
-    torch.manual_seed(seed_for(cfg.RNG_SEED))
+    torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
     model = build_model(cfg).to(device)
     task = Classify(
         model,
@@ -85,7 +86,7 @@ def prepare(
         lr_at=build_lr_schedule(cfg),
         train_loader=build_loader(cfg, "train", records["train"]),
         val_loader=build_loader(cfg, "val", records["val"]),
-        class_names=read_class_names(cfg),
+        class_names=read_class_names(cfg, "train"),
     )
 
 
@@ -111,6 +112,11 @@ def start_weights(run: TrainRun) -> int:
 def describe(run: TrainRun, *, num_videos: int, finished: int) -> str:
     """Return the line that says what is about to run."""
     cfg = run.cfg
+    if finished >= cfg.SOLVER.MAX_EPOCH:
+        return (
+            f"nothing to train: {finished} epochs are done, SOLVER.MAX_EPOCH is "
+            f"{cfg.SOLVER.MAX_EPOCH}"
+        )
     millions = sum(p.numel() for p in run.model.parameters()) / 1e6
     return (
         f"training {cfg.MODEL.MODEL_NAME} ({millions:.1f} M parameters) on {num_videos} videos: "
@@ -124,7 +130,7 @@ def describe(run: TrainRun, *, num_videos: int, finished: int) -> str:
 def train_epoch(run: TrainRun, epoch: int) -> None:
     """Train one pass over the videos."""
     # Seeded by epoch, so that a resumed run draws the same drop paths as one that never stopped.
-    torch.manual_seed(seed_for(run.cfg.RNG_SEED, epoch))
+    torch.manual_seed(seed_for("epoch", run.cfg.RNG_SEED, epoch))
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)
     num_iterations, log = len(run.train_loader), EpochLog(run, epoch)

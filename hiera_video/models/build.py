@@ -7,6 +7,9 @@ from hiera_video.config import Config
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
 
+# What stands beside the families and is none.
+_NOT_FAMILIES = ("build", "layers", "plan", "token_order", "weights")
+
 
 def build_model(cfg: Config) -> nn.Module:
     """Build MODEL.MODEL_NAME of MODEL.ARCH, with fresh weights, for the configured clips.
@@ -17,7 +20,7 @@ def build_model(cfg: Config) -> nn.Module:
     Raises:
         UserError: no such model, or it cannot be built for these clips.
     """
-    family = find_module(models.__name__, cfg.MODEL.ARCH, key="MODEL.ARCH")
+    family = find_module(models.__name__, cfg.MODEL.ARCH, key="MODEL.ARCH", exclude=_NOT_FAMILIES)
     make_model = find_function(family, cfg.MODEL.MODEL_NAME, key="MODEL.MODEL_NAME")
     try:
         return make_model(

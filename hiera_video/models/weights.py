@@ -1,6 +1,5 @@
 """Weights from a checkpoint file into a model, with an account of what was loaded."""
 
-import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -46,20 +45,31 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it is no checkpoint.
     """
-    if not io.exists(path):
+    try:
+        here = io.local_path(path)
+    except Exception as error:  # whatever the handler of the URL raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{key}: {path!r} could not be fetched ({reason}). Try downloading it by hand and "
+            "giving the path of the file."
+        ) from None
+    if not io.exists(here):
         raise UserError(f"{key} must be a checkpoint file, got {path!r}, which does not exist.")
-    if io.is_dir(path):
+    if io.is_dir(here):
         raise UserError(f"{key} must be a checkpoint file, got the folder {path!r}.")
     try:
-        content = torch.load(io.local_path(path), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        content = torch.load(here, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise UserError(f"{key}: {path!r} may not be read (no permission).") from None
+    except Exception:  # a damaged file makes the unpickler raise anything
         raise UserError(
-            f"{key}: {path!r} is not a readable checkpoint ({reason}). It may be cut short: try "
-            "copying it again, or an older one."
+            f"{key}: {path!r} is not a readable checkpoint: it is cut short, of another kind, or "
+            "holds more than tensors and plain types. Try copying it again, or an older one."
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"{key}: {path!r} holds a {type(content).__name__}, not a checkpoint.")
+    if not isinstance(content.get("model_state", {}), dict):
+        raise UserError(f"{key}: {path!r} has no state dict under 'model_state'.")
     return content
 
 
@@ -75,12 +85,27 @@ def load_weights(model: nn.Module, path: str, *, key: str) -> LoadSummary:
     Raises:
         UserError: the file is missing or no checkpoint, or it is one of another model.
     """
-    theirs = model_state(read_checkpoint(path, key=key))
+    load_state(model, model_state(read_checkpoint(path, key=key)), path=path, key=key)
+    return LoadSummary(loaded=tuple(model.state_dict()))
+
+
+def load_state(model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str) -> None:
+    """Load a state dict that has to fit to the last tensor; `path` and `key` are for the message.
+
+    Raises:
+        UserError: it is one of another model; nothing was loaded.
+    """
+    refuse_misfits(model, theirs, path=path, key=key)
+    model.load_state_dict(theirs)
+
+
+def refuse_misfits(
+    model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str
+) -> None:
+    """Raise a UserError if a state dict is not one of `model`, which may be on the meta device."""
     ours = model.state_dict()
     unknown = [f"{name} is unknown here" for name in theirs if name not in ours]
     _refuse(path, key, [*_misfits(ours, theirs, ours), *unknown])
-    model.load_state_dict(theirs)
-    return LoadSummary(loaded=tuple(ours))
 
 
 def start_from_weights(model: nn.Module, path: str, *, key: str, num_classes: int) -> LoadSummary:
@@ -99,8 +124,8 @@ def start_from_weights(model: nn.Module, path: str, *, key: str, num_classes: in
     missing = {name for name in last_layer if name not in theirs}
     other_classes = {
         name
-        for name in ours.keys() & theirs.keys()
-        if _differs_in_classes(ours[name].shape, theirs[name].shape, num_classes)
+        for name in (last_layer or ours)
+        if name in theirs and _differs_in_classes(ours[name].shape, theirs[name].shape, num_classes)
     }
     fitting = [name for name in ours if name not in missing | other_classes]
     _refuse(path, key, _misfits(ours, theirs, fitting))

@@ -17,36 +17,49 @@ def path_manager() -> PathManager:
     return manager
 
 
+def is_url(path: str) -> bool:
+    """Say whether `path` is a URL, of a scheme that iopath knows or not."""
+    return "://" in path
+
+
 def open_file(path: str, mode: str = "r") -> IO[Any]:
-    """Open a local path or URL; text is UTF-8 on every machine."""
-    if "b" in mode:
-        return path_manager().open(path, mode)
-    return path_manager().open(path, mode, encoding="utf-8")
+    """Open a local path, or a URL to read (downloaded first); text is UTF-8 on every machine."""
+    encoding = None if "b" in mode else "utf-8"
+    return open(local_path(path) if "r" in mode else path, mode, encoding=encoding)
 
 
 def exists(path: str) -> bool:
-    """Say whether the path exists."""
-    return path_manager().exists(path)
+    """Say whether the local path exists; of a URL nothing is known before it is read."""
+    return os.path.exists(path)
 
 
 def is_file(path: str) -> bool:
-    """Say whether the path is a file."""
-    return path_manager().isfile(path)
+    """Say whether the path is a local file."""
+    return os.path.isfile(path)
 
 
 def is_dir(path: str) -> bool:
-    """Say whether the path is a directory."""
-    return path_manager().isdir(path)
+    """Say whether the path is a local directory."""
+    return os.path.isdir(path)
 
 
 def make_dirs(path: str) -> None:
     """Make a directory and its parents; one that exists already is fine."""
-    path_manager().mkdirs(path)
+    os.makedirs(path, exist_ok=True)
 
 
 def local_path(path: str) -> str:
-    """Return a path on this machine for `path`, downloading it into iopath's cache if need be."""
-    return path_manager().get_local_path(path)
+    """Return a path on this machine for `path`, downloading a URL into iopath's cache if need be.
+
+    Raises:
+        OSError: the download failed, in iopath's or urllib's words.
+    """
+    if not is_url(path):
+        return path
+    try:
+        return path_manager().get_local_path(path)
+    except AssertionError as error:  # a scheme that no handler is registered for
+        raise OSError(f"cannot open {path}: {error}") from None
 
 
 def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:

@@ -19,17 +19,20 @@ def closest(name: str, options: Iterable[str]) -> str:
     return f" Did you mean {by_folded[near[0]]}?" if near else ""
 
 
-def find_module(package: str, name: str, *, key: str) -> ModuleType:
+def find_module(
+    package: str, name: str, *, key: str, exclude: Iterable[str] = ("build",)
+) -> ModuleType:
     """Import the module `name` of `package`; a name that is no module there is a UserError.
 
-    `key` is the config key the name came from, for the message. Errors raised while importing a
-    module that does exist are passed on: they are bugs, or missing dependencies, not typing errors.
+    Modules that begin with "_" and those in `exclude` do not count. `key` is the config key the
+    name came from, for the message. Errors raised while importing a module that does exist are
+    passed on: they are bugs, or missing dependencies, not typing errors.
     """
     parent = importlib.import_module(package)
     neighbours = sorted(
         module.name
         for module in pkgutil.iter_modules(parent.__path__)
-        if not module.name.startswith("_") and module.name != "build"
+        if not module.name.startswith("_") and module.name not in exclude
     )
     if name not in neighbours:
         raise UserError(

@@ -14,6 +14,8 @@ CASES = {
     "NUM_GPUS 2": "NUM_GPUS must be 0 (CPU) or 1 for now, got 2. Try NUM_GPUS 1 and use "
     "SOLVER.ACCUM_STEPS for a larger effective batch.",
     "TRAIN.ENABLE False TEST.ENABLE False": "TRAIN.ENABLE or TEST.ENABLE must be True",
+    "TEST.SCORES_FILE a/b.npz": "TEST.SCORES_FILE must be a file name, without a folder, got "
+    "'a/b.npz'. Try b.npz.",
     "TRAIN.DATASET ssv2 DATA.RANDOM_FLIP False": "TEST.DATASET must be TRAIN.DATASET ('ssv2')",
     "TEST.VIEWS_TABLE True TEST.NUM_TEMPORAL_CLIPS 1 TEST.NUM_SPATIAL_CROPS 1": "TEST.VIEWS_TABLE "
     "must be False for a single view",

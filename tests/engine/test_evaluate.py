@@ -103,3 +103,38 @@ def test_weights_to_test_are_those_named_then_the_runs_own_then_the_start(small_
     own.unlink()
     with pytest.raises(UserError, match="TEST.CHECKPOINT_FILE_PATH must name the weights"):
         weights_to_test(small_cfg())
+
+
+def test_weights_that_are_not_finite_do_not_pass_for_right_ones(small_cfg, tmp_path):
+    model = build_model(small_cfg())
+    torch.nn.init.constant_(model.norm.weight, float("nan"))
+    path = str(tmp_path / "nan.pyth")
+    torch.save(model.state_dict(), path)
+    with pytest.raises(UserError, match="outputs are not finite"):
+        launch(small_cfg(f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {path}"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"a\nb\n", "MODEL.NUM_CLASSES must be the 2 classes"),
+        (b"a\n\nb\n", "classes.txt:2: a line must be a class name"),
+        (b"\xff\xfe\x00", "UTF-8"),
+    ],
+)
+def test_class_names_that_do_not_fit_are_refused_at_the_start(
+    small_cfg, tiny_set, checkpoint, tmp_path, content, words
+):
+    for name in ("train.csv", "val.csv", "test.csv"):
+        (tmp_path / name).write_text("a.mp4 0\n")
+    (tmp_path / "classes.txt").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        launch(small_cfg(f"DATA.PATH_TO_DATA_DIR {tmp_path}"))
+
+
+def test_a_test_alone_keeps_the_config_of_the_training(small_cfg):
+    launch(small_cfg("TEST.ENABLE False SOLVER.MAX_EPOCH 1"))
+    config = io.open_file(small_cfg().OUTPUT_DIR + "/config.yaml").read()
+    launch(small_cfg("TRAIN.ENABLE False"))
+    assert io.open_file(small_cfg().OUTPUT_DIR + "/config.yaml").read() == config
+    assert "ENABLE: false" in io.open_file(small_cfg().OUTPUT_DIR + "/config_test.yaml").read()

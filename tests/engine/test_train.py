@@ -137,11 +137,11 @@ def test_the_last_step_of_an_epoch_takes_what_is_left():
 
 
 def test_weights_to_start_from_and_another_number_of_classes(small_cfg, tmp_path):
-    first = small_cfg(f"TEST.ENABLE False OUTPUT_DIR {tmp_path / 'first'}")
-    launch(first)
-    start = checkpoint_path(first.OUTPUT_DIR, 2)
+    start = str(tmp_path / "start.pyth")
+    nine_classes = hiera_micro_8x64(input_size=(4, 32, 32), num_classes=9)
+    torch.save({"model_state": nine_classes.state_dict()}, start)
     second = small_cfg(
-        f"TRAIN.CHECKPOINT_FILE_PATH {start} MODEL.NUM_CLASSES 9 TEST.ENABLE False",
+        f"TRAIN.CHECKPOINT_FILE_PATH {start} TEST.ENABLE False",
         f"SOLVER.BASE_LR 1e-20 SOLVER.WEIGHT_DECAY 0.0 OUTPUT_DIR {tmp_path / 'second'}",
     )
     launch(second)
@@ -149,7 +149,7 @@ def test_weights_to_start_from_and_another_number_of_classes(small_cfg, tmp_path
     assert re.search("2 re-initialised for another number of classes .head.projection.weight", log)
     one, other = weights_of(start), weights_of(checkpoint_path(second.OUTPUT_DIR, 2))
     assert torch.equal(one["blocks.2.attn.qkv.weight"], other["blocks.2.attn.qkv.weight"])
-    assert other["head.projection.weight"].shape[0] == 9
+    assert other["head.projection.weight"].shape[0] == 8
 
 
 def test_bfloat16_training_keeps_float32_weights(small_cfg):
@@ -208,3 +208,53 @@ def test_meters():
     watch = Stopwatch()
     assert list(watch.waiting(iter([1, 2]))) == [1, 2]
     assert 0 <= watch.wait_share <= 1
+
+
+def trained(small_cfg, *overrides):
+    """Train two epochs; return the config's OUTPUT_DIR and the text of its config.yaml."""
+    cfg = small_cfg("TEST.ENABLE False", *overrides)
+    launch(cfg)
+    return Path(cfg.OUTPUT_DIR), (Path(cfg.OUTPUT_DIR) / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("DATA.NUM_FRAMES 8", "pos_embed_temporal is .* there and .* here"),
+        ("SOLVER.OPTIMIZING_METHOD sgd", "another SOLVER.OPTIMIZING_METHOD"),
+        ("SOLVER.LAYER_DECAY 0.5", "another SOLVER.OPTIMIZING_METHOD or SOLVER.LAYER_DECAY"),
+    ],
+)
+def test_a_resume_that_does_not_fit_is_refused_and_the_old_config_stays(small_cfg, change, words):
+    folder, config = trained(small_cfg)
+    before = weights_of(checkpoint_path(str(folder), 2))
+    with pytest.raises(UserError, match=words):
+        launch(small_cfg("TEST.ENABLE False SOLVER.MAX_EPOCH 3", change))
+    assert (folder / "config.yaml").read_text() == config
+    assert same_weights(before, weights_of(last_checkpoint(str(folder))))
+
+
+def test_a_resumed_run_takes_weight_decay_and_betas_from_its_config(small_cfg):
+    folder, _ = trained(small_cfg)
+    launch(
+        small_cfg(
+            "TEST.ENABLE False SOLVER.MAX_EPOCH 3 SOLVER.WEIGHT_DECAY 0.5 SOLVER.BETAS [0.8,0.9]"
+        )
+    )
+    state = torch.load(checkpoint_path(str(folder), 3), weights_only=True)["optimizer_state"]
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.0, 0.5}
+    assert {tuple(group["betas"]) for group in state["param_groups"]} == {(0.8, 0.9)}
+
+
+def test_a_run_that_starts_anew_does_not_mix_with_an_earlier_one(small_cfg):
+    folder, _ = trained(small_cfg)
+    with pytest.raises(UserError, match="OUTPUT_DIR must hold no checkpoints"):
+        launch(small_cfg("TRAIN.AUTO_RESUME False"))
+    assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_epochs_that_are_done_already_are_said(small_cfg):
+    folder, _ = trained(small_cfg)
+    launch(small_cfg("TEST.ENABLE False SOLVER.MAX_EPOCH 1"))
+    log = (folder / "stdout.log").read_text()
+    assert "nothing to train: 2 epochs are done, SOLVER.MAX_EPOCH is 1" in log

@@ -102,3 +102,16 @@ def test_a_start_that_lacks_a_block_is_refused(tmp_path):
     path = save(tmp_path / "w.pyth", {n: v for n, v in state.items() if "blocks.2" not in n})
     with pytest.raises(UserError, match="blocks.2.norm1.weight is missing"):
         start_from_weights(hiera_micro_8x64(), path, key="KEY", num_classes=400)
+
+
+def test_checkpoints_of_other_kinds_are_refused_in_one_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: b\n")
+    (tmp_path / "dot").write_text(".")
+    paths = [tmp_path / "a.yaml", tmp_path / "dot"]
+    for name, content in [("none", {"model_state": None}), ("row", {"model_state": [1]})]:
+        paths.append(tmp_path / name)
+        torch.save(content, paths[-1])
+    for path in paths:
+        with pytest.raises(UserError, match="KEY: ") as error:
+            load_weights(hiera_micro_8x64(), str(path), key="KEY")
+        assert "\n" not in str(error.value)

@@ -1,6 +1,9 @@
 import os
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -115,7 +118,7 @@ def test_a_checkpoint_of_another_model_is_refused_and_nothing_is_lost(
     for key in ("TRAIN", "TEST"):
         outcome = run_tool("run_net", f"{small_run} {key}.CHECKPOINT_FILE_PATH {other}")
         one_error(outcome, f"{key}.CHECKPOINT_FILE_PATH", "another model", str(other))
-    assert os.path.isfile(tmp_path / "output" / "config.yaml")
+    assert not os.path.exists(tmp_path / "output" / "config.yaml")
 
 
 def test_sizes_that_do_not_fit_the_model_name_the_keys(run_tool, small_run):
@@ -144,3 +147,53 @@ def test_the_command_works_from_a_shell():
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ")
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["stdout.log", "checkpoints"])
+def test_parts_of_an_output_dir_that_cannot_be_written_are_named(
+    run_tool, small_run, tmp_path, name
+):
+    (tmp_path / "output").mkdir()
+    if name == "stdout.log":
+        (tmp_path / "output" / name).mkdir()
+    else:
+        (tmp_path / "output" / name).touch()
+    one_error(run_tool("run_net", small_run), "OUTPUT_DIR must be a folder", name)
+
+
+def test_a_url_is_no_output_dir(run_tool, small_run):
+    one_error(run_tool("run_net", f"{small_run} OUTPUT_DIR https://example.invalid/x"), "a URL")
+
+
+def test_weights_are_read_from_a_url_and_a_dead_one_is_named(
+    run_tool, small_run, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path / "cache"))  # where iopath keeps downloads
+    (tmp_path / "served").mkdir()
+    model = hiera_micro_8x64(input_size=(4, 32, 32), num_classes=8)
+    torch.save(model.state_dict(), tmp_path / "served" / "weights.pyth")
+    handler = partial(SilentHandler, directory=tmp_path / "served")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        run = f"{small_run} TEST.CHECKPOINT_FILE_PATH {url}"
+        good = run_tool("test_net", f"{run}/weights.pyth")
+        gone = run_tool("test_net", f"{run}/none.pyth")
+        server.shutdown()
+    assert good.status == 0, good.err
+    assert "8 of 8 videos evaluated" in good.out
+    assert gone.status == 1
+    assert "\nerror: TEST.CHECKPOINT_FILE_PATH: 'http://" in gone.err
+    assert "404" in gone.err
+    assert "by hand" in gone.err
+    assert "Traceback" not in gone.err
+
+
+class SilentHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_modules_that_are_no_model_family_are_refused(run_tool, small_run):
+    outcome = run_tool("run_net", f"{small_run} MODEL.ARCH token_order MODEL.MODEL_NAME invert")
+    one_error(outcome, "MODEL.ARCH")

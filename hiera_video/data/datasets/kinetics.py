@@ -20,7 +20,7 @@ from hiera_video.data.records import (
 from hiera_video.utils.io import is_file
 
 _LINE = re.compile(r"(?P<path>.*[^\s,])[\s,]+(?P<label>[^\s,]+)")
-_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]+")
+_WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 def read_index(
@@ -65,12 +65,23 @@ def read_index(
 
 
 def class_names(data_dir: str) -> list[str] | None:
-    """Return the lines of `classes.txt`, name by label; None if there is no such file."""
+    """Return the lines of `classes.txt`, name by label; None if there is no such file.
+
+    Raises RecordError for a file that is no text, or has an empty line before its end.
+    """
     file = os.path.join(data_dir, "classes.txt")
     if not data_dir or not is_file(file):
         return None
-    with open_text(file) as lines:
-        return [line.strip() for line in lines if line.strip()]
+    try:
+        with open_text(file) as lines:
+            names = lines.read().strip().splitlines()
+    except UnicodeDecodeError:
+        raise RecordError(f"{file} must be UTF-8 text, a class name per line.") from None
+    names = [name.strip() for name in names]
+    if "" in names:
+        line = names.index("") + 1
+        raise RecordError(f"{file}:{line}: a line must be a class name, got an empty one.")
+    return names
 
 
 def _parse(line: str, *, num_classes: int | None) -> tuple[str, int] | str:

@@ -7,7 +7,7 @@ from hiera_video.data.decoders._reader import DecodeError, VideoReader, fetch_fi
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module
 
-__all__ = ["DecodeError", "VideoReader", "open_video"]
+__all__ = ["DecodeError", "VideoReader", "check_backend", "open_video"]
 
 # PyAV first: exact on every file tried, and the faster of the two.
 _LADDER = ("pyav", "decord")
@@ -31,6 +31,13 @@ def open_video(path: str, backend: str = "auto") -> VideoReader:
             first_error = first_error or error
     assert first_error is not None
     raise first_error
+
+
+def check_backend(backend: str) -> None:
+    """Raise UserError if `backend` is neither "auto" nor a decoder that is installed here."""
+    if backend != "auto":
+        module = find_module(__name__, backend, key="DATA.DECODING_BACKEND")
+        getattr(module, "check_available", lambda: None)()
 
 
 def _open_with(backend: str, path: str) -> VideoReader:

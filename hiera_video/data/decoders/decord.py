@@ -39,6 +39,11 @@ def open_video(path: str) -> "DecordReader":
     return DecordReader(path)
 
 
+def check_available() -> None:
+    """Raise UserError if decord is not installed."""
+    _decord()
+
+
 @cache
 def _decord() -> ModuleType:
     try:
