@@ -1,0 +1,65 @@
+"""What the config's keys do to the model that is built, seen in its forward passes."""
+
+import pytest
+import torch
+from torch import nn
+
+from hiera_video.config import load_config
+from hiera_video.models.build import build_model
+from hiera_video.models.layers import HieraBlock
+
+SMALL = "DATA.NUM_FRAMES 2 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32"
+
+
+def make_model(*overrides):
+    words = [word for line in (SMALL, *overrides) for word in line.split()]
+    return build_model(load_config("configs/Demo/HIERA_MICRO.yaml", words)).train()
+
+
+def zeroed_shares(model, kept, *, num_clips=256):
+    """Return, by `kept` module, the share of its output that was zeroed and was not before."""
+    counts = {module: [0, 0] for module in kept}
+
+    def count(module, inputs, output):
+        zeroed = (output == 0) & (inputs[0] != 0)
+        counts[module][0] += int(zeroed.sum())
+        counts[module][1] += int((inputs[0] != 0).sum())
+
+    handles = [module.register_forward_hook(count) for module in kept]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        model(torch.randn(num_clips, 3, 2, 32, 32))
+    for handle in handles:
+        handle.remove()
+    return [zeroed / total for zeroed, total in counts.values()]
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_drop_path_rises_from_the_first_block_to_the_configured_rate(rate):
+    model = make_model(f"MODEL.DROP_PATH_RATE {rate} MODEL.DROPOUT_RATE 0.6")
+    paths = [block.drop_path for block in model.modules() if isinstance(block, HieraBlock)]
+    assert len(paths) == 5
+    for index, share in enumerate(zeroed_shares(model, paths)):
+        assert share == pytest.approx(rate * index / 4, abs=0.06)
+    assert zeroed_shares(model.eval(), paths) == [0] * 5
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_dropout_zeroes_the_configured_share_of_the_heads_features(rate):
+    model = make_model(f"MODEL.DROPOUT_RATE {rate} MODEL.DROP_PATH_RATE 0.6")
+    (dropout,) = (module for module in model.modules() if isinstance(module, nn.Dropout))
+    (share,) = zeroed_shares(model, [dropout], num_clips=32)
+    assert share == pytest.approx(rate, abs=0.02)
+    assert zeroed_shares(model.eval(), [dropout], num_clips=4) == [0]
+
+
+def test_a_baseline_has_the_configured_dropout_too():
+    model = make_model("MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s MODEL.DROPOUT_RATE 0.3")
+    rates = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    assert rates == {0.3}
+
+
+def test_the_model_is_built_for_the_configured_clips_and_classes():
+    model = make_model("DATA.NUM_FRAMES 6 DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64")
+    assert model(torch.zeros(2, 3, 6, 64, 64)).shape == (2, 8)
+    assert make_model("MODEL.NUM_CLASSES 5")(torch.zeros(1, 3, 2, 32, 32)).shape == (1, 5)
