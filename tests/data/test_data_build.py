@@ -16,7 +16,7 @@ PLAIN = (
     "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64 "
     "DATA.TRAIN_JITTER_SCALES_RELATIVE [1.0,1.0] DATA.TRAIN_JITTER_ASPECT_RELATIVE [1.0,1.0] "
     "DATA.MEAN [0.3,0.4,0.5] DATA.STD [0.2,0.25,0.35] DATA_LOADER.NUM_WORKERS 0 TRAIN.BATCH_SIZE 4 "
-    "TEST.NUM_TEMPORAL_CLIPS 3 TEST.NUM_SPATIAL_CROPS 3 TEST.BATCH_SIZE 18"
+    "TEST.NUM_TEMPORAL_CLIPS 2 TEST.NUM_SPATIAL_CROPS 3 TEST.BATCH_SIZE 12"
 )
 
 
@@ -82,16 +82,16 @@ def test_training_without_augmentation_reads_the_normalised_frames_once_an_epoch
 def test_test_views_are_clips_by_crops_in_the_order_of_the_list(numbered):
     records, videos_NTHWC = numbered
     batches = list(build_loader(make_cfg(), "test", records).batches())
-    assert [len(batch) for batch in batches] == [18] * 5  # two videos of 9 views
+    assert [len(batch) for batch in batches] == [12] * 5  # two videos of 6 views
     seen = []
     for batch in batches:
         for index, views_VCTHW in zip(
-            batch.video_indices_B[::9].tolist(), batch.clips_BCTHW.split(9), strict=True
+            batch.video_indices_B[::6].tolist(), batch.clips_BCTHW.split(6), strict=True
         ):
             frames = videos_NTHWC[index]
             expected = [
                 normalised(frames[start : start + 7 : 2, :, left : left + 64])
-                for start in (0, 7, 13)
+                for start in (0, 13)
                 for left in (0, 16, 32)
             ]
             assert close(views_VCTHW, torch.stack(expected)).all()
@@ -103,7 +103,7 @@ def test_validation_sees_the_centre_of_the_middle_clip_whatever_the_tests_views(
     records, videos_NTHWC = numbered
     cfg = make_cfg("TEST.BATCH_SIZE 4")
     assert num_views(cfg, "val") == (1, 1)
-    assert num_views(cfg, "test") == (3, 3)
+    assert num_views(cfg, "test") == (2, 3)
     batches = list(build_loader(cfg, "val", records).batches())
     assert [len(batch) for batch in batches] == [4, 4, 2]  # none is left out
     clips = torch.cat([batch.clips_BCTHW for batch in batches])
@@ -115,7 +115,7 @@ def test_validation_sees_the_centre_of_the_middle_clip_whatever_the_tests_views(
 def test_a_batch_of_the_test_holds_whole_videos_however_few_views_it_may(numbered):
     records, _ = numbered
     batches = list(build_loader(make_cfg("TEST.BATCH_SIZE 5"), "test", records[:2]).batches())
-    assert [len(batch) for batch in batches] == [9, 9]
+    assert [len(batch) for batch in batches] == [6, 6]
 
 
 def test_a_training_epoch_is_shuffled_anew_and_leaves_a_partial_batch_out(numbered):

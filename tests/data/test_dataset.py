@@ -49,10 +49,10 @@ def numbers_of(decode_index):
     return read
 
 
-def fixed_views(num_clips=3, num_crops=3):
+def fixed_views():
     return TestViews(
-        sample_frames=partial(sampling.testing_indices, "dense", num_clips=num_clips, **DENSE),
-        transform=TestTransform(crop_size=48, num_crops=num_crops, mean=MEAN, std=STD),
+        sample_frames=partial(sampling.testing_indices, "dense", num_clips=3, **DENSE),
+        transform=TestTransform(crop_size=48, num_crops=3, mean=MEAN, std=STD),
     )
 
 

@@ -47,7 +47,7 @@ def test_the_order_follows_the_seed():
 def test_a_shuffled_epoch_leaves_a_partial_batch_out_but_no_video_for_good():
     videos = sampler(10, batch_size=4)
     left_out = set()
-    for epoch in range(20):
+    for epoch in range(60):
         batches = batches_of(videos, epoch)
         assert [len(batch) for batch in batches] == [4, 4]
         read = {index for batch in batches for index in batch}

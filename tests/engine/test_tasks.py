@@ -242,6 +242,11 @@ def test_the_learning_rate_moves_with_every_iteration(small_cfg):
     assert sorted(rates) == pytest.approx(sorted(expected), rel=1e-9)
 
 
+def distance(one, other):
+    """Return how far apart two models' weights are, as one long vector."""
+    return torch.cat([(one[name] - other[name]).flatten() for name in one]).norm().item()
+
+
 @pytest.mark.parametrize("limit", [0.0, 0.01])
 def test_one_step_is_as_long_as_the_clipped_gradient(small_cfg, tmp_path, limit):
     torch.manual_seed(0)
@@ -256,25 +261,24 @@ def test_one_step_is_as_long_as_the_clipped_gradient(small_cfg, tmp_path, limit)
     launch(cfg)
     (stats,) = json_stats(cfg, "train_iter")
     after = torch.load(checkpoint_path(cfg.OUTPUT_DIR, 1), weights_only=True)["model_state"]
-    squares = [((after[name] - weights[name]).double() ** 2).sum() for name in weights]
-    length = torch.stack(squares).sum().sqrt().item()
     assert stats["grad_norm"] > 0.1
-    assert length == pytest.approx(0.5 * (limit or stats["grad_norm"]), rel=1e-3)
+    assert distance(after, weights) == pytest.approx(0.5 * (limit or stats["grad_norm"]), rel=1e-3)
 
 
 def test_the_last_step_of_an_epoch_takes_the_iterations_that_are_left(small_cfg, tmp_path):
     torch.manual_seed(0)
     model = build_model(small_cfg())
-    torch.save({"model_state": model.state_dict()}, tmp_path / "start.pyth")
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.save({"model_state": start}, tmp_path / "start.pyth")
     cfg = small_cfg(
         "SOLVER.OPTIMIZING_METHOD sgd SOLVER.MOMENTUM 0.0 SOLVER.WEIGHT_DECAY 0.0 AUG.ENABLE False",
-        "SOLVER.BASE_BATCH_SIZE 0 SOLVER.BASE_LR 0.1 SOLVER.COSINE_END_LR 0.1 TEST.ENABLE False",
+        "SOLVER.BASE_BATCH_SIZE 0 SOLVER.BASE_LR 0.05 SOLVER.COSINE_END_LR 0.05 TEST.ENABLE False",
         "SOLVER.CLIP_GRAD_L2NORM 0.0 SOLVER.WARMUP_EPOCHS 0 TRAIN.BATCH_SIZE 4",
         f"SOLVER.ACCUM_STEPS 3 TRAIN.CHECKPOINT_FILE_PATH {tmp_path / 'start.pyth'}",
     )
     launch(cfg)
     # By hand, over two epochs: a step of the first 12 videos, then one of the other 4.
-    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    sgd = torch.optim.SGD(model.parameters(), lr=0.05)
     batches = plain_batches(cfg)
     assert len(batches) == 8
     for group in (batches[:3], batches[3:4], batches[4:7], batches[7:]):
@@ -284,8 +288,7 @@ def test_the_last_step_of_an_epoch_takes_the_iterations_that_are_left(small_cfg,
         nn.functional.cross_entropy(model(clips_BCTHW), labels_B).backward()
         sgd.step()
     after = torch.load(checkpoint_path(cfg.OUTPUT_DIR, 2), weights_only=True)["model_state"]
-    for name, value in model.state_dict().items():
-        assert torch.allclose(after[name], value, atol=1e-5), name
+    assert distance(after, model.state_dict()) < 1e-3 * distance(start, model.state_dict())
 
 
 def task_of(*, mixup=None, label_smoothing=0.0, seed=0):
