@@ -19,6 +19,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
+    # Said outright, so that an editable install is a plain path: with an import finder, the clone's
+    # own folder would hide the package from scripts beside it.
+    package_dir={"": "."},
     packages=find_packages(include=["hiera_video", "hiera_video.*"]),
     install_requires=[
         "torch>=2.6",

@@ -61,11 +61,11 @@ def read_record(path: str, config_yaml: str) -> dict[str, float]:
         with io.open_file(path) as file:
             record = simplejson.load(file)
     except ValueError:
-        raise UserError(f"{path} is damaged. Try `make clean`.") from None
+        raise UserError(f"{path} is damaged. Try removing it.") from None
     if record["config"] != config_yaml:
         raise UserError(
-            f"{os.path.dirname(path)} holds a demo of other settings. Try `make clean`, or add "
-            "another OUTPUT_DIR."
+            f"{os.path.dirname(path)} holds a demo of other settings. Try removing that "
+            "folder, or another OUTPUT_DIR."
         )
     return record["seconds"]
 

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from hiera_video.data.dataset import Failure, Sample, VideoDataset
+from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import rng_for
 
 
@@ -129,6 +130,20 @@ class BatchLoader:
         return len(self._sampler)
 
     def batches(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch; the same ones whenever it is asked for."""
+        """Yield the batches of an epoch; the same ones whenever it is asked for.
+
+        Raises:
+            UserError: a worker process was killed.
+        """
         self._sampler.epoch = epoch
-        yield from self._loader
+        try:
+            yield from self._loader
+        except RuntimeError as error:
+            # What PyTorch says of a worker that is gone, whichever of its two checks sees it first.
+            gone = ("killed by signal", "exited unexpectedly")
+            if not any(words in str(error) for words in gone):
+                raise
+            raise UserError(
+                "a data loader process was killed, perhaps for want of memory or of shared memory "
+                "(/dev/shm). Try fewer DATA_LOADER.NUM_WORKERS or a smaller batch."
+            ) from None

@@ -70,7 +70,7 @@ def resolve_path(path: str, *, folder: str) -> str:
     """Return `path` as it is if absolute or a URL, otherwise inside `folder`."""
     if "://" in path or os.path.isabs(path):
         return path
-    return os.path.join(folder, path)
+    return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def raise_problems(problems: list[str]) -> None:

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import torch
+import yaml
 from torch import nn
 
 from hiera_video.config import Config, to_yaml
@@ -84,8 +85,28 @@ def save_checkpoint(
     return path
 
 
-def resume(path: str, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load a run's own checkpoint into model and optimizer; return the number of finished epochs.
+def changed_keys(saved_yaml: str, cfg: Config) -> list[str]:
+    """Return "KEY: then -> now" for each key that a checkpoint's `cfg` has another value of."""
+    saved = _flat(yaml.safe_load(saved_yaml) or {})
+    now = _flat(yaml.safe_load(to_yaml(cfg)))
+    return [
+        f"{key}: {saved.get(key)} -> {now.get(key)}"
+        for key in dict.fromkeys([*saved, *now])
+        if saved.get(key) != now.get(key)
+    ]
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= (
+            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        )
+    return flat
+
+
+def resume(path: str, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, str]:
+    """Load a run's own checkpoint; return the number of finished epochs and its config's YAML.
 
     What the optimizer has gathered comes from the file, what the config says of it (weight decay,
     betas, momentum) from the config.
@@ -110,7 +131,7 @@ def resume(path: str, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
     optimizer.load_state_dict(content["optimizer_state"])
     for group, settings in zip(optimizer.param_groups, configured, strict=True):
         group.update(settings)
-    return int(content["epoch"])
+    return int(content["epoch"]), str(content.get("cfg", ""))
 
 
 def _shape_of(group: dict[str, Any]) -> tuple[object, ...]:

@@ -52,9 +52,9 @@ class Evaluation:
     def figures(self) -> dict[str, Any]:
         """Return the figures as plain types, accuracies in percent."""
         return {
-            "top1_acc": 100 * self.top1,
-            "top5_acc": 100 * self.top5,
-            "mean_class_acc": 100 * self.mean_class,
+            "top1_acc": round(100 * self.top1, 4),
+            "top5_acc": round(100 * self.top5, 4),
+            "mean_class_acc": round(100 * self.mean_class, 4),
             "views": self.views,
             "num_videos": self.num_videos,
             "num_evaluated": self.num_evaluated,

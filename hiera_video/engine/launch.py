@@ -41,6 +41,9 @@ def launch(cfg: Config) -> Evaluation | None:
         # The tool shows it on the console; the log file should have it too.
         log.logger.error("stopped: %s", error, extra={"file_only": True})
         raise
+    except KeyboardInterrupt:
+        log.line("stopped by Ctrl-C; the same command goes on from the last checkpoint, if any")
+        raise
     finally:
         log.close()
 
@@ -69,8 +72,9 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, list[VideoRecord]]]:
     elif not cfg.TRAIN.AUTO_RESUME:
         collect(refuse_earlier_checkpoints, cfg)
     records = {split: collect(read_records, cfg, split) for split in splits(cfg)}
-    for split in records:
+    for split, found in records.items():
         collect(read_class_names, cfg, split)
+        collect(refuse_missing_videos, split, found or [])
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     assert device is not None
@@ -96,7 +100,10 @@ def refuse_missing_checkpoints(cfg: Config) -> None:
         ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH),
     ):
         if path and not io.is_url(path) and not io.is_file(path):
-            raise UserError(f"{key} must be a checkpoint file, got {path!r}, which is none.")
+            what = "is a folder" if io.is_dir(path) else "does not exist"
+            raise UserError(
+                f"{key} must be a checkpoint file or a URL, got {path!r}, which {what}."
+            )
 
 
 def refuse_earlier_checkpoints(cfg: Config) -> None:
@@ -105,6 +112,16 @@ def refuse_earlier_checkpoints(cfg: Config) -> None:
         raise UserError(
             f"OUTPUT_DIR must hold no checkpoints where TRAIN.AUTO_RESUME is False, got {last!r}. "
             "Try another OUTPUT_DIR."
+        )
+
+
+def refuse_missing_videos(split: str, records: list[VideoRecord]) -> None:
+    """Raise a UserError if none of ten videos, spread over the list, is there: a wrong folder."""
+    some = records[:: max(len(records) // 10, 1)][:10]
+    if some and not any(io.is_url(record.path) or io.exists(record.path) for record in some):
+        raise UserError(
+            f"the videos of the {split} split are not where its list says: {some[0].path!r} does "
+            f"not exist, nor do {len(some) - 1} others tried. Try DATA.PATH_PREFIX."
         )
 
 

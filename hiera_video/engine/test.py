@@ -90,7 +90,9 @@ def write_results(
     }
     figures = result.figures() | {
         "checkpoint": checkpoint,
-        "top1_acc_by_views": {name: 100 * top1 for name, top1 in result.top1_by_views.items()},
+        "top1_acc_by_views": {
+            name: round(100 * top1, 4) for name, top1 in result.top1_by_views.items()
+        },
         "not_evaluated": [{"path": f.path, "reason": f.reason} for f in result.failures],
     }
     text = simplejson.dumps(figures, indent=2, ignore_nan=True) + "\n"

@@ -11,7 +11,13 @@ from hiera_video.config import Config, to_yaml
 from hiera_video.data.build import build_loader, build_mixup, read_class_names
 from hiera_video.data.loader import Batch, BatchLoader
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine.checkpoint import last_checkpoint, resume, save_checkpoint, save_config
+from hiera_video.engine.checkpoint import (
+    changed_keys,
+    last_checkpoint,
+    resume,
+    save_checkpoint,
+    save_config,
+)
 from hiera_video.engine.evaluate import Evaluation, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.meters import Mean, Stopwatch, clock
@@ -95,8 +101,10 @@ def start_weights(run: TrainRun) -> int:
     train_cfg = run.cfg.TRAIN
     last = last_checkpoint(run.cfg.OUTPUT_DIR) if train_cfg.AUTO_RESUME else None
     if last:
-        finished = resume(last, model=run.model, optimizer=run.optimizer)
+        finished, saved_yaml = resume(last, model=run.model, optimizer=run.optimizer)
         run.log.line(f"resumed after epoch {finished} from {last}")
+        if changed := changed_keys(saved_yaml, run.cfg):
+            run.log.line(f"changed since that checkpoint: {'; '.join(changed)}")
         return finished
     if train_cfg.CHECKPOINT_FILE_PATH:
         summary = start_from_weights(

@@ -158,8 +158,8 @@ class Hiera(nn.Module):
         if clips_BX.shape[1:] != (self.in_chans, *self.input_size):
             raise UserError(
                 f"clips must have the shape {('B', self.in_chans, *self.input_size)} this model "
-                f"was built for, got {tuple(clips_BX.shape)}. Try building it with "
-                f"input_size={tuple(clips_BX.shape[2:])}."
+                f"was built for, got {tuple(clips_BX.shape)}. Try clips of that size, or another "
+                "input_size when the model is built."
             )
         tokens_BND = self.patch_embed(clips_BX) + self.position_embedding()
         return tokens_BND[:, self.token_order].unflatten(1, (self.num_units, -1))

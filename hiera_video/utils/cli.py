@@ -18,6 +18,6 @@ def run(main: Callable[[], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         status = 1
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
+        print("\nstopped by Ctrl-C", file=sys.stderr)
         status = 130
     sys.exit(status or 0)

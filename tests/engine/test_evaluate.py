@@ -1,3 +1,6 @@
+import os
+import signal
+
 import numpy as np
 import pytest
 import simplejson
@@ -82,12 +85,13 @@ def test_training_replaces_videos_that_do_not_decode_and_says_so(
 
 
 def test_a_split_without_one_good_video_stops_the_run(small_cfg, checkpoint, tmp_path):
+    (tmp_path / "empty.mp4").touch()
     for split in ("train", "val", "test"):
-        (tmp_path / f"{split}.csv").write_text("missing.mp4 0\n")
+        (tmp_path / f"{split}.csv").write_text("empty.mp4 0\n")
     data = f"DATA.PATH_TO_DATA_DIR {tmp_path}"
-    with pytest.raises(UserError, match="no video of the test split.*missing.mp4"):
+    with pytest.raises(UserError, match="no video of the test split.*empty.mp4"):
         launch(small_cfg(data, f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {checkpoint}"))
-    with pytest.raises(UserError, match="no video of a training batch.*missing.mp4"):
+    with pytest.raises(UserError, match="no video of a training batch.*empty.mp4"):
         launch(small_cfg(data))
 
 
@@ -138,3 +142,23 @@ def test_a_test_alone_keeps_the_config_of_the_training(small_cfg):
     launch(small_cfg("TRAIN.ENABLE False"))
     assert io.open_file(small_cfg().OUTPUT_DIR + "/config.yaml").read() == config
     assert "ENABLE: false" in io.open_file(small_cfg().OUTPUT_DIR + "/config_test.yaml").read()
+
+
+def test_a_list_in_the_wrong_folder_is_noticed_before_anything_is_read(small_cfg, tmp_path):
+    for split in ("train", "val", "test"):
+        (tmp_path / f"{split}.csv").write_text("".join(f"video{i}.mp4 0\n" for i in range(30)))
+    with pytest.raises(UserError, match="train split are not where its list says.*nor do 9 others"):
+        launch(small_cfg(f"DATA.PATH_TO_DATA_DIR {tmp_path}"))
+    assert not io.exists(small_cfg().OUTPUT_DIR)
+
+
+def test_a_killed_loader_process_is_told_in_one_line(small_cfg, checkpoint):
+    cfg = small_cfg("DATA_LOADER.NUM_WORKERS 1")
+    loader = build_loader(cfg, "test", read_records(cfg, "test"))
+    loader._loader.dataset.make_views = kill_this_process
+    with pytest.raises(UserError, match="loader process was killed.*fewer DATA_LOADER.NUM_WORKERS"):
+        list(loader.batches())
+
+
+def kill_this_process(reader, rng):
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -277,6 +277,7 @@ def test_a_resumed_run_takes_weight_decay_and_betas_from_its_config(small_cfg):
             "TEST.ENABLE False SOLVER.MAX_EPOCH 3 SOLVER.WEIGHT_DECAY 0.5 SOLVER.BETAS [0.8,0.9]"
         )
     )
+    assert "SOLVER.WEIGHT_DECAY: 0.05 -> 0.5" in (folder / "stdout.log").read_text()
     state = torch.load(checkpoint_path(str(folder), 3), weights_only=True)["optimizer_state"]
     assert {group["weight_decay"] for group in state["param_groups"]} == {0.0, 0.5}
     assert {tuple(group["betas"]) for group in state["param_groups"]} == {(0.8, 0.9)}

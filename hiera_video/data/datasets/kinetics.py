@@ -48,7 +48,8 @@ def read_index(
                     continue
                 parsed = _parse(line, num_classes=num_classes)
                 if isinstance(parsed, str):
-                    hint = " If it is a header, delete the line." if number == 1 else ""
+                    header = number == 1 and "must be a whole number" in parsed
+                    hint = " If it is a header, delete the line." if header else ""
                     problems.append(f"{file}:{number}: {parsed}{hint}")
                 else:
                     path, label = parsed
