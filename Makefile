@@ -19,11 +19,12 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
 
+# One thread: the models of the tests are too small for more.
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term
 
 test-all: $(INSTALLED_PEERS)
-	$(BIN)/python -m pytest -m "not gpu" --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --cov --cov-report=term
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .

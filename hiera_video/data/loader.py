@@ -67,7 +67,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of `(epoch, index)` keys; shuffled anew in each epoch from `seed` alone.
 
     With `shuffle`, a last batch that is not full is left out (unless it is the only one), so that
-    every step sees the batch that the learning rate was set for.
+    every iteration sees as many videos as the learning rate was set for.
     """
 
     def __init__(self, num_videos: int, *, batch_size: int, shuffle: bool, seed: int) -> None:
