@@ -130,13 +130,7 @@ def _train_views(cfg: Config) -> ViewMaker:
         std=data.STD,
     )
     return TrainViews(
-        sample_frames=partial(
-            sampling.training_indices,
-            data.SAMPLING,
-            num_frames=data.NUM_FRAMES,
-            sampling_rate=data.SAMPLING_RATE,
-            target_fps=data.TARGET_FPS,
-        ),
+        sample_frames=partial(sampling.training_indices, data.SAMPLING, **_clip_settings(cfg)),
         transform=transform,
         num_views=aug.NUM_SAMPLE if aug.ENABLE else 1,
     )
@@ -146,14 +140,18 @@ def _test_views(cfg: Config, num_clips: int, num_crops: int) -> ViewMaker:
     data = cfg.DATA
     return TestViews(
         sample_frames=partial(
-            sampling.testing_indices,
-            data.SAMPLING,
-            num_frames=data.NUM_FRAMES,
-            sampling_rate=data.SAMPLING_RATE,
-            target_fps=data.TARGET_FPS,
-            num_clips=num_clips,
+            sampling.testing_indices, data.SAMPLING, num_clips=num_clips, **_clip_settings(cfg)
         ),
         transform=TestTransform(
             crop_size=data.TEST_CROP_SIZE, num_crops=num_crops, mean=data.MEAN, std=data.STD
         ),
     )
+
+
+def _clip_settings(cfg: Config) -> dict[str, Any]:
+    """Return what makes a clip, in training and in a test alike."""
+    return {
+        "num_frames": cfg.DATA.NUM_FRAMES,
+        "sampling_rate": cfg.DATA.SAMPLING_RATE,
+        "target_fps": cfg.DATA.TARGET_FPS,
+    }

@@ -19,7 +19,7 @@ from hiera_video.data.records import (
     open_text,
     raise_problems,
 )
-from hiera_video.utils.io import is_dir, path_manager
+from hiera_video.utils.io import is_dir
 
 _PREFIX = "something-something-v2-"
 _VIDEO_FOLDER = "20bn-something-something-v2"
@@ -118,8 +118,8 @@ def _read_json(data_dir: str, name: str) -> tuple[str, Any]:
 def _names_in(folder: str) -> frozenset[str]:
     # One listing, where asking for each of 200,000 files would take minutes on a network disk.
     try:
-        return frozenset(path_manager().ls(folder)) if is_dir(folder) else frozenset()
-    except (OSError, NotImplementedError):
+        return frozenset(os.listdir(folder)) if is_dir(folder) else frozenset()
+    except OSError:
         return frozenset()
 
 
