@@ -78,8 +78,10 @@ def save_checkpoint(
         io.make_dirs(os.path.dirname(path))
         io.write_atomic(path, lambda file: torch.save(content, file))
     except (OSError, RuntimeError) as error:
+        # PyTorch's writer hides what the system said behind an error of its own.
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(
-            f"OUTPUT_DIR: the checkpoint {path!r} could not be written ({error}). Older "
+            f"OUTPUT_DIR: the checkpoint {path!r} could not be written ({cause}). Older "
             "checkpoints are intact: free some space and start again to go on from the last one."
         ) from None
     return path

@@ -224,6 +224,41 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_older_ones(tmp_path, mon
     assert len(list((tmp_path / "checkpoints").iterdir())) == 1
 
 
+def test_a_disk_that_fills_up_while_saving_is_told_in_the_systems_words(tmp_path, monkeypatch):
+    def save_to_a_full_disk(content, file):
+        real_save(content, FullDisk(file))
+
+    real_save = torch.save
+    monkeypatch.setattr(torch, "save", save_to_a_full_disk)
+    model = hiera_micro_8x64(num_classes=2)
+    with pytest.raises(UserError, match="No space left on device"):
+        save_checkpoint(
+            str(tmp_path),
+            epoch=1,
+            model=model,
+            optimizer=torch.optim.AdamW(model.parameters()),
+            config_yaml="",
+            class_names=None,
+        )
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+class FullDisk:
+    """A file on a disk with room for a megabyte."""
+
+    def __init__(self, file):
+        self.file, self.room = file, 2**20
+
+    def write(self, data):
+        self.room -= memoryview(data).nbytes
+        if self.room < 0:
+            raise OSError(28, "No space left on device")
+        return self.file.write(data)
+
+    def flush(self):
+        self.file.flush()
+
+
 def test_checkpoints_are_ordered_by_number(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
