@@ -1,22 +1,24 @@
 """Against the authors' package, where it is installed (`make test-all` does): the `peers` extra."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 
 from hiera_video.engine.benchmark import published_model
 from hiera_video.models.hiera import hiera_base_16x224
-from hiera_video.utils.errors import UserError
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("hiera") is None, reason="the peers extra is not installed"),
+]
 
 
 @pytest.fixture(scope="module")
 def theirs():
-    try:
-        return published_model("hiera_base_16x224")
-    except UserError as error:
-        pytest.skip(str(error))
+    return published_model("hiera_base_16x224")
 
 
-@pytest.mark.slow
 def test_hiera_base_gives_the_published_logits_with_the_same_weights(theirs):
     torch.manual_seed(0)
     torch.nn.init.normal_(theirs.head.projection.weight, std=0.02)
@@ -30,7 +32,6 @@ def test_hiera_base_gives_the_published_logits_with_the_same_weights(theirs):
     assert got.std() > 0.01
 
 
-@pytest.mark.slow
 def test_initial_weights_have_the_published_spread(theirs):
     torch.manual_seed(0)
     ours = hiera_base_16x224().state_dict()

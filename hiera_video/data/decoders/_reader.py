@@ -4,9 +4,10 @@ Shapes: T frames asked for, H x W the upright picture, 3 the RGB channels.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -58,6 +59,28 @@ class VideoReader(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+_Reader = TypeVar("_Reader", bound="ClosingReader")
+
+
+class ClosingReader(ABC):
+    """What the readers share: leaving their `with` statement closes the file."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back the file; harmless the second time."""
+
+    def __enter__(self: _Reader) -> _Reader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 def fetch_file(path: str) -> str:

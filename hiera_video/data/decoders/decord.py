@@ -12,14 +12,20 @@ differ at their edges, as decord's older FFmpeg interpolates chroma in another w
 
 from collections.abc import Sequence
 from functools import cache
-from types import ModuleType, TracebackType
+from types import ModuleType
 
 import av
 import numpy as np
 
 from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix
 from hiera_video.data.decoders._packets import PacketTable, count_decodable, open_stream, scan
-from hiera_video.data.decoders._reader import DecodeError, fetch_file, too_few, unique_indices
+from hiera_video.data.decoders._reader import (
+    ClosingReader,
+    DecodeError,
+    fetch_file,
+    too_few,
+    unique_indices,
+)
 from hiera_video.utils.errors import UserError
 
 # decord hands out the nearest frame for one that does not decode; this share of the frames is what
@@ -96,7 +102,7 @@ def _first_matrix(
         return None  # it does not decode: decord will say so itself
 
 
-class DecordReader:
+class DecordReader(ClosingReader):
     """An opened video; see VideoReader. Holds one file and one single-threaded decoder."""
 
     def __init__(self, path: str) -> None:
@@ -141,14 +147,3 @@ class DecordReader:
     def close(self) -> None:
         """Close the file; harmless the second time."""
         self._reader = None
-
-    def __enter__(self) -> "DecordReader":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

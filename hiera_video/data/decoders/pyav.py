@@ -12,7 +12,6 @@ Legend: T frames asked for, U distinct ones among them, H x W picture, 3 RGB.
 """
 
 from collections.abc import Sequence
-from types import TracebackType
 
 import av
 import numpy as np
@@ -20,7 +19,13 @@ from av.video.reformatter import VideoReformatter
 
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import count_decodable, open_stream, scan
-from hiera_video.data.decoders._reader import DecodeError, fetch_file, too_few, unique_indices
+from hiera_video.data.decoders._reader import (
+    ClosingReader,
+    DecodeError,
+    fetch_file,
+    too_few,
+    unique_indices,
+)
 
 # Decoding on to a key frame this near costs no more than seeking to it: after a seek the decoder
 # has to be fed about as many packets before it gives out its first frame (the B-frame delay).
@@ -38,7 +43,7 @@ class _DoubtError(Exception):
     """What was decoded does not fit the packet table."""
 
 
-class PyavReader:
+class PyavReader(ClosingReader):
     """An opened video; see VideoReader. Holds one file and one single-threaded decoder.
 
     `mode` is the way of reading that is in use: "sparse", "seek" or "start".
@@ -88,17 +93,6 @@ class PyavReader:
     def close(self) -> None:
         """Close the file; harmless the second time."""
         self._container.close()
-
-    def __enter__(self) -> "PyavReader":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _first_mode(self) -> str:
         if self._table.doubt:
