@@ -33,6 +33,7 @@ setup(
         "av",
         "fvcore",
         "iopath",
+        "safetensors",
         "simplejson",
         "tqdm",
         "tensorboard",

@@ -1,45 +1,111 @@
-"""Measure: python tools/benchmark.py model [--model hiera_base_16x224 --batch 2 --repeats 5]"""
+"""Measure our model against the published package, in turns, in one process.
+
+python tools/benchmark.py model [--model hiera_base_16x224 --batch 2 --repeats 5]
+python tools/benchmark.py mae [--model mae_hiera_base_16x224 --ratio 0.9 --keep-ratio 0.5]
+"""
 
 import argparse
 import platform
-from collections.abc import Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 
 import torch
 
 import hiera_video
 from hiera_video.engine.benchmark import compare_forward, forward_operations, published_model
+from hiera_video.engine.benchmark_mae import compare_steps
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.lookup import closest
 
 
 def model(arguments: argparse.Namespace) -> None:
     """Time our forward pass against the published package's, with the same weights."""
-    make = getattr(hiera_video, arguments.model, None)
-    if make is None:
-        raise UserError(f"--model must be a model of hiera_video, got {arguments.model!r}.")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
+    make = find_model(arguments.model, "hiera_")
     theirs, ours = published_model(arguments.model), make().eval()
     # The head starts at a thousandth of its scale, which would make all outputs alike.
     torch.nn.init.normal_(theirs.head.projection.weight, std=0.02)
     ours.load_state_dict(theirs.state_dict())
-    clips = torch.randn(arguments.batch, ours.in_chans, *ours.input_size)
+    clips = random_clips(ours, arguments.batch)
     operations = forward_operations(make(), clips)
     result = compare_forward(ours, theirs, clips, operations=operations, repeats=arguments.repeats)
-    spread = " ".join(f"{ratio:.2f}" for ratio in sorted(result.ratios))
     peers = version("hiera-transformer")
     print(
-        f"{arguments.model}, forward of {arguments.batch} clips, float32, CPU "
-        f"({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}\n"
+        f"{arguments.model}, forward of {arguments.batch} clips, float32, {machine()}\n"
         f"  ours       {result.ours_sec:6.2f} s\n"
         f"  published  {result.theirs_sec:6.2f} s  (hiera-transformer {peers})\n"
         f"  floor      {result.floor_sec:6.2f} s  ({operations / 1e9:.0f} GFLOP at the "
         f"{result.matmul_gflops:.0f} GFLOP/s of a matrix product in the same rounds)\n"
         f"  largest difference of the log-probabilities {result.max_difference:.1e}\n"
         f"ratio published / ours: {result.ratio:.2f} "
-        f"(median of {arguments.repeats} interleaved rounds: {spread})"
+        f"(median of {arguments.repeats} interleaved rounds: {spread(result.ratios)})"
     )
+
+
+def mae(arguments: argparse.Namespace) -> None:
+    """Time our pretraining step against the published package's: same weights, same masks."""
+    make = find_model(arguments.model, "mae_hiera_")
+    theirs, ours = published_model(arguments.model).train(), make().train()
+    ours.load_state_dict(theirs.state_dict())
+    clips = random_clips(ours, arguments.batch)
+    result = compare_steps(
+        ours,
+        theirs,
+        clips,
+        mask_ratio=arguments.ratio,
+        keep_ratio=arguments.keep_ratio,
+        repeats=arguments.repeats,
+        autocast=lambda: torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16),
+    )
+    precision = "bfloat16 autocast" if arguments.bf16 else "float32"
+    print(
+        f"{arguments.model}, forward and backward of {arguments.batch} clips, mask ratio "
+        f"{arguments.ratio}, decoding part: {arguments.keep_ratio} of the hidden units, "
+        f"{precision}, {machine()}, hiera-transformer {version('hiera-transformer')}"
+    )
+    for name, sec in result.seconds.items():
+        line = f"  {name:<20}{sec:7.2f} s   loss {result.losses[name]:.6f}"
+        if name in result.floor_sec:
+            line += (
+                f"   floor {result.floor_sec[name]:.2f} s   {result.floor_sec[name] / sec:.0%} of "
+                f"it   ratio published / this {statistics.median(result.ratios[name]):.2f} "
+                f"(rounds: {spread(result.ratios[name])})"
+            )
+        print(line)
+    print(
+        f"  floor: operations at the {result.matmul_gflops:.0f} GFLOP/s of a float32 matrix "
+        "product in the same rounds"
+    )
+
+
+def find_model(name: str, prefix: str) -> Callable[..., Any]:
+    """Return the model function of that name; a UserError lists those there are."""
+    names = [option for option in hiera_video.__all__ if option.startswith(prefix)]
+    if name not in names:
+        raise UserError(
+            f"--model must be one of {', '.join(names)}, got {name!r}.{closest(name, names)}"
+        )
+    return getattr(hiera_video, name)
+
+
+def random_clips(model: HieraEncoder, batch: int) -> torch.Tensor:
+    """Return as many clips of noise, of the model's size."""
+    return torch.randn(batch, model.in_chans, *model.input_size)
+
+
+def machine() -> str:
+    """Return what the figures were measured on."""
+    return (
+        f"CPU ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """Return the rounds' ratios in ascending order."""
+    return " ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
 
 
 def positive(text: str) -> int:
@@ -50,17 +116,34 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """Return a number between 0 and 1, for argparse."""
+    number = float(text)
+    if not 0 < number < 1:
+        raise ValueError
+    return number
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and run one benchmark."""
     parser = argparse.ArgumentParser(description="Benchmarks; interleaved runs, medians, ratios.")
     commands = parser.add_subparsers(required=True, metavar="WHAT")
     of_model = commands.add_parser("model", help="forward pass against the published package")
     of_model.add_argument("--model", default="hiera_base_16x224")
-    of_model.add_argument("--batch", type=positive, default=2, help="clips in a pass")
-    of_model.add_argument("--repeats", type=positive, default=5, help="rounds")
-    of_model.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
     of_model.set_defaults(run=model)
+    of_mae = commands.add_parser("mae", help="pretraining step against the published package")
+    of_mae.add_argument("--model", default="mae_hiera_base_16x224")
+    of_mae.add_argument("--ratio", type=share, default=0.9, help="share of units that is hidden")
+    of_mae.add_argument("--keep-ratio", type=share, default=0.5, help="share of these decoded")
+    of_mae.add_argument("--bf16", action="store_true", help="bfloat16 autocast, both sides")
+    of_mae.set_defaults(run=mae)
+    for command in (of_model, of_mae):
+        command.add_argument("--batch", type=positive, default=2, help="clips in a pass")
+        command.add_argument("--repeats", type=positive, default=5, help="rounds")
+        command.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
     arguments = parser.parse_args(argv)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     arguments.run(arguments)
 
 

@@ -45,6 +45,58 @@ def _something_to_do(cfg: Config) -> str:
     return "TRAIN.ENABLE or TEST.ENABLE must be True, got False for both. Try TEST.ENABLE True."
 
 
+def _no_test_of_pixels(cfg: Config) -> str:
+    if cfg.TASK != "ssl" or not cfg.TEST.ENABLE:
+        return ""
+    return (
+        "TEST.ENABLE must be False for TASK ssl, which learns no labels to test, got True. Try "
+        "TEST.ENABLE False, and a fine-tuning config to test with."
+    )
+
+
+def _autoencoder_for_ssl(cfg: Config) -> str:
+    is_autoencoder = cfg.MODEL.ARCH == "hiera_mae"
+    if cfg.TASK == "ssl" and not is_autoencoder:
+        size = cfg.MODEL.MODEL_NAME.removeprefix("mae_")
+        size = size if size.startswith("hiera_") else "hiera_base_16x224"  # a baseline's name
+        return (
+            f"MODEL.ARCH must be 'hiera_mae' for TASK ssl, got {cfg.MODEL.ARCH!r}. Try MODEL.ARCH "
+            f"hiera_mae MODEL.MODEL_NAME mae_{size}."
+        )
+    if cfg.TASK == "classify" and is_autoencoder:
+        return (
+            "MODEL.ARCH must be a classifier's for TASK classify, got 'hiera_mae'. Try TASK ssl, "
+            f"or MODEL.ARCH hiera MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME.removeprefix('mae_')}."
+        )
+    return ""
+
+
+def _no_mixing_of_pixels(cfg: Config) -> str:
+    if cfg.TASK != "ssl" or not cfg.MIXUP.ENABLE:
+        return ""
+    return "MIXUP.ENABLE must be False for TASK ssl, got True. Try MIXUP.ENABLE False."
+
+
+def _all_learn_in_ssl(cfg: Config) -> str:
+    if cfg.TASK != "ssl" or not (cfg.MODEL.LINEAR_PROBE or cfg.MODEL.FREEZE_LAYERS):
+        return ""
+    return (
+        "MODEL.FREEZE_LAYERS must be 0 and MODEL.LINEAR_PROBE False for TASK ssl, got "
+        f"{cfg.MODEL.FREEZE_LAYERS} and {cfg.MODEL.LINEAR_PROBE}. Try MODEL.FREEZE_LAYERS 0 "
+        "MODEL.LINEAR_PROBE False."
+    )
+
+
+def _heads_share_channels(cfg: Config) -> str:
+    dim, heads = cfg.MASK.DECODER_EMBED_DIM, cfg.MASK.DECODER_NUM_HEADS
+    if dim % heads == 0:
+        return ""
+    return (
+        f"MASK.DECODER_EMBED_DIM must be divisible by MASK.DECODER_NUM_HEADS ({heads}), got {dim}. "
+        f"Try MASK.DECODER_EMBED_DIM {max(dim // heads, 1) * heads}."
+    )
+
+
 def _plain_scores_file(cfg: Config) -> str:
     name = cfg.TEST.SCORES_FILE
     if "/" not in name and "\\" not in name:
@@ -151,6 +203,11 @@ def _at_most_base(key: str, rate: float, cfg: Config) -> str:
 CONTRADICTIONS = (
     Contradiction(("NUM_GPUS",), _one_gpu),
     Contradiction(("TRAIN.ENABLE", "TEST.ENABLE"), _something_to_do),
+    Contradiction(("TEST.ENABLE", "TASK"), _no_test_of_pixels),
+    Contradiction(("MODEL.ARCH", "TASK", "MODEL.MODEL_NAME"), _autoencoder_for_ssl),
+    Contradiction(("MIXUP.ENABLE", "TASK"), _no_mixing_of_pixels),
+    Contradiction(("MODEL.FREEZE_LAYERS", "MODEL.LINEAR_PROBE", "TASK"), _all_learn_in_ssl),
+    Contradiction(("MASK.DECODER_EMBED_DIM", "MASK.DECODER_NUM_HEADS"), _heads_share_channels),
     Contradiction(("TEST.SCORES_FILE",), _plain_scores_file),
     Contradiction(("TEST.DATASET", "TRAIN.DATASET", "TRAIN.ENABLE", "TEST.ENABLE"), _same_dataset),
     Contradiction(

@@ -22,8 +22,9 @@ class Key:
     """Meaning and rule of one config key.
 
     The bounds hold for each entry of a list. `modules_of` names a folder of the package ("data/
-    datasets"): the value is then the name of a module in it, or one of `choices`. `length` is the
-    number of entries of a list, `ending` the end that a file name must have.
+    datasets"): the value is then the name of a module in it but for `except_modules`, or one of
+    `choices`. `length` is the number of entries of a list, `ending` the end that a file name must
+    have.
     """
 
     help: str
@@ -36,6 +37,7 @@ class Key:
     below: float | None = None
     choices: tuple[Any, ...] = ()
     modules_of: str = ""
+    except_modules: tuple[str, ...] = ()
     length: int | None = None
     ending: str = ""
     nonempty: bool = False
@@ -74,7 +76,7 @@ def rule_text(spec: KeySpec) -> str:
     """Say in words what the key's value must be, to stand after "must be"."""
     key = spec.key
     if key.modules_of:
-        names = ", ".join(_modules(key.modules_of))
+        names = ", ".join(_modules(key))
         rule = f"the name of a module in hiera_video/{key.modules_of} ({names})"
         return " or ".join([*map(repr, key.choices), rule])
     if key.choices:
@@ -140,15 +142,16 @@ def _to_floats(raw: object) -> tuple[float, ...]:
 _CONVERTERS = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str, tuple: _to_floats}
 
 
-def _modules(folder: str) -> list[str]:
+def _modules(key: Key) -> list[str]:
     # Files are listed, not imported: the config room knows nothing of the rooms above it.
-    modules = pkgutil.iter_modules([str(PACKAGE / folder)])
-    return sorted(m.name for m in modules if not m.name.startswith("_") and m.name != "build")
+    modules = pkgutil.iter_modules([str(PACKAGE / key.modules_of)])
+    others = ("build", *key.except_modules)
+    return sorted(m.name for m in modules if not m.name.startswith("_") and m.name not in others)
 
 
 def _in_rule(key: Key, value: Any) -> bool:
     if key.modules_of:
-        return value in key.choices or value in _modules(key.modules_of)
+        return value in key.choices or value in _modules(key)
     if key.choices:
         return value in key.choices
     if isinstance(value, str):
@@ -181,9 +184,7 @@ def _complaint(spec: KeySpec, got: object) -> str:
 
 
 def _advice(spec: KeySpec, got: object) -> str:
-    options = list(spec.key.choices) + (
-        _modules(spec.key.modules_of) if spec.key.modules_of else []
-    )
+    options = list(spec.key.choices) + (_modules(spec.key) if spec.key.modules_of else [])
     if options and all(isinstance(option, str) for option in options):
         near = closest(str(got), options)
         if near:

@@ -16,7 +16,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from hiera_video.config.rules import Key, KeySpec
 from hiera_video.config.schema_data import AugSection, DataLoaderSection, DataSection, MixupSection
-from hiera_video.config.schema_model import ModelSection, SolverSection
+from hiera_video.config.schema_model import MaskSection, ModelSection, SolverSection
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,14 @@ class TensorboardSection:
 class Config:
     """The whole configuration; immutable at every depth."""
 
-    TASK: Annotated[str, Key("What is learnt.", choices=("classify",))] = "classify"
+    TASK: Annotated[
+        str,
+        Key(
+            "What is learnt: labels, or hidden pixels without any (self-supervised, a masked "
+            "autoencoder).",
+            choices=("classify", "ssl"),
+        ),
+    ] = "classify"
     NUM_GPUS: Annotated[int, Key("GPUs used on this machine; 0: the CPU.", minimum=0)] = 1
     OUTPUT_DIR: Annotated[
         str, Key("Folder for checkpoints, logs, scores and the resolved config.", nonempty=True)
@@ -113,6 +120,7 @@ class Config:
     DATA: DataSection = field(default_factory=DataSection)
     DATA_LOADER: DataLoaderSection = field(default_factory=DataLoaderSection)
     MODEL: ModelSection = field(default_factory=ModelSection)
+    MASK: MaskSection = field(default_factory=MaskSection)
     AUG: AugSection = field(default_factory=AugSection)
     MIXUP: MixupSection = field(default_factory=MixupSection)
     SOLVER: SolverSection = field(default_factory=SolverSection)

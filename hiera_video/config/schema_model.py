@@ -1,4 +1,4 @@
-"""Keys of the sections that make and teach the model: MODEL, SOLVER.
+"""Keys of the sections that make and teach the model: MODEL, MASK, SOLVER.
 
 The sources are those of `schema.py`.
 """
@@ -10,12 +10,22 @@ from hiera_video.config.rules import Key
 
 Floats = tuple[float, ...]
 
+# What stands beside the families in models/ and is none.
+NOT_FAMILIES = (
+    *("build", "encoder", "freeze", "initialise", "layers", "load", "masking", "patch_target"),
+    *("plan", "positions", "pretrained", "sizes", "token_order", "unit_patches", "visible"),
+    "weights",
+)
+
 
 @dataclass(frozen=True)
 class ModelSection:
     """Which model is built."""
 
-    ARCH: Annotated[str, Key("File of the model family.", modules_of="models")] = "hiera"
+    ARCH: Annotated[
+        str,
+        Key("File of the model family.", modules_of="models", except_modules=NOT_FAMILIES),
+    ] = "hiera"
     MODEL_NAME: Annotated[str, Key("Function in that file that builds it.", nonempty=True)] = (
         "hiera_base_16x224"
     )
@@ -27,6 +37,64 @@ class ModelSection:
         float,
         Key("Chance that training skips the last block; rises from 0.", minimum=0, below=1),
     ] = 0.0
+    FREEZE_LAYERS: Annotated[
+        int,
+        Key(
+            "Layers that keep their weights in training, from the first: 1 the embeddings, 2 the "
+            "first block too, and so on; 0: all learn.",
+            unit="layers",
+            minimum=0,
+        ),
+    ] = 0
+    LINEAR_PROBE: Annotated[
+        bool, Key("Train the classifier alone, with its norm, on a frozen body.")
+    ] = False
+
+
+@dataclass(frozen=True)
+class MaskSection:
+    """The masked autoencoder, which TASK ssl trains: what is hidden, and the decoder."""
+
+    STRATEGY: Annotated[
+        str,
+        Key(
+            "Which mask units are hidden: tube one spatial pattern through all time, random any "
+            "in space and time (the published one), frame whole time steps.",
+            choices=("tube", "random", "frame"),
+        ),
+    ] = "tube"
+    RATIO: Annotated[
+        float,
+        Key(
+            "Share of the mask units that is hidden.",
+            above=0,
+            below=1,
+            source="[P] Table 11: 0.9 for video; Table 14: 0.6 for images",
+        ),
+    ] = 0.9
+    DECODER_KEEP_RATIO: Annotated[
+        float,
+        Key(
+            "Share of the hidden mask units that the decoder reconstructs; less is faster.",
+            above=0,
+            maximum=1,
+            source="1 as published; 0.5 in VideoMAE V2, arXiv 2303.16727, section 3.2",
+        ),
+    ] = 1.0
+    DECODER_DEPTH: Annotated[
+        int, Key("Blocks of the decoder.", unit="blocks", minimum=1, source="[P] Table 11: 8")
+    ] = 8
+    DECODER_EMBED_DIM: Annotated[
+        int, Key("Channels of the decoder.", minimum=1, source="the published code: 512")
+    ] = 512
+    DECODER_NUM_HEADS: Annotated[
+        int,
+        Key(
+            "Attention heads of the decoder.",
+            minimum=1,
+            source="[P] Tables 11, 12: 8 for video; Table 14 and the published code: 16",
+        ),
+    ] = 8
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "MODEL.DROPCONNECT_RATE": "MODEL.DROP_PATH_RATE",
         "MVIT.DROPPATH_RATE": "MODEL.DROP_PATH_RATE",
         "MVIT.DROPOUT_RATE": "MODEL.DROPOUT_RATE",
+        "AUG.MASK_RATIO": "MASK.RATIO",
     }
 )
 
@@ -30,6 +31,12 @@ REPLACED: Mapping[str, str] = MappingProxyType(
         "DATA.REVERSE_INPUT_CHANNEL": "here frames are always RGB",
         "DATA.ENSEMBLE_METHOD": "here the scores of the views are always averaged",
         "DATA.INV_UNIFORM_SAMPLE": "here crops are drawn by share of the area",
+        "AUG.MASK_TUBE": "here it is MASK.STRATEGY tube",
+        "AUG.MASK_FRAMES": "here it is MASK.STRATEGY frame",
+        "AUG.GEN_MASK_LOADER": "here masks are drawn where the loss is computed",
+        "MASK.ENABLE": "here it is TASK ssl",
+        "MASK.MAE_ON": "here it is TASK ssl",
+        "MASK.NORM_PRED_PIXEL": "here the pixels of each patch are always normalised",
         "AUG.INTERPOLATION": "here the transforms choose it",
         "AUG.RE_COUNT": "here one box is erased",
         "SOLVER.LR_POLICY": "here it is always warm-up and cosine",

@@ -39,15 +39,18 @@ def read_records(cfg: Config, split: str) -> list[VideoRecord]:
         split,
         path_prefix=cfg.DATA.PATH_PREFIX,
         num_classes=cfg.MODEL.NUM_CLASSES,
+        labelled=cfg.TASK == "classify",
     )
 
 
 def read_class_names(cfg: Config, split: str) -> list[str] | None:
-    """Return the class names where the split's dataset has them, else None.
+    """Return the class names where the split's dataset has them, else None, as for TASK ssl.
 
     Raises:
         UserError: there are more or fewer than MODEL.NUM_CLASSES.
     """
+    if cfg.TASK == "ssl":
+        return None
     names = _dataset_function(cfg, split, "class_names")(cfg.DATA.PATH_TO_DATA_DIR)
     if names is not None and len(names) != cfg.MODEL.NUM_CLASSES:
         raise UserError(

@@ -9,6 +9,7 @@ from hiera_video.utils.errors import UserError
 from hiera_video.utils.io import is_dir, is_file, open_file
 
 SPLITS = ("train", "val", "test")
+NO_LABEL = -1
 
 _SHOWN_PROBLEMS = 10
 _DEMO = "To see a run without data of your own, try `make demo`."
@@ -16,7 +17,7 @@ _DEMO = "To see a run without data of your own, try `make demo`."
 
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
-    """One video: its file, its class in [0, NUM_CLASSES), its place in the split's list."""
+    """One video: its file, its class in [0, NUM_CLASSES) or NO_LABEL, its place in the list."""
 
     path: str
     label: int

@@ -125,9 +125,10 @@ def resume(path: str, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
     ours, theirs = optimizer.param_groups, content["optimizer_state"]["param_groups"]
     if [_shape_of(group) for group in ours] != [_shape_of(group) for group in theirs]:
         raise UserError(
-            f"{key}: {path!r} was written with another SOLVER.OPTIMIZING_METHOD or "
-            "SOLVER.LAYER_DECAY than the one configured. Try those it was trained with "
-            "(config.yaml), another OUTPUT_DIR, or TRAIN.CHECKPOINT_FILE_PATH to start from it."
+            f"{key}: {path!r} was written with another SOLVER.OPTIMIZING_METHOD, "
+            "SOLVER.LAYER_DECAY or MODEL.FREEZE_LAYERS than the one configured. Try those it was "
+            "trained with (config.yaml), another OUTPUT_DIR, or TRAIN.CHECKPOINT_FILE_PATH to "
+            "start from it."
         )
     configured = [{name: group[name] for name in group if name != "params"} for group in ours]
     optimizer.load_state_dict(content["optimizer_state"])

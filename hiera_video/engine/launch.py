@@ -13,6 +13,7 @@ from hiera_video.data.records import VideoRecord
 from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint
 from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import RunLog
+from hiera_video.engine.tasks import check_masks
 from hiera_video.engine.test import test, weights_to_test
 from hiera_video.engine.train import train
 from hiera_video.models.build import build_model
@@ -82,12 +83,14 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, list[VideoRecord]]]:
 
 
 def check_model(cfg: Config) -> None:
-    """Build the model without memory, to see that it can be built and the weights to test fit it.
+    """Build the model without memory, to see that it can be built and what belongs to it fits it.
 
-    A local file only: a URL is fetched when its turn comes.
+    That is the masks of TASK ssl, and the weights to test if they are a local file: a URL is
+    fetched when its turn comes.
     """
     with torch.device("meta"):
         model = build_model(cfg)
+    check_masks(cfg, model)
     path, key = cfg.TEST.CHECKPOINT_FILE_PATH, "TEST.CHECKPOINT_FILE_PATH"
     if cfg.TEST.ENABLE and io.is_file(path):
         refuse_misfits(model, model_state(read_checkpoint(path, key=key)), path=path, key=key)
@@ -127,6 +130,8 @@ def refuse_missing_videos(split: str, records: list[VideoRecord]) -> None:
 
 def splits(cfg: Config) -> list[str]:
     """Return the splits that the run reads."""
+    if cfg.TASK == "ssl":
+        return ["train"]  # pixels have no labels to validate by
     return ["train", "val"] * cfg.TRAIN.ENABLE + ["test"] * cfg.TEST.ENABLE
 
 

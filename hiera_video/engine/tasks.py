@@ -1,14 +1,22 @@
 """What is learnt: a task turns a batch into a loss, the training loop does the rest."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import nn
 
+from hiera_video.config import Config
+from hiera_video.data.build import build_mixup
 from hiera_video.data.loader import Batch
 from hiera_video.data.transforms.mixup import Mixup
+from hiera_video.models import masking
+from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.visible import draw_decoded
 from hiera_video.solver.losses import classification_loss
-from hiera_video.utils.seed import rng_for
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.lookup import find_function
+from hiera_video.utils.seed import rng_for, seed_for
 
 
 class Task(Protocol):
@@ -37,3 +45,73 @@ class Classify:
             clips_BCTHW, targets = self.mixup(clips_BCTHW, targets, rng)
         logits_BK = self.model(clips_BCTHW)
         return classification_loss(logits_BK, targets, label_smoothing=self.label_smoothing)
+
+
+class Reconstruct:
+    """Masked autoencoding: hidden pixels from the visible mask units, without labels.
+
+    The masks are drawn from (seed, epoch, iteration) alone, on the CPU: the same on every device,
+    and in a run that was interrupted.
+    """
+
+    def __init__(
+        self,
+        model: MaskedAutoencoderHiera,
+        *,
+        strategy: Callable[..., torch.Tensor],
+        mask_ratio: float,
+        decoder_keep_ratio: float,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.strategy = strategy
+        self.mask_ratio = mask_ratio
+        self.decoder_keep_ratio = decoder_keep_ratio
+        self.seed = seed
+
+    def step(self, batch: Batch, *, epoch: int, iteration: int) -> torch.Tensor:
+        """Return the mean squared error of the reconstructed tokens."""
+        generator = torch.Generator().manual_seed(seed_for("mask", self.seed, epoch, iteration))
+        visible_BU = self.strategy(
+            self.model.unit_grid,
+            num_clips=len(batch),
+            ratio=self.mask_ratio,
+            generator=generator,
+        )
+        decoded_BU = draw_decoded(
+            visible_BU, keep_ratio=self.decoder_keep_ratio, generator=generator
+        )
+        return self.model(batch.clips_BCTHW, visible_BU, decoded=decoded_BU).loss
+
+
+def check_masks(cfg: Config, model: nn.Module) -> None:
+    """Raise a UserError if MASK.STRATEGY and MASK.RATIO hide nothing of the clips of TASK ssl."""
+    if cfg.TASK != "ssl":
+        return
+    assert isinstance(model, MaskedAutoencoderHiera)
+    strategy = find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY")
+    if strategy(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO).all():
+        raise UserError(
+            f"MASK.RATIO must hide at least one part of {cfg.MASK.STRATEGY} masks, and of a grid of "
+            f"{model.unit_grid} mask units (time, height, width) {cfg.MASK.RATIO} hides none. Try a "
+            "higher MASK.RATIO, larger clips, or MASK.STRATEGY random."
+        )
+
+
+def build_task(cfg: Config, model: nn.Module) -> Task:
+    """Return what TASK names, for this model."""
+    if cfg.TASK == "ssl":
+        assert isinstance(model, MaskedAutoencoderHiera)
+        return Reconstruct(
+            model,
+            strategy=find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY"),
+            mask_ratio=cfg.MASK.RATIO,
+            decoder_keep_ratio=cfg.MASK.DECODER_KEEP_RATIO,
+            seed=cfg.RNG_SEED,
+        )
+    return Classify(
+        model,
+        label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
+        mixup=build_mixup(cfg),
+        seed=cfg.RNG_SEED,
+    )

@@ -29,7 +29,9 @@ def test(
     """Test TEST.CHECKPOINT_FILE_PATH, or the run's last checkpoint, and write the results."""
     path, key = weights_to_test(cfg)
     model = build_model(cfg).to(device)
-    load_weights(model, path, key=key)
+    summary = load_weights(model, path, key=key)
+    if summary.interpolated:
+        log.line(f"weights: {summary}")
     if not cfg.TRAIN.ENABLE:
         save_config(cfg)
     log.line(f"testing {path} on {len(records['test'])} videos")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config, to_yaml
-from hiera_video.data.build import build_loader, build_mixup, read_class_names
+from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.loader import Batch, BatchLoader
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.checkpoint import (
@@ -21,7 +21,7 @@ from hiera_video.engine.checkpoint import (
 from hiera_video.engine.evaluate import Evaluation, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.meters import Mean, Stopwatch, clock
-from hiera_video.engine.tasks import Classify, Task
+from hiera_video.engine.tasks import Task, build_task
 from hiera_video.models.build import build_model
 from hiera_video.models.weights import start_from_weights
 from hiera_video.solver.build import build_lr_schedule, build_optimizer, effective_batch, set_lr
@@ -41,7 +41,7 @@ class TrainRun:
     optimizer: torch.optim.Optimizer
     lr_at: Callable[[float], float]
     train_loader: BatchLoader
-    val_loader: BatchLoader
+    val_loader: BatchLoader | None
     class_names: list[str] | None
 
 
@@ -65,7 +65,7 @@ def train(
                 config_yaml=to_yaml(cfg),
                 class_names=run.class_names,
             )
-        if last or finished % cfg.TRAIN.EVAL_PERIOD == 0:
+        if run.val_loader and (last or finished % cfg.TRAIN.EVAL_PERIOD == 0):
             result = evaluate(cfg, run.model, run.val_loader, "val", device=device, log=log)
             log_validation(run, result, finished)
 
@@ -76,22 +76,16 @@ def prepare(
     """Build everything a training run needs, from the config."""
     torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
     model = build_model(cfg).to(device)
-    task = Classify(
-        model,
-        label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
-        mixup=build_mixup(cfg),
-        seed=cfg.RNG_SEED,
-    )
     return TrainRun(
         cfg=cfg,
         device=device,
         log=log,
         model=model,
-        task=task,
+        task=build_task(cfg, model),
         optimizer=build_optimizer(cfg, model),
         lr_at=build_lr_schedule(cfg),
         train_loader=build_loader(cfg, "train", records["train"]),
-        val_loader=build_loader(cfg, "val", records["val"]),
+        val_loader=build_loader(cfg, "val", records["val"]) if "val" in records else None,
         class_names=read_class_names(cfg, "train"),
     )
 
@@ -111,7 +105,7 @@ def start_weights(run: TrainRun) -> int:
             run.model,
             train_cfg.CHECKPOINT_FILE_PATH,
             key="TRAIN.CHECKPOINT_FILE_PATH",
-            num_classes=run.cfg.MODEL.NUM_CLASSES,
+            num_classes=run.cfg.MODEL.NUM_CLASSES if run.cfg.TASK == "classify" else None,
         )
         run.log.line(f"started from {train_cfg.CHECKPOINT_FILE_PATH}: {summary}")
     return 0

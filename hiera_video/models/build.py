@@ -1,35 +1,32 @@
 """From config to model."""
 
 import inspect
+from typing import Any
 
 from torch import nn
 
 from hiera_video import models
 from hiera_video.config import Config
+from hiera_video.config.schema_model import NOT_FAMILIES
+from hiera_video.models.freeze import freeze_layers
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
-
-# What stands beside the families and is none.
-_NOT_FAMILIES = ("build", "layers", "plan", "token_order", "weights")
 
 
 def build_model(cfg: Config) -> nn.Module:
     """Build MODEL.MODEL_NAME of MODEL.ARCH, with fresh weights, for the configured clips.
 
-    Every model function takes `input_size` (frames, height, width), `num_classes`, `head_dropout`
-    and `drop_path_rate` by keyword, and returns a module from `clips_BCTHW` to `logits_BK`.
+    Every classifier's function takes `input_size` (frames, height, width), `num_classes`,
+    `head_dropout` and `drop_path_rate` by keyword, and returns a module from `clips_BCTHW` to
+    `logits_BK`; an autoencoder's takes `decoder_embed_dim`, `decoder_depth` and
+    `decoder_num_heads` in place of the second and third.
 
     Raises:
         UserError: no such model, or it cannot be built for these clips.
     """
-    family = find_module(models.__name__, cfg.MODEL.ARCH, key="MODEL.ARCH", exclude=_NOT_FAMILIES)
+    family = find_module(models.__name__, cfg.MODEL.ARCH, key="MODEL.ARCH", exclude=NOT_FAMILIES)
     make_model = find_function(family, cfg.MODEL.MODEL_NAME, key="MODEL.MODEL_NAME")
-    settings = {
-        "input_size": (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE),
-        "num_classes": cfg.MODEL.NUM_CLASSES,
-        "head_dropout": cfg.MODEL.DROPOUT_RATE,
-        "drop_path_rate": cfg.MODEL.DROP_PATH_RATE,
-    }
+    settings = _settings(cfg)
     try:
         inspect.signature(make_model).bind(**settings)
     except TypeError as error:
@@ -38,8 +35,47 @@ def build_model(cfg: Config) -> nn.Module:
             f"{cfg.MODEL.MODEL_NAME!r} ({error})."
         ) from None
     try:
-        return make_model(**settings)
+        model = make_model(**settings)
     except UserError as error:
         raise UserError(
             f"{error} (input_size is DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE, DATA.TRAIN_CROP_SIZE.)"
         ) from None
+    freeze_layers(model, _num_frozen(cfg, model))
+    return model
+
+
+def _settings(cfg: Config) -> dict[str, Any]:
+    size = cfg.DATA.TRAIN_CROP_SIZE
+    settings = {
+        "input_size": (cfg.DATA.NUM_FRAMES, size, size),
+        "drop_path_rate": cfg.MODEL.DROP_PATH_RATE,
+    }
+    if cfg.TASK == "ssl":
+        return settings | {
+            "decoder_embed_dim": cfg.MASK.DECODER_EMBED_DIM,
+            "decoder_depth": cfg.MASK.DECODER_DEPTH,
+            "decoder_num_heads": cfg.MASK.DECODER_NUM_HEADS,
+        }
+    return settings | {
+        "num_classes": cfg.MODEL.NUM_CLASSES,
+        "head_dropout": cfg.MODEL.DROPOUT_RATE,
+    }
+
+
+def _num_frozen(cfg: Config, model: nn.Module) -> int:
+    num_layers = getattr(model, "num_layers", 1)
+    if num_layers == 1 and (cfg.MODEL.LINEAR_PROBE or cfg.MODEL.FREEZE_LAYERS):
+        raise UserError(
+            "MODEL.LINEAR_PROBE must be False and MODEL.FREEZE_LAYERS 0 for "
+            f"{cfg.MODEL.MODEL_NAME}, which does not say what its layers are, got "
+            f"{cfg.MODEL.LINEAR_PROBE} and {cfg.MODEL.FREEZE_LAYERS}. Try MODEL.ARCH hiera."
+        )
+    if cfg.MODEL.LINEAR_PROBE:
+        return num_layers - 1
+    if num_layers <= cfg.MODEL.FREEZE_LAYERS:
+        raise UserError(
+            f"MODEL.FREEZE_LAYERS must be below {num_layers}, the layers of "
+            f"{cfg.MODEL.MODEL_NAME} with its classifier, got {cfg.MODEL.FREEZE_LAYERS}. Try "
+            "MODEL.LINEAR_PROBE True to train the classifier alone."
+        )
+    return cfg.MODEL.FREEZE_LAYERS

@@ -4,7 +4,8 @@ Shape suffixes: B clips, U mask units (1 where attention is global), N tokens of
 D channels, H heads, K classes; X is the clip's own dimensions, `CTHW` or `CHW`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class PatchEmbed(nn.Module):
         padding: Sequence[int],
     ) -> None:
         super().__init__()
-        convolution: Callable[..., nn.Module] = {2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
+        convolution: Any = {2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
         self.proj = convolution(
             in_chans, embed_dim, tuple(kernel), stride=tuple(stride), padding=tuple(padding)
         )
@@ -35,6 +36,11 @@ class PatchEmbed(nn.Module):
     def forward(self, clips_BX: torch.Tensor) -> torch.Tensor:
         """Return `tokens_BND` in row-major order of the token grid."""
         return self.proj(clips_BX).flatten(2).transpose(1, 2)
+
+    def project(self, blocks_MX: torch.Tensor) -> torch.Tensor:
+        """Return the tokens `[M, D, ...]` of M blocks of pixels that bring their own padding."""
+        convolve = {4: F.conv2d, 5: F.conv3d}[blocks_MX.ndim]
+        return convolve(blocks_MX, self.proj.weight, self.proj.bias, stride=self.proj.stride)
 
 
 def max_pool(tokens_BUND: torch.Tensor, size: int) -> torch.Tensor:

@@ -1,14 +1,23 @@
 """Weights from a checkpoint file into a model, with an account of what was loaded."""
 
-from collections.abc import Callable, Iterable
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import log, prod
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
+from hiera_video.models.positions import resize_positions
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+
+# What an autoencoder has and a classifier has not, by the beginning of its keys.
+_DECODER_KEYS = ("decoder_", "mask_token", "encoder_norm", "multi_scale_fusion_heads")
+# Where the authors keep their weights.
+HIERA_URL = "https://dl.fbaipublicfiles.com/hiera/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,25 +25,59 @@ class LoadSummary:
     """What came of loading, as keys of the state dict.
 
     `reinitialised` differ in their number of classes, `missing` are the model's and not the file's
-    (both keep their fresh values), `unused` are the file's and not the model's.
+    (both keep their fresh values), `unused` are the file's and not the model's. `interpolated`, of
+    those loaded, are position embeddings of another resolution or number of frames. `notes` say in
+    words what else there is to know.
     """
 
     loaded: tuple[str, ...]
     reinitialised: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    interpolated: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
         for what, names in (
+            ("interpolated to another number of positions", self.interpolated),
             ("re-initialised for another number of classes", self.reinitialised),
             ("not in the file and freshly initialised", self.missing),
             ("of the file not used", self.unused),
         ):
             if names:
-                more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-                parts.append(f"{len(names)} {what} ({', '.join(names[:4])}{more})")
-        return ", ".join(parts)
+                parts.append(f"{len(names)} {what} ({some(names)})")
+        return "; ".join([", ".join(parts), *self.notes])
+
+
+def some(names: tuple[str, ...]) -> str:
+    """Name the first four of `names`, and how many more there are."""
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more
+
+
+def fetch(path: str, *, key: str, advice: str = "giving the path of the file") -> str:
+    """Return a path on this machine for a file or URL; `key` is the config key that named it.
+
+    The licence of the authors' weights is told before they are downloaded.
+
+    Raises:
+        UserError: the download failed; it says to download by hand, and `advice`.
+    """
+    if path.startswith(HIERA_URL) and not io.is_file(io.cached_path(path)):
+        logging.getLogger("hiera_video").warning(
+            "downloading %s: the published weights are licensed under CC-BY-NC 4.0 (no commercial "
+            "use), which is not this project's licence",
+            path,
+        )
+    try:
+        return io.local_path(path)
+    except Exception as error:  # whatever the handler of the URL raises
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{key}: {path!r} could not be fetched ({reason}). Try downloading it by hand and "
+            f"{advice}."
+        ) from None
 
 
 def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
@@ -45,23 +88,18 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such file, or it is no checkpoint.
     """
-    try:
-        here = io.local_path(path)
-    except Exception as error:  # whatever the handler of the URL raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"{key}: {path!r} could not be fetched ({reason}). Try downloading it by hand and "
-            "giving the path of the file."
-        ) from None
+    here = fetch(path, key=key)
     if not io.exists(here):
         raise UserError(f"{key} must be a checkpoint file, got {path!r}, which does not exist.")
     if io.is_dir(here):
         raise UserError(f"{key} must be a checkpoint file, got the folder {path!r}.")
     try:
-        content = torch.load(here, map_location="cpu", weights_only=True)
+        content = _read(here)
     except PermissionError:
         raise UserError(f"{key}: {path!r} may not be read (no permission).") from None
-    except Exception:  # a damaged file makes the unpickler raise anything
+    except Exception:  # a damaged file makes the readers raise anything
+        if io.is_url(path):  # a login page, say: not to be found in the cache the next time
+            io.forget_download(path)
         raise UserError(
             f"{key}: {path!r} is not a readable checkpoint: it is cut short, of another kind, or "
             "holds more than tensors and plain types. Try copying it again, or an older one."
@@ -73,6 +111,12 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
     return content
 
 
+def _read(path: str) -> Any:
+    if path.endswith(".safetensors"):
+        return {"model_state": load_file(path)}
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def model_state(content: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Return the state dict of a checkpoint, which may be one itself."""
     state = content.get("model_state", content)
@@ -82,43 +126,61 @@ def model_state(content: dict[str, Any]) -> dict[str, torch.Tensor]:
 def load_weights(model: nn.Module, path: str, *, key: str) -> LoadSummary:
     """Load a checkpoint that has to fit `model` to the last tensor, as a test wants.
 
+    Position embeddings of another resolution or number of frames are interpolated.
+
     Raises:
         UserError: the file is missing or no checkpoint, or it is one of another model.
     """
-    load_state(model, model_state(read_checkpoint(path, key=key)), path=path, key=key)
-    return LoadSummary(loaded=tuple(model.state_dict()))
+    state = model_state(read_checkpoint(path, key=key))
+    theirs, interpolated = resize_positions(state, model)
+    load_state(model, theirs, path=path, key=key)
+    return LoadSummary(loaded=tuple(model.state_dict()), interpolated=interpolated)
 
 
 def load_state(model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str) -> None:
-    """Load a state dict that has to fit to the last tensor; `path` and `key` are for the message.
+    """Load a state dict that has to fit as it is; `path` and `key` are for the message.
 
     Raises:
-        UserError: it is one of another model; nothing was loaded.
+        UserError: it is one of another model, or of another resolution; nothing was loaded.
     """
-    refuse_misfits(model, theirs, path=path, key=key)
+    _refuse(path, key, _all_misfits(model, theirs))
     model.load_state_dict(theirs)
 
 
 def refuse_misfits(
     model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str
 ) -> None:
-    """Raise a UserError if a state dict is not one of `model`, which may be on the meta device."""
-    ours = model.state_dict()
-    unknown = [f"{name} is unknown here" for name in theirs if name not in ours]
-    _refuse(path, key, [*_misfits(ours, theirs, ours), *unknown])
+    """Raise a UserError if `load_weights` would; `model` may be on the meta device."""
+    _refuse(path, key, _all_misfits(model, resize_positions(theirs, model)[0]))
 
 
-def start_from_weights(model: nn.Module, path: str, *, key: str, num_classes: int) -> LoadSummary:
+def start_from_weights(
+    model: nn.Module, path: str, *, key: str, num_classes: int | None
+) -> LoadSummary:
     """Load a checkpoint to train on from, pretrained or of another set of classes.
 
-    The body has to fit. The last layer (norm and classifier) keeps its fresh values where the file
-    lacks it, as an autoencoder's does, or has another number of classes; what else the file holds,
-    such as a decoder, is not used. The summary tells all of it.
+    The body has to fit, but for position embeddings, which are interpolated. The last layer (norm
+    and classifier) keeps its fresh values where the file lacks it, as an autoencoder's does, or has
+    another number of classes than `num_classes` (None: the model has none); what else the file
+    holds, such as a decoder, is not used. The summary tells all of it.
 
     Raises:
         UserError: the file is missing or no checkpoint, or it is one of another model.
     """
-    theirs = model_state(read_checkpoint(path, key=key))
+    state = model_state(read_checkpoint(path, key=key))
+    return start_from_state(model, state, path=path, key=key, num_classes=num_classes)
+
+
+def start_from_state(
+    model: nn.Module,
+    state: dict[str, torch.Tensor],
+    *,
+    path: str,
+    key: str,
+    num_classes: int | None,
+) -> LoadSummary:
+    """Do what `start_from_weights` does with a state dict; `path` and `key` are for the message."""
+    theirs, interpolated = resize_positions(state, model)
     ours = model.state_dict()
     last_layer = _last_layer(model, ours)
     missing = {name for name in last_layer if name not in theirs}
@@ -135,7 +197,34 @@ def start_from_weights(model: nn.Module, path: str, *, key: str, num_classes: in
         reinitialised=tuple(name for name in ours if name in other_classes),
         missing=tuple(name for name in ours if name in missing),
         unused=tuple(name for name in theirs if name not in ours),
+        interpolated=interpolated,
+        notes=_notes_on_pretraining(model, state),
     )
+
+
+def _notes_on_pretraining(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[str, ...]:
+    """Say what becomes of an autoencoder's weights in a model without a decoder."""
+    decoder = [name for name in state if name.startswith(_DECODER_KEYS)]
+    if not decoder or "mask_token" in model.state_dict():
+        return ()
+    notes = [f"the autoencoder's decoder was dropped ({len(decoder)} tensors)"]
+    here = getattr(model, "q_pool", None)
+    if here is not None and _pooled(state, getattr(model, "q_stride", ())) == here - 1:
+        notes.append(
+            f"the last stage change pools here (q_pool {here}) and did not in pretraining (q_pool "
+            f"{here - 1}), which changes no weight"
+        )
+    return tuple(notes)
+
+
+def _pooled(state: dict[str, torch.Tensor], q_stride: Sequence[int]) -> int | None:
+    """Return an autoencoder's q_pool: its decoder has a position for each token then left."""
+    positions = {name: value.shape[1] for name, value in state.items() if value.dim() == 3}
+    body = prod(count for name, count in positions.items() if name.startswith("pos_embed"))
+    decoder = positions.get("decoder_pos_embed", 0)
+    if not body or not decoder or prod(q_stride) < 2:
+        return None
+    return round(log(body / decoder, prod(q_stride)))
 
 
 def _last_layer(model: nn.Module, names: Iterable[str]) -> list[str]:
@@ -145,8 +234,14 @@ def _last_layer(model: nn.Module, names: Iterable[str]) -> list[str]:
     return [name for name in names if layer_index is not None and layer_index(name) == last]
 
 
-def _differs_in_classes(own: torch.Size, other: torch.Size, num_classes: int) -> bool:
+def _differs_in_classes(own: torch.Size, other: torch.Size, num_classes: int | None) -> bool:
     return own != other and own[:1] == (num_classes,) and own[1:] == other[1:]
+
+
+def _all_misfits(model: nn.Module, theirs: dict[str, torch.Tensor]) -> list[str]:
+    ours = model.state_dict()
+    unknown = [f"{name} is unknown here" for name in theirs if name not in ours]
+    return [*_misfits(ours, theirs, ours), *unknown]
 
 
 def _misfits(

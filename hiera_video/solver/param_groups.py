@@ -16,16 +16,17 @@ def build_param_groups(
 ) -> list[dict[str, Any]]:
     """Return optimizer groups with `params`, `names`, `weight_decay` and `lr_scale`.
 
-    1-D parameters (biases, norms) and position embeddings do not decay. A parameter of layer i of
-    n learns at `layer_decay ** (n - 1 - i)` of the learning rate: the head at all of it, the
-    embeddings slowest (layer-wise decay: BEiT, arXiv 2106.08254; MAE, arXiv 2111.06377, A.2).
+    1-D parameters (biases, norms), position embeddings and the mask token do not decay. A parameter
+    of layer i of n learns at `layer_decay ** (n - 1 - i)` of the learning rate: the head at all of
+    it, the embeddings slowest (layer-wise decay: BEiT, arXiv 2106.08254; MAE, arXiv 2111.06377,
+    A.2).
     Parameters that are frozen are left out.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
-        keeps = parameter.ndim <= 1 or name.startswith("pos_embed")
+        keeps = parameter.ndim <= 1 or "pos_embed" in name or name == "mask_token"
         decay = 0.0 if keeps else weight_decay
         scale = layer_decay ** (num_layers - 1 - layer_index(name))
         group = groups.setdefault(

@@ -1,19 +1,64 @@
 """Files by path or URL, through iopath; and writes that leave either the old file or the new."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
+from http.client import HTTPException
 from typing import IO, Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
-from iopath.common.file_io import HTTPURLHandler, PathManager
+from iopath.common.file_io import HTTPURLHandler, PathManager, file_lock, get_cache_dir
+from tqdm import tqdm
+
+# A server that sends nothing for so long is given up, and so is each address that does not answer.
+STALL_SEC = 15
+_BLOCK_BYTES = 1 << 20
+
+
+class _UrlHandler(HTTPURLHandler):
+    # iopath's own handler waits for a silent server without end, and files a download under the
+    # path of its URL alone: a mirror's file would pass for the original's, whichever came first.
+
+    def _get_local_path(
+        self, path: str, force: bool = False, cache_dir: str | None = None, **kwargs: Any
+    ) -> str:
+        self._check_kwargs(kwargs)
+        cached = cached_path(path, cache_dir)
+        if force or not os.path.isfile(cached):
+            with file_lock(cached):  # another process may be at it: its file will do
+                if force or not os.path.isfile(cached):
+                    _download(path, cached)
+        return cached
+
+
+def _download(url: str, target: str) -> None:
+    def receive(file: IO[bytes]) -> None:
+        with urlopen(url, timeout=STALL_SEC) as answer:
+            length = answer.headers.get("Content-Length")
+            total = int(length) if length else None
+            name = os.path.basename(urlsplit(url).path)
+            with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=None) as bar:
+                while block := answer.read(_BLOCK_BYTES):
+                    file.write(block)
+                    bar.update(len(block))
+        if file.tell() == 0 or total not in (None, file.tell()):
+            raise OSError(f"it broke off after {file.tell()} of {total or 'unknown'} bytes")
+
+    try:
+        write_atomic(target, receive)
+    except HTTPException as error:
+        raise OSError(f"it broke off: {error}") from None
 
 
 @cache
 def path_manager() -> PathManager:
     """Return the project's PathManager: local paths, and http(s) URLs that are cached on disk."""
     manager = PathManager()
-    manager.register_handler(HTTPURLHandler())
+    manager.register_handler(_UrlHandler())
     return manager
 
 
@@ -51,6 +96,8 @@ def make_dirs(path: str) -> None:
 def local_path(path: str) -> str:
     """Return a path on this machine for `path`, downloading a URL into iopath's cache if need be.
 
+    What arrives in part is thrown away; a server that is silent for STALL_SEC is given up.
+
     Raises:
         OSError: the download failed, in iopath's or urllib's words.
     """
@@ -60,6 +107,19 @@ def local_path(path: str) -> str:
         return path_manager().get_local_path(path)
     except AssertionError as error:  # a scheme that no handler is registered for
         raise OSError(f"cannot open {path}: {error}") from None
+
+
+def cached_path(url: str, cache_dir: str | None = None) -> str:
+    """Return where the download of `url` stands, or will: in $FVCORE_CACHE or iopath's default."""
+    key = hashlib.sha256(url.encode()).hexdigest()[:16]
+    name = os.path.basename(urlsplit(url).path)[-100:]  # with its ending, which says what it is
+    return os.path.join(get_cache_dir(cache_dir), f"{key}-{name}")
+
+
+def forget_download(url: str) -> None:
+    """Remove what was downloaded from `url`, so that the next use fetches it again."""
+    with suppress(OSError):  # not there, or another's
+        os.unlink(cached_path(url))
 
 
 def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:

@@ -10,10 +10,21 @@ from hiera_video.config.rules import read_value
 from hiera_video.config.schema import key_specs, sections
 from hiera_video.config.unknown import ABSENT_SECTIONS, RENAMED, REPLACED, explain_unknown
 
+SSL = "TASK ssl MODEL.ARCH hiera_mae TEST.ENABLE False"
 CASES = {
     "NUM_GPUS 2": "NUM_GPUS must be 0 (CPU) or 1 for now, got 2. Try NUM_GPUS 1 and use "
     "SOLVER.ACCUM_STEPS for a larger effective batch.",
     "TRAIN.ENABLE False TEST.ENABLE False": "TRAIN.ENABLE or TEST.ENABLE must be True",
+    "TASK ssl MODEL.ARCH hiera_mae": "TEST.ENABLE must be False for TASK ssl, which learns "
+    "no labels to test, got True.",
+    "TASK ssl TEST.ENABLE False": "MODEL.ARCH must be 'hiera_mae' for TASK ssl, got 'hiera'. Try "
+    "MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_base_16x224.",
+    f"{SSL} MIXUP.ENABLE True": "MIXUP.ENABLE must be False for TASK ssl, got True. Try "
+    "MIXUP.ENABLE False.",
+    f"{SSL} MODEL.FREEZE_LAYERS 2": "MODEL.FREEZE_LAYERS must be 0 and MODEL.LINEAR_PROBE False "
+    "for TASK ssl, got 2 and False",
+    "MASK.DECODER_EMBED_DIM 500": "MASK.DECODER_EMBED_DIM must be divisible by "
+    "MASK.DECODER_NUM_HEADS (8), got 500. Try MASK.DECODER_EMBED_DIM 496.",
     "TEST.SCORES_FILE a/b.npz": "TEST.SCORES_FILE must be a file name, without a folder, got "
     "'a/b.npz'. Try b.npz.",
     "TRAIN.DATASET ssv2 DATA.RANDOM_FLIP False": "TEST.DATASET must be TRAIN.DATASET ('ssv2')",
@@ -44,9 +55,34 @@ def test_there_is_a_case_for_every_contradiction():
     assert len(CASES) == len(CONTRADICTIONS)
 
 
+# Other ways into the same rules.
+MORE_CASES = {
+    "MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_large_16x224": "MODEL.ARCH must be a "
+    "classifier's for TASK classify, got 'hiera_mae'. Try TASK ssl, or MODEL.ARCH hiera "
+    "MODEL.MODEL_NAME hiera_large_16x224.",
+    "TASK ssl TEST.ENABLE False MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s": "Try MODEL.ARCH "
+    "hiera_mae MODEL.MODEL_NAME mae_hiera_base_16x224.",
+    f"{SSL} MODEL.LINEAR_PROBE True": "MODEL.LINEAR_PROBE False for TASK ssl, got 0 and True",
+    "MASK.DECODER_NUM_HEADS 1024": "(1024), got 512. Try MASK.DECODER_EMBED_DIM 1024.",
+}
+
+
+@pytest.mark.parametrize("words", list(MORE_CASES))
+def test_contradiction_has_other_ways_in(words):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, words.split())
+    assert len(caught.value.problems) == 1
+    assert MORE_CASES[words] in caught.value.problems[0]
+
+
 @pytest.mark.parametrize(
     "words",
     [
+        f"{SSL} MODEL.MODEL_NAME mae_hiera_base_16x224",
+        f"{SSL} MASK.DECODER_KEEP_RATIO 0.5 MASK.STRATEGY frame MASK.RATIO 0.6",
+        "MODEL.FREEZE_LAYERS 3",
+        "MODEL.LINEAR_PROBE True",
+        "MASK.DECODER_EMBED_DIM 384 MASK.DECODER_NUM_HEADS 6",
         "TRAIN.ENABLE False",
         "TEST.ENABLE False",
         "TRAIN.DATASET ssv2 TEST.ENABLE False DATA.RANDOM_FLIP False",

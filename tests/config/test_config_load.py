@@ -212,7 +212,8 @@ def test_unknown_key_is_explained_in_one_problem(write, text, message):
         ("DATA: {DECODING_BACKEND: py_av}", "Did you mean pyav?"),
         ("OUTPUT_DIR: 2024", "OUTPUT_DIR must be text that is not empty, got 2024. Try '2024'."),
         ("OUTPUT_DIR: ''", "OUTPUT_DIR must be text that is not empty, got ''."),
-        ("TASK: dance", "TASK must be 'classify', got 'dance'. Try 'classify'."),
+        ("TASK: dance", "TASK must be one of 'classify', 'ssl', got 'dance'."),
+        ("MASK: {STRATEGY: tubes}", "Did you mean tube?"),
     ],
 )  # fmt: skip
 def test_wrong_value_is_told_with_rule_value_and_advice(write, text, message):

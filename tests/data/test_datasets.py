@@ -4,7 +4,7 @@ import os
 import pytest
 
 from hiera_video.data.datasets import kinetics, ssv2
-from hiera_video.data.records import RecordError, VideoRecord
+from hiera_video.data.records import NO_LABEL, RecordError, VideoRecord
 from hiera_video.utils.errors import UserError
 
 LABELS = {"Poking something so that it falls over": "1", "Holding something": "0"}
@@ -38,6 +38,43 @@ def problems_of(folder, text: str, **options) -> list[str]:
 def test_kinetics_lines(tmp_path, line, path, label) -> None:
     records = kinetics.read_index(write_csv(tmp_path, line + "\r\n"), "train")
     assert records == [VideoRecord(os.path.join(tmp_path, path), label, 0)]
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("a.mp4", "a.mp4"),
+        ("a.mp4 3", "a.mp4"),
+        ("a.mp4,999", "a.mp4"),
+        ("a.mp4\t-1", "a.mp4"),
+        ("my clips/a b.mp4", "my clips/a b.mp4"),
+        ("my clips/a b.mp4 3", "my clips/a b.mp4"),
+        ('"my clips/a, b.mp4"', "my clips/a, b.mp4"),
+        ('"my clips/a, b.mp4",3', "my clips/a, b.mp4"),
+        ("my clips/a, b.mp4", "my clips/a, b.mp4"),
+        ("clip 7 0", "clip 7"),
+    ],
+)
+def test_kinetics_lines_without_labels_are_paths(tmp_path, line, path) -> None:
+    folder = write_csv(tmp_path, f"first.mp4\n\n{line}\r\n")
+    records = kinetics.read_index(folder, "train", num_classes=2, labelled=False)
+    assert records == [
+        VideoRecord(os.path.join(tmp_path, "first.mp4"), NO_LABEL, 0),
+        VideoRecord(os.path.join(tmp_path, path), NO_LABEL, 1),
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "\n \n"])
+def test_kinetics_without_labels_needs_videos_still(tmp_path, text) -> None:
+    (problem,) = problems_of(tmp_path, text, labelled=False)
+    assert "empty" in problem
+
+
+def test_kinetics_without_labels_takes_a_prefix_and_leaves_urls(tmp_path) -> None:
+    folder = write_csv(tmp_path, "a.mp4\n/abs/b.mp4 1\nhttps://host/c.mp4\n")
+    records = kinetics.read_index(folder, "train", path_prefix="/videos", labelled=False)
+    paths = ["/videos/a.mp4", "/abs/b.mp4", "https://host/c.mp4"]
+    assert [record.path for record in records] == paths
 
 
 def test_kinetics_numbers_videos_over_blank_lines_and_a_byte_order_mark(tmp_path) -> None:
@@ -152,6 +189,24 @@ def test_ssv2_reads_templates_without_their_brackets(tmp_path, prefix) -> None:
         "Holding something",
         "Poking something so that it falls over",
     ]
+
+
+def test_ssv2_without_labels_needs_neither_their_file_nor_templates(tmp_path) -> None:
+    folder = write_ssv2(tmp_path, train=[{"id": "7"}, {"id": 8, "template": "Eating [it]"}])
+    (tmp_path / "something-something-v2-labels.json").unlink()
+    records = ssv2.read_index(folder, "train", num_classes=1, labelled=False)
+    videos = os.path.join(folder, "20bn-something-something-v2")
+    assert records == [
+        VideoRecord(os.path.join(videos, "7.webm"), NO_LABEL, 0),
+        VideoRecord(os.path.join(videos, "8.webm"), NO_LABEL, 1),
+    ]
+
+
+@pytest.mark.parametrize("entry", ["7", {"template": "x"}, {"id": ""}, None])
+def test_ssv2_without_labels_needs_an_id_still(tmp_path, entry) -> None:
+    folder = write_ssv2(tmp_path, train=[{"id": "7"}, entry])
+    with pytest.raises(RecordError, match='entry 1.* must have an "id", got'):
+        ssv2.read_index(folder, "train", labelled=False)
 
 
 def test_ssv2_tests_on_validation(tmp_path) -> None:

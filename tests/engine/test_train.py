@@ -293,7 +293,10 @@ def trained(small_cfg, *overrides):
     [
         ("DATA.NUM_FRAMES 8", "pos_embed_temporal is .* there and .* here"),
         ("SOLVER.OPTIMIZING_METHOD sgd", "another SOLVER.OPTIMIZING_METHOD"),
-        ("SOLVER.LAYER_DECAY 0.5", "another SOLVER.OPTIMIZING_METHOD or SOLVER.LAYER_DECAY"),
+        (
+            "SOLVER.LAYER_DECAY 0.5",
+            "another SOLVER.OPTIMIZING_METHOD, SOLVER.LAYER_DECAY or MODEL.F",
+        ),
     ],
 )
 def test_a_resume_that_does_not_fit_is_refused_and_the_old_config_stays(small_cfg, change, words):

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,15 @@ def test_every_shipped_config_builds_its_model(path):
     with torch.device("meta"):
         model = build_model(cfg)
         size = (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
-        logits = model.eval()(torch.empty(1, 3, *size))
-    assert logits.shape == (1, cfg.MODEL.NUM_CLASSES)
+        output = model.eval()(torch.empty(1, 3, *size))
+    if cfg.TASK == "classify":
+        assert output.shape == (1, cfg.MODEL.NUM_CLASSES)
+        return
+    assert output.pred.shape == output.target.shape
+    assert output.pred.shape[1] == 16 * 16 * 3
+    assert len(model.decoder_blocks) == cfg.MASK.DECODER_DEPTH
+    assert model.decoder_blocks[0].attn.num_heads == cfg.MASK.DECODER_NUM_HEADS
+    assert model.decoder_embed.out_features == cfg.MASK.DECODER_EMBED_DIM
 
 
 def test_a_name_that_is_no_model_is_answered_with_those_there_are():
@@ -35,5 +43,32 @@ def test_a_function_that_does_not_take_the_settings_is_refused(monkeypatch):
     monkeypatch.setattr(baselines, "naive", naive, raising=False)
     words = ["MODEL.ARCH", "baselines", "MODEL.MODEL_NAME", "naive"]
     cfg = load_config("configs/Demo/HIERA_MICRO.yaml", words)
-    with pytest.raises(UserError, match="takes input_size, num_classes, .*'naive'.*'input_size'"):
+    with pytest.raises(UserError, match="takes input_size, .*num_classes, .*'naive'.*'input_size'"):
+        build_model(cfg)
+
+
+def test_files_of_the_room_that_are_no_family_are_not_offered():
+    cfg = load_config("configs/Demo/HIERA_MICRO.yaml")
+    cfg = dataclasses.replace(cfg, MODEL=dataclasses.replace(cfg.MODEL, ARCH="masking"))
+    with pytest.raises(UserError, match=r"\(baselines, hiera, hiera_mae\), got 'masking'"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize("keys", ["MODEL.LINEAR_PROBE True", "MODEL.FREEZE_LAYERS 1"])
+def test_a_model_that_names_no_layers_cannot_be_frozen(keys):
+    words = f"MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s {keys}".split()
+    with pytest.raises(UserError, match="FREEZE_LAYERS 0 for x3d_s, which does not say what its"):
+        build_model(load_config("configs/Demo/HIERA_MICRO.yaml", words))
+
+
+def test_a_classifier_cannot_be_frozen_as_a_whole():
+    words = ["MODEL.FREEZE_LAYERS", "7"]
+    with pytest.raises(UserError, match="must be below 7, the layers of hiera_micro_8x64 .*got 7"):
+        build_model(load_config("configs/Demo/HIERA_MICRO.yaml", words))
+
+
+def test_the_decoder_is_checked_with_the_rest_of_the_model():
+    words = "TASK ssl TEST.ENABLE False MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_micro_8x64"
+    cfg = load_config("configs/Demo/HIERA_MICRO.yaml", [*words.split(), "DATA.NUM_FRAMES", "7"])
+    with pytest.raises(UserError, match=r"input_size must be divisible.*DATA\.NUM_FRAMES"):
         build_model(cfg)

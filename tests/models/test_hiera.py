@@ -11,54 +11,52 @@ from hiera_video.models import layers
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.utils.errors import UserError
 
-GOLDEN = Path(__file__).parent.parent / "golden"
-LAYOUT = json.loads((GOLDEN / "state_layout.json").read_text())
-OUTPUTS = json.loads((GOLDEN / "outputs.json").read_text())
+LAYOUT = json.loads((Path(__file__).parent.parent / "golden" / "state_layout.json").read_text())
+CLASSIFIERS = [
+    *(f"hiera_{size}_224" for size in ("tiny", "small", "base", "base_plus", "large", "huge")),
+    *(f"hiera_{size}_16x224" for size in ("base", "base_plus", "large", "huge")),
+]
 
 
-def fill_by_formula(model):
-    state = model.state_dict()
-    for k, key in enumerate(sorted(state)):
-        position = torch.arange(state[key].numel(), dtype=torch.float64)
-        values = 0.05 * torch.sin(0.37 * position + k)
-        if "norm" in key and key.endswith("weight"):
-            values += 1
-        state[key] = values.reshape(state[key].shape).float()
-    model.load_state_dict(state)
-
-
-def input_by_formula(shape):
-    i = torch.arange(math.prod(shape), dtype=torch.float64)
-    return torch.sin(0.0137 * i * (1 + 0.5 * torch.sin(0.00091 * i))).float().reshape(shape)
+def test_the_zoo_is_the_published_one_and_public():
+    names = {*CLASSIFIERS, *(f"mae_{name}" for name in CLASSIFIERS)}
+    assert names == set(LAYOUT)
+    assert names <= set(hiera_video.__all__)
 
 
 @pytest.mark.parametrize("name", LAYOUT)
-def test_video_sizes_have_the_published_state_dict(name):
+def test_every_size_has_the_published_state_dict(name):
     with torch.device("meta"):
         model = getattr(hiera_video, name)()
     assert {k: list(v.shape) for k, v in model.state_dict().items()} == LAYOUT[name]["state"]
     assert sum(p.numel() for p in model.parameters()) == LAYOUT[name]["parameters"]
 
 
-@pytest.mark.parametrize("case", OUTPUTS)
-def test_outputs_are_the_published_ones(case):
-    golden = OUTPUTS[case]
-    model = Hiera(**golden["constructor"]).eval()
-    fill_by_formula(model)
+@pytest.mark.parametrize("case", ["video_classify", "image_classify"])
+def test_outputs_are_the_published_ones(case, golden_outputs, fill_by_formula, input_by_formula):
+    golden = golden_outputs[case]
+    model = fill_by_formula(Hiera(**golden["constructor"]).eval())
     with torch.no_grad():
         logits, maps = model(input_by_formula(golden["input_shape"]), return_intermediates=True)
     assert torch.allclose(logits.softmax(-1), torch.tensor(golden["probabilities"]), atol=1e-6)
-    if case == "video_classify":
-        centred = logits - logits.mean(-1, keepdim=True)
-        assert torch.allclose(centred, torch.tensor(golden["logits"]), atol=1e-5)
-        assert [list(m.shape) for m in maps] == golden["intermediate_shapes"]
-        for stage, feature_map in enumerate(maps):
-            mean = golden["intermediate_mean_abs"][stage]
-            assert feature_map.abs().mean().item() == pytest.approx(mean, abs=1e-5)
-            corner = torch.tensor(golden["intermediate_corner"][stage])
-            assert torch.allclose(feature_map[0, 0, 0, 0, :4], corner, atol=1e-5)
-            last = torch.tensor(golden["intermediate_last"][stage])
-            assert torch.allclose(feature_map[-1, -1, -1, -1, -4:], last, atol=1e-5)
+    if case == "image_classify":
+        assert [list(m.shape[1:]) for m in maps] == [
+            [16, 16, 16],
+            [8, 8, 32],
+            [4, 4, 64],
+            [2, 2, 128],
+        ]
+        return
+    centred = logits - logits.mean(-1, keepdim=True)
+    assert torch.allclose(centred, torch.tensor(golden["logits"]), atol=1e-5)
+    assert [list(m.shape) for m in maps] == golden["intermediate_shapes"]
+    for stage, feature_map in enumerate(maps):
+        mean = golden["intermediate_mean_abs"][stage]
+        assert feature_map.abs().mean().item() == pytest.approx(mean, abs=1e-5)
+        corner = torch.tensor(golden["intermediate_corner"][stage])
+        assert torch.allclose(feature_map[0, 0, 0, 0, :4], corner, atol=1e-5)
+        last = torch.tensor(golden["intermediate_last"][stage])
+        assert torch.allclose(feature_map[-1, -1, -1, -1, -4:], last, atol=1e-5)
 
 
 def test_logits_are_the_same_function_in_training_and_evaluation():
@@ -67,9 +65,9 @@ def test_logits_are_the_same_function_in_training_and_evaluation():
     assert torch.allclose(model.train()(clips), model.eval()(clips), atol=1e-6)
 
 
-def test_initial_biases_and_head_scale_are_the_published_ones():
+def test_initial_biases_and_head_scale_are_the_published_ones(golden_outputs):
     torch.manual_seed(0)
-    model = Hiera(**OUTPUTS["video_classify"]["constructor"])
+    model = Hiera(**golden_outputs["video_classify"]["constructor"])
     assert (model.blocks[0].attn.qkv.bias == 0.02).all()
     assert (model.blocks[0].norm1.bias == 0.02).all()
     assert torch.allclose(model.head.projection.bias, torch.tensor(0.02 * 0.001))

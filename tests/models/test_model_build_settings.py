@@ -53,6 +53,41 @@ def test_dropout_zeroes_the_configured_share_of_the_heads_features(rate):
     assert zeroed_shares(model.eval(), [dropout], num_clips=4) == [0]
 
 
+@pytest.mark.parametrize("num_layers", [0, 1, 4, 6])
+def test_the_configured_layers_are_frozen_and_their_drop_path_is_off(num_layers):
+    model = make_model(f"MODEL.FREEZE_LAYERS {num_layers} MODEL.DROP_PATH_RATE 0.4")
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (model.layer_index(name) >= num_layers), name
+    paths = [block.drop_path for block in model.modules() if isinstance(block, HieraBlock)]
+    for index, share in enumerate(zeroed_shares(model, paths)):
+        expected = 0.1 * index if index >= num_layers - 1 else 0
+        assert share == pytest.approx(expected, abs=0.06 if expected else 0)
+
+
+def test_a_linear_probe_learns_norm_and_classifier_alone():
+    model = make_model("MODEL.LINEAR_PROBE True MODEL.DROP_PATH_RATE 0.4")
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert learning == {
+        *("norm.weight", "norm.bias", "head.projection.weight", "head.projection.bias")
+    }
+    assert {getattr(block.drop_path, "drop_prob", 0) for block in model.blocks} == {0}
+
+
+SSL = "TASK ssl TEST.ENABLE False MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_micro_8x64"
+
+
+def test_an_autoencoder_has_the_configured_decoder_and_drop_path():
+    model = make_model(
+        f"{SSL} MASK.DECODER_EMBED_DIM 48 MASK.DECODER_DEPTH 3 MASK.DECODER_NUM_HEADS 6",
+        "MODEL.DROP_PATH_RATE 0.4 DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64",
+    )
+    assert model.decoder_embed.out_features == 48
+    assert [block.attn.num_heads for block in model.decoder_blocks] == [6, 6, 6]
+    assert model.blocks[-1].drop_path.drop_prob == pytest.approx(0.4)
+    assert all(p.requires_grad for p in model.parameters())
+    assert model(torch.zeros(2, 3, 2, 64, 64), mask_ratio=0.5).pred.shape == (2 * 2 * 4, 768)
+
+
 def test_a_baseline_has_the_configured_dropout_too():
     model = make_model("MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s MODEL.DROPOUT_RATE 0.3")
     rates = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}

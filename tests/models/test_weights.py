@@ -1,10 +1,20 @@
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from hiera_video.models.hiera import hiera_micro_8x64
-from hiera_video.models.weights import load_weights, start_from_weights
+from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
+from hiera_video.models.weights import (
+    load_state,
+    load_weights,
+    model_state,
+    read_checkpoint,
+    refuse_misfits,
+    start_from_weights,
+)
 from hiera_video.utils.errors import UserError
 
 
@@ -115,3 +125,138 @@ def test_checkpoints_of_other_kinds_are_refused_in_one_line(tmp_path):
         with pytest.raises(UserError, match="KEY: ") as error:
             load_weights(hiera_micro_8x64(), str(path), key="KEY")
         assert "\n" not in str(error.value)
+
+
+def test_safetensors_are_read_like_any_checkpoint(tmp_path):
+    theirs, ours = hiera_micro_8x64(num_classes=4), hiera_micro_8x64(num_classes=4)
+    path = str(tmp_path / "w.safetensors")
+    save_file(theirs.state_dict(), path)
+    assert set(read_checkpoint(path, key="KEY")) == {"model_state"}
+    summary = load_weights(ours, path, key="KEY")
+    assert len(summary.loaded) == len(theirs.state_dict())
+    for name, value in ours.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name])
+
+
+def test_broken_safetensors_are_refused_in_one_line(tmp_path):
+    good = tmp_path / "good.safetensors"
+    save_file(hiera_micro_8x64().state_dict(), good)
+    whole = good.read_bytes()
+    pickled = tmp_path / "pickle"
+    torch.save({"model_state": {}}, pickled)
+    contents = {
+        "empty": b"",
+        "cut": whole[:5000],
+        "short": whole[:-10],
+        "text": b"not a checkpoint",
+    }
+    for name, content in {**contents, "pickled": pickled.read_bytes()}.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="^KEY: .*not a readable checkpoint") as error:
+            load_weights(hiera_micro_8x64(), str(path), key="KEY")
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="does not exist"):
+        load_weights(hiera_micro_8x64(), str(tmp_path / "none.safetensors"), key="KEY")
+
+
+def larger(**settings):
+    """Twice the resolution and frames of the micro model."""
+    return hiera_micro_8x64(input_size=(16, 128, 128), **settings)
+
+
+POSITIONS = ("pos_embed_spatial", "pos_embed_temporal")
+
+
+def test_another_resolution_is_interpolated_to_test_and_to_start_and_said(tmp_path):
+    theirs = hiera_micro_8x64(num_classes=4)
+    path = save(tmp_path / "w.pyth", theirs.state_dict())
+    tested, started = larger(num_classes=4).eval(), larger(num_classes=4).eval()
+    summaries = [
+        load_weights(tested, path, key="KEY"),
+        start_from_weights(started, path, key="KEY", num_classes=4),
+    ]
+    for summary in summaries:
+        assert summary.interpolated == POSITIONS
+        assert set(summary.loaded) == set(theirs.state_dict())
+        words = "2 interpolated to another number of positions (pos_embed_spatial, pos_embed_"
+        assert words in str(summary)
+    clips = torch.randn(1, 3, 16, 128, 128)
+    assert torch.equal(tested(clips), started(clips))
+    assert tested(clips).isfinite().all()
+
+
+def test_equal_sizes_are_loaded_bit_for_bit_and_nothing_is_said(tmp_path):
+    theirs, ours = hiera_micro_8x64(), hiera_micro_8x64()
+    path = save(tmp_path / "w.pyth", theirs.state_dict())
+    summary = load_weights(ours, path, key="KEY")
+    assert summary.interpolated == ()
+    assert "interpolated" not in str(summary)
+    for name in POSITIONS:
+        assert torch.equal(getattr(ours, name), getattr(theirs, name))
+
+
+def test_preflight_accepts_another_resolution_and_resuming_does_not(tmp_path):
+    state = hiera_micro_8x64().state_dict()
+    with torch.device("meta"):
+        shapes = larger()
+    refuse_misfits(shapes, state, path="w.pyth", key="KEY")
+    with pytest.raises(UserError, match="pos_embed_spatial is .* there and .* here"):
+        load_state(larger(), state, path="w.pyth", key="KEY")
+    other = hiera_micro_8x64(embed_dim=16).state_dict()
+    with pytest.raises(UserError, match="another model"):
+        refuse_misfits(shapes, other, path="w.pyth", key="KEY")
+
+
+def test_positions_of_no_such_grid_are_the_ordinary_misfit(tmp_path):
+    state = hiera_micro_8x64(input_size=(8, 64, 128)).state_dict()
+    path = save(tmp_path / "w.pyth", state)
+    for load in (load_weights, partial(start_from_weights, num_classes=400)):
+        with pytest.raises(UserError, match=r"pos_embed_spatial is \(1, 512, 32\) there"):
+            load(hiera_micro_8x64(), path, key="KEY")
+
+
+def test_a_classifier_starts_from_an_autoencoder_and_the_rest_is_told(tmp_path):
+    theirs, ours = mae_hiera_micro_8x64(), larger(num_classes=4)
+    before = {name: value.clone() for name, value in ours.state_dict().items()}
+    state = theirs.state_dict()
+    path = save(tmp_path / "mae.pyth", {"model_state": state})
+    summary = start_from_weights(ours, path, key="KEY", num_classes=4)
+    assert set(summary.missing) == {n for n in before if n.startswith(("head", "norm"))}
+    assert set(summary.unused) == {n for n in state if n not in before}
+    assert summary.interpolated == POSITIONS
+    assert "the autoencoder's decoder was dropped" in str(summary)
+    pooling = "pools here (q_pool 3) and did not in pretraining (q_pool 2), which changes no weight"
+    assert pooling in str(summary)
+    for name, value in ours.state_dict().items():
+        if name not in POSITIONS:
+            assert torch.equal(value, before[name] if name in summary.missing else state[name])
+
+
+def test_an_autoencoder_starts_from_an_autoencoder_of_another_resolution(tmp_path):
+    theirs, ours = mae_hiera_micro_8x64(), mae_hiera_micro_8x64(input_size=(16, 128, 128))
+    path = save(tmp_path / "mae.pyth", theirs.state_dict())
+    summary = start_from_weights(ours, path, key="KEY", num_classes=None)
+    assert set(summary.loaded) == set(theirs.state_dict())
+    assert summary.interpolated == (*POSITIONS, "decoder_pos_embed")
+    assert summary.missing == summary.unused == summary.notes == ()
+    assert torch.equal(ours.decoder_pred.weight, theirs.decoder_pred.weight)
+    assert ours(torch.randn(1, 3, 16, 128, 128), mask_ratio=0.5).loss.isfinite()
+
+
+def test_an_autoencoder_without_its_decoder_starts_with_a_fresh_one(tmp_path):
+    theirs, ours = hiera_micro_8x64(), mae_hiera_micro_8x64()
+    path = save(tmp_path / "w.pyth", theirs.state_dict())
+    summary = start_from_weights(ours, path, key="KEY", num_classes=None)
+    assert "mask_token" in summary.missing
+    assert set(summary.unused) == {n for n in theirs.state_dict() if n.startswith(("norm", "head"))}
+    assert summary.notes == ()
+    assert torch.equal(ours.blocks[3].attn.qkv.weight, theirs.blocks[3].attn.qkv.weight)
+
+
+def test_a_model_without_layers_and_grid_is_loaded_as_it_is(tmp_path):
+    theirs, ours = torch.nn.Linear(3, 4), torch.nn.Linear(3, 5)
+    path = save(tmp_path / "w.pyth", theirs.state_dict())
+    summary = start_from_weights(ours, path, key="KEY", num_classes=5)
+    assert summary.reinitialised == ("weight", "bias")
+    assert model_state(read_checkpoint(path, key="KEY")).keys() == theirs.state_dict().keys()

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hiera_video.models.hiera import hiera_micro_8x64
+from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
 from hiera_video.solver.losses import classification_loss
 from hiera_video.solver.param_groups import build_param_groups
 from hiera_video.solver.schedule import cosine_with_warmup, scaled_lr
@@ -52,6 +53,25 @@ def test_one_dimensional_and_position_parameters_do_not_decay():
     for name, parameter in model.named_parameters():
         decays = parameter.ndim > 1 and "pos_embed" not in name
         assert by_name[name]["weight_decay"] == (0.05 if decays else 0.0), name
+
+
+def test_an_autoencoders_positions_and_mask_token_do_not_decay():
+    model = mae_hiera_micro_8x64()
+    by_name = groups_by_name(model)
+    assert by_name.keys() == dict(model.named_parameters()).keys()
+    kept = {"pos_embed_spatial", "pos_embed_temporal", "decoder_pos_embed", "mask_token"}
+    for name, parameter in model.named_parameters():
+        decays = parameter.ndim > 1 and name not in kept
+        assert by_name[name]["weight_decay"] == (0.05 if decays else 0.0), name
+    assert by_name["multi_scale_fusion_heads.0.weight"]["weight_decay"] == 0.05
+
+
+def test_an_autoencoders_decoder_learns_at_the_whole_rate():
+    by_name = groups_by_name(mae_hiera_micro_8x64())
+    for name in ("mask_token", "decoder_pos_embed", "decoder_blocks.0.attn.qkv.weight"):
+        assert by_name[name]["lr_scale"] == 1
+    assert by_name["blocks.4.attn.qkv.weight"]["lr_scale"] == 0.5
+    assert by_name["pos_embed_spatial"]["lr_scale"] == 0.5**6
 
 
 def test_each_layer_learns_at_its_share():

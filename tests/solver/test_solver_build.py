@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from hiera_video.config import load_config
+from hiera_video.models.build import build_model
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.solver.build import build_lr_schedule, build_optimizer, effective_batch, set_lr
 
@@ -147,6 +148,27 @@ def test_every_layer_of_hiera_moves_by_its_share_of_the_learning_rate(layer_deca
         below = 5 - int(second) if first == "blocks" else steps_below_head.get(first, 6)
         moved = (before[name] - value).mean().item()
         assert moved == pytest.approx(0.75 * layer_decay**below, rel=1e-4), name
+
+
+@pytest.mark.parametrize("method", ["adamw", "sgd"])
+@pytest.mark.parametrize(
+    ("keys", "learning"),
+    [
+        ("MODEL.LINEAR_PROBE True", ("norm.", "head.")),
+        ("MODEL.FREEZE_LAYERS 5", ("blocks.4.", "norm.", "head.")),
+        ("MODEL.FREEZE_LAYERS 1", ("blocks.", "norm.", "head.")),
+    ],
+)
+def test_the_optimizer_leaves_out_what_is_frozen(keys, learning, method):
+    cfg = make_cfg(keys, f"SOLVER.OPTIMIZING_METHOD {method}")
+    model = build_model(cfg)
+    optimizer = build_optimizer(cfg, model)
+    names = [name for group in optimizer.param_groups for name in group["names"]]
+    expected = {n for n, _ in model.named_parameters() if n.startswith(learning)}
+    assert set(names) == expected
+    assert len(names) == len(expected) > 3
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for n, p in model.named_parameters() if n in expected}
 
 
 def test_a_model_without_layers_learns_at_one_rate():

@@ -183,7 +183,7 @@ def test_weights_are_read_from_a_url_and_a_dead_one_is_named(
     assert good.status == 0, good.err
     assert "8 of 8 videos evaluated" in good.out
     assert gone.status == 1
-    assert "\nerror: TEST.CHECKPOINT_FILE_PATH: 'http://" in gone.err
+    assert gone.err.startswith("error: TEST.CHECKPOINT_FILE_PATH: 'http://")
     assert "404" in gone.err
     assert "by hand" in gone.err
     assert "Traceback" not in gone.err

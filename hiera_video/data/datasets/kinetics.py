@@ -9,6 +9,7 @@ import os
 import re
 
 from hiera_video.data.records import (
+    NO_LABEL,
     RecordError,
     VideoRecord,
     check_split,
@@ -24,13 +25,20 @@ _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}")
 
 
 def read_index(
-    data_dir: str, split: str, *, path_prefix: str = "", num_classes: int | None = None
+    data_dir: str,
+    split: str,
+    *,
+    path_prefix: str = "",
+    num_classes: int | None = None,
+    labelled: bool = True,
 ) -> list[VideoRecord]:
     """Read `{split}.csv` of `data_dir`; split is "train", "val" or "test".
 
     A relative path is looked for in `path_prefix` if one is given, and otherwise in the folder of
     the csv, wherever the command is run from (PySlowFast without a prefix: in the working
-    directory). Whether the videos exist is not checked here. `num_classes` bounds the labels.
+    directory). Whether the videos exist is not checked here. `num_classes` bounds the labels. Where
+    they are not `labelled`, for pretraining, a line may be a path alone; a label that it has is not
+    used.
 
     Raises RecordError for a file that is missing, empty or no text, and for all lines without a
     path or without a label in range, as file:line (the first ten, and how many).
@@ -46,7 +54,7 @@ def read_index(
                 line = line.strip().lstrip("\ufeff")
                 if not line:
                     continue
-                parsed = _parse(line, num_classes=num_classes)
+                parsed = _parse(line, num_classes=num_classes) if labelled else _path_alone(line)
                 if isinstance(parsed, str):
                     header = number == 1 and "must be a whole number" in parsed
                     hint = " If it is a header, delete the line." if header else ""
@@ -85,14 +93,26 @@ def class_names(data_dir: str) -> list[str] | None:
     return names
 
 
+def _path_alone(line: str) -> tuple[str, int]:
+    """Return the path, without the label behind it if there is one, and NO_LABEL."""
+    match = _LINE.fullmatch(line)
+    has_label = match is not None and _WHOLE_NUMBER.fullmatch(match["label"])
+    return _unquoted(match["path"] if match and has_label else line), NO_LABEL
+
+
+def _unquoted(path: str) -> str:
+    # As spreadsheets write a path with a comma.
+    if len(path) > 1 and path[0] == path[-1] == '"':
+        return path[1:-1].replace('""', '"')
+    return path
+
+
 def _parse(line: str, *, num_classes: int | None) -> tuple[str, int] | str:
     """Return path and label, or what is wrong with the line."""
     match = _LINE.fullmatch(line)
     if match is None:
         return f"a line must be `path label`, got {line!r} without a label."
-    path, label = match["path"], match["label"]
-    if len(path) > 1 and path[0] == path[-1] == '"':
-        path = path[1:-1].replace('""', '"')  # as spreadsheets write a path with a comma
+    path, label = _unquoted(match["path"]), match["label"]
     if not _WHOLE_NUMBER.fullmatch(label):
         return f"the label, the last field, must be a whole number, got {label!r} in {line!r}."
     number = int(label)

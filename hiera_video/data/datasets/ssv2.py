@@ -12,6 +12,7 @@ from typing import Any
 import simplejson
 
 from hiera_video.data.records import (
+    NO_LABEL,
     RecordError,
     VideoRecord,
     check_split,
@@ -31,7 +32,12 @@ _HOLDS = {
 
 
 def read_index(
-    data_dir: str, split: str, *, path_prefix: str = "", num_classes: int | None = None
+    data_dir: str,
+    split: str,
+    *,
+    path_prefix: str = "",
+    num_classes: int | None = None,
+    labelled: bool = True,
 ) -> list[VideoRecord]:
     """Read one split of `data_dir`; split is "train", "val" or "test".
 
@@ -40,13 +46,14 @@ def read_index(
 
     The videos are `ID.webm` or `ID.mp4` in `path_prefix`, or, if that is empty, in the folder
     `20bn-something-something-v2` of `data_dir`: whichever of the two is there, `.webm` if none is
-    (the decoder will then say so) or if the folder cannot be listed.
+    (the decoder will then say so) or if the folder cannot be listed. Where they are not `labelled`,
+    for pretraining, neither the labels file nor an entry's template is looked at.
 
     Raises RecordError for files that are missing or of another shape, and for all entries without
     an id or with a template that the labels file lacks (the first ten, and how many).
     """
     check_split(split)
-    labels = _read_labels(data_dir, num_classes=num_classes)
+    labels = _read_labels(data_dir, num_classes=num_classes) if labelled else None
     name = "train" if split == "train" else "validation"
     file, entries = _read_json(data_dir, name)
     if not isinstance(entries, list) or not entries:
@@ -94,8 +101,12 @@ def _read_labels(data_dir: str, *, num_classes: int | None) -> dict[str, int]:
     return labels
 
 
-def _parse(entry: Any, labels: dict[str, int]) -> tuple[str, int] | str:
-    """Return id and label, or what is wrong with the entry."""
+def _parse(entry: Any, labels: dict[str, int] | None) -> tuple[str, int] | str:
+    """Return id and label (NO_LABEL without `labels`), or what is wrong with the entry."""
+    if labels is None:
+        if isinstance(entry, dict) and entry.get("id"):
+            return str(entry["id"]), NO_LABEL
+        return f'must have an "id", got {_short(entry)}.'
     if not isinstance(entry, dict) or not entry.get("id") or "template" not in entry:
         return f'must have an "id" and a "template", got {_short(entry)}.'
     template = str(entry["template"]).replace("[", "").replace("]", "")

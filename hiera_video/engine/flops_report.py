@@ -1,0 +1,136 @@
+"""What a config's model, or one by the name of its function, costs per view and per video.
+
+Shape suffixes: B clips, U mask units; X is the clip's own dimensions, `CTHW` or `CHW`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiera_video.config import Config
+from hiera_video.engine.flops import ModelCost, count
+from hiera_video.models import masking
+from hiera_video.models.build import build_model
+from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.visible import draw_decoded
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.lookup import find_function
+
+# [P] tables 11, 12 (video) and 14 (images).
+PAPER_MASK_RATIO_VIDEO, PAPER_MASK_RATIO_IMAGE = 0.9, 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class MaskCounts:
+    """How much the autoencoder sees of a clip, in mask units, and predicts, in decoder tokens."""
+
+    visible_units: int
+    all_units: int
+    decoded_tokens: int
+    hidden_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The cost of one model, and how many views of a video it sees.
+
+    `source` is the config's path, or empty; `clip_shape` is that of a view, channels first;
+    `masks` is None for a classifier. `views` are clips and crops of a video in the test, or in a
+    pass of pretraining; None where no config says.
+    """
+
+    name: str
+    source: str
+    clip_shape: tuple[int, ...]
+    masks: MaskCounts | None
+    views: tuple[int, int] | None
+    cost: ModelCost
+
+    @property
+    def multiply_adds_per_video(self) -> int | None:
+        """Multiply-adds of all views of a video, or None where their number is not known."""
+        return None if self.views is None else self.cost.multiply_adds * prod(self.views)
+
+
+def report_config(cfg: Config, source: str) -> Report:
+    """Count the model of a config on one view.
+
+    A classifier's views are those of its test (TEST); an autoencoder's are the samples that a pass
+    of pretraining takes of a video (AUG.NUM_SAMPLE), masked as MASK says.
+
+    Raises:
+        UserError: the config's model cannot be built.
+    """
+    with torch.device("meta"):
+        model = build_model(cfg)
+    crop, views = cfg.DATA.TEST_CROP_SIZE, (cfg.TEST.NUM_TEMPORAL_CLIPS, cfg.TEST.NUM_SPATIAL_CROPS)
+    visible_1U = decoded_1U = None
+    if isinstance(model, MaskedAutoencoderHiera):
+        crop, views = cfg.DATA.TRAIN_CROP_SIZE, (cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1, 1)
+        draw = find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY")
+        visible_1U = draw(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO)
+        decoded_1U = draw_decoded(visible_1U, keep_ratio=cfg.MASK.DECODER_KEEP_RATIO)
+    shape = (3, cfg.DATA.NUM_FRAMES, crop, crop)
+    masks = {"visible": visible_1U, "decoded": decoded_1U}
+    return _report(model, cfg.MODEL.MODEL_NAME, shape, masks, source=source, views=views)
+
+
+def report_function(
+    make_model: Callable[[], HieraEncoder], *, mask_ratio: float | None = None
+) -> Report:
+    """Count the model that a public function makes, on one clip of its own size.
+
+    An autoencoder hides `mask_ratio` of the mask units by `masking.random`; None: the paper's 0.9
+    of a video and 0.6 of an image.
+
+    Raises:
+        UserError: `mask_ratio` is not in (0, 1), or is given for a classifier.
+    """
+    with torch.device("meta"):
+        model = make_model()
+    masks = {}
+    if isinstance(model, MaskedAutoencoderHiera):
+        if mask_ratio is None:
+            video = len(model.input_size) == 3
+            mask_ratio = PAPER_MASK_RATIO_VIDEO if video else PAPER_MASK_RATIO_IMAGE
+        masks["visible"] = masking.random(model.unit_grid, num_clips=1, ratio=mask_ratio)
+    elif mask_ratio is not None:
+        raise UserError(
+            f"--mask-ratio must go with autoencoders, got it for {make_model.__name__}. Try "
+            f"mae_{make_model.__name__}."
+        )
+    return _report(model, make_model.__name__, (model.in_chans, *model.input_size), masks)
+
+
+def _report(
+    model: nn.Module,
+    name: str,
+    clip_shape: Sequence[int],
+    masks: Mapping[str, torch.Tensor | None],
+    *,
+    source: str = "",
+    views: tuple[int, int] | None = None,
+) -> Report:
+    clips_BX = torch.empty(1, *clip_shape, device="meta")
+    given: dict[str, Any] = {key: mask for key, mask in masks.items() if mask is not None}
+    counts = _mask_counts(model, **given) if isinstance(model, MaskedAutoencoderHiera) else None
+    cost = count(model, clips_BX, given=given)
+    return Report(name, source, tuple(clip_shape), counts, views, cost)
+
+
+def _mask_counts(
+    model: MaskedAutoencoderHiera, visible: torch.Tensor, decoded: torch.Tensor | None = None
+) -> MaskCounts:
+    tokens_per_unit = prod(model.decoder_unit)
+    hidden = (~visible).sum().item() * tokens_per_unit
+    return MaskCounts(
+        visible_units=int(visible.sum()),
+        all_units=model.num_units,
+        decoded_tokens=int(hidden if decoded is None else decoded.sum() * tokens_per_unit),
+        hidden_tokens=int(hidden),
+    )

@@ -1,0 +1,159 @@
+"""Reports of `flops_report` as text: an aligned table, a markdown table, or json.
+
+G is 1e9 and M 1e6; a FLOP is one multiply-add, as in the papers.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import simplejson
+
+from hiera_video.engine.flops import OperatorCost, StageCost
+from hiera_video.engine.flops_report import Report
+
+STYLES = ("table", "markdown")
+# Column titles that hold text; all others are numbers, and stand to the right.
+_TEXT = ("model", "config", "input", "stage", "operator")
+
+
+def summary(reports: Sequence[Report], *, style: str) -> str:
+    """Return a row for each report; `style` is one of STYLES."""
+    columns: dict[str, Callable[[Report], str]] = {"model": lambda report: report.name}
+    if any(report.source for report in reports):
+        columns["config"] = lambda report: report.source
+    columns["input"] = lambda report: "x".join(map(str, report.clip_shape[1:]))
+    if any(report.masks for report in reports):
+        columns["visible units"] = _visible_units
+        columns["decoded tokens"] = _decoded_tokens
+    columns |= {
+        "GFLOPs per view": lambda report: giga(report.cost.multiply_adds),
+        "views": lambda report: "x".join(map(str, report.views)) if report.views else "-",
+        "GFLOPs per video": lambda report: giga(report.multiply_adds_per_video),
+        "parameters (M)": lambda report: mega(report.cost.parameters),
+        "activations (M)": lambda report: mega(report.cost.activations),
+    }
+    return draw(list(columns), [[of(r) for of in columns.values()] for r in reports], style=style)
+
+
+def details(report: Report, *, style: str) -> str:
+    """Return a report's costs by stage and by operator, and all that is not counted."""
+    cost = report.cost
+    whole = cost.multiply_adds
+
+    def row(part: StageCost | OperatorCost, *numbers: int) -> list[str]:
+        return [part.name, giga(part.multiply_adds), _share(part.multiply_adds, whole)] + [
+            mega(number) for number in numbers
+        ]
+
+    stages = [row(stage, stage.parameters, stage.activations) for stage in cost.stages]
+    operators = [row(operator, operator.activations) for operator in cost.operators]
+    of_stage = ["stage", "GFLOPs", "%", "parameters (M)", "activations (M)"]
+    of_operator = ["operator", "GFLOPs", "%", "activations (M)"]
+    return "\n\n".join(
+        [
+            f"{report.name}, one view",
+            draw(of_stage, stages, style=style),
+            draw(of_operator, operators, style=style),
+        ]
+    )
+
+
+def not_counted(reports: Sequence[Report]) -> str:
+    """Return what the totals leave out, a line each: first what makes a total doubtful."""
+    lines = []
+    for report in reports:
+        cost = report.cost
+        if cost.unknown:
+            lines.append(
+                f"UNKNOWN operators in {report.name}, the total may be too low: "
+                f"{_calls([cost.unknown])}"
+            )
+        if cost.lost_products:
+            lines.append(
+                f"UNKNOWN: in {report.name} the trace holds {giga(cost.products)} G multiply-adds "
+                "of products, convolutions and attention, and PyTorch's own counter finds "
+                f"{giga(cost.products_by_torch)} G"
+            )
+        if cost.uncalled_modules:
+            lines.append(
+                f"Modules with parameters in {report.name} that were never called as modules (what "
+                "runs on their weights is counted where it runs): "
+                + ", ".join(cost.uncalled_modules)
+            )
+    for what, calls in (
+        ("elementwise", [report.cost.elementwise for report in reports]),
+        ("data movement", [report.cost.data_movement for report in reports]),
+    ):
+        if any(calls):
+            lines.append(f"Not counted by convention, {what}, with calls: {_calls(calls)}")
+    return "\n".join(lines)
+
+
+def to_json(reports: Sequence[Report]) -> str:
+    """Return all there is of the reports as json: plain numbers, null for what is not known."""
+    return simplejson.dumps({"models": [_plain(report) for report in reports]}, indent=2)
+
+
+def draw(titles: Sequence[str], rows: Sequence[Sequence[str]], *, style: str) -> str:
+    """Return a table in one of STYLES."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+
+    def line(cells: Iterable[str]) -> str:
+        padded = [
+            cell.ljust(width) if title in _TEXT else cell.rjust(width)
+            for title, cell, width in zip(titles, cells, widths, strict=True)
+        ]
+        return f"| {' | '.join(padded)} |" if style == "markdown" else "  ".join(padded).rstrip()
+
+    if style == "markdown":
+        ends = ["-" if title in _TEXT else ":" for title in titles]
+        rules = [f"{'-' * (w + 1)}{end}" for w, end in zip(widths, ends, strict=True)]
+        rule = f"|{'|'.join(rules)}|"
+    else:
+        rule = "  ".join("-" * width for width in widths)
+    return "\n".join([line(titles), rule, *map(line, rows)])
+
+
+def giga(number: int | None) -> str:
+    """Return thousands of millions with two digits behind the point, or a dash."""
+    return "-" if number is None else f"{number / 1e9:.2f}"
+
+
+def mega(number: int) -> str:
+    """Return millions with two digits behind the point."""
+    return f"{number / 1e6:.2f}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}" if whole else "-"
+
+
+def _visible_units(report: Report) -> str:
+    masks = report.masks
+    return f"{masks.visible_units} of {masks.all_units}" if masks else "-"
+
+
+def _decoded_tokens(report: Report) -> str:
+    masks = report.masks
+    return f"{masks.decoded_tokens} of {masks.hidden_tokens}" if masks else "-"
+
+
+def _calls(of_models: Sequence[Mapping[str, int]]) -> str:
+    """Return `add 50, gelu 24`; where models differ, `add 25..98`."""
+    names = dict.fromkeys(name for calls in of_models for name in calls)
+    parts = []
+    for name in names:
+        numbers = [calls.get(name, 0) for calls in of_models]
+        low, high = min(numbers), max(numbers)
+        parts.append(f"{name} {low}" if low == high else f"{name} {low}..{high}")
+    return ", ".join(parts)
+
+
+def _plain(report: Report) -> dict[str, Any]:
+    plain = dataclasses.asdict(report)
+    cost = plain.pop("cost")
+    plain["multiply_adds_per_view"] = cost.pop("multiply_adds")
+    plain["multiply_adds_per_video"] = report.multiply_adds_per_video
+    plain["complete"] = not report.cost.incomplete
+    return plain | cost

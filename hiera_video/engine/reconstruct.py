@@ -1,0 +1,246 @@
+"""What a masked autoencoder sees of a video and what it makes of it, as frames to look at.
+
+Shape suffixes: B clips (1 here), C channels, T frames, H height, W width, U mask units, N decoder
+tokens, M hidden ones, P values of a patch; THW after `visible` are mask units in time and space.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiera_video.config import Config, ConfigError, load_config
+from hiera_video.data import sampling
+from hiera_video.data.decoders import open_video
+from hiera_video.data.transforms.pipeline import TestTransform
+from hiera_video.engine.pictures import grey_hidden
+from hiera_video.models import masking
+from hiera_video.models.build import build_model
+from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.load import load_model
+from hiera_video.models.patch_target import patches_to_frames, pixel_patches, statistics
+from hiera_video.models.positions import resize_positions
+from hiera_video.models.visible import tokens_in_order
+from hiera_video.models.weights import load_state, model_state, read_checkpoint
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.lookup import find_function
+from hiera_video.utils.seed import seed_for
+
+_KEY = "--checkpoint"
+_TRY_A_RUN = "Try one of a run with TASK ssl, or --model mae_hiera_base_16x224."
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip as the model takes it, `clip_CTHW`, and the second of the video of each frame."""
+
+    clip_CTHW: torch.Tensor
+    seconds_T: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What there is to show, uint8 RGB frames_THWC: one for each time step of the tokens."""
+
+    original: np.ndarray
+    visible: np.ndarray
+    reconstruction: np.ndarray
+
+
+def load_autoencoder(
+    checkpoint: str | None, *, cfg: Config | None = None, model_name: str | None = None
+) -> tuple[MaskedAutoencoderHiera, Config]:
+    """Return an autoencoder with its weights, in evaluation mode, and the config of its clips.
+
+    The model is `model_name` where it is given, with `checkpoint` as in `load_model` (None: the
+    published weights); else that of `cfg`, or without one of the config that a run has saved in
+    its checkpoint. With `model_name` the clips are those of `cfg`, or of the defaults, at the
+    model's own size: 16x4 as in the paper, and mean 0.45 and standard deviation 0.225 as in the
+    nearest published training code, since the authors' own is not public. The strategy is then
+    `random`, as published.
+
+    Raises:
+        UserError: there is no such checkpoint, or it is not one of a video autoencoder.
+    """
+    if model_name is not None:
+        return _named_model(model_name, checkpoint), cfg or load_config(
+            None, ["MASK.STRATEGY", "random"]
+        )
+    if checkpoint is None:
+        raise UserError(f"{_KEY} must be a checkpoint of a pretraining run. {_TRY_A_RUN}")
+    if cfg is not None and cfg.TASK != "ssl":
+        raise UserError(
+            f"--cfg must be one of pretraining, TASK ssl, got TASK {cfg.TASK}. Try without --cfg, "
+            "or that of the run that wrote the checkpoint."
+        )
+    content = read_checkpoint(checkpoint, key=_KEY)
+    cfg = cfg or _saved_config(content, checkpoint)
+    if cfg.TASK != "ssl":
+        raise UserError(
+            f"{_KEY} must be an autoencoder's, got {checkpoint!r} with TASK {cfg.TASK}. "
+            f"{_TRY_A_RUN}"
+        )
+    model = build_model(cfg)
+    assert isinstance(model, MaskedAutoencoderHiera)
+    state, _ = resize_positions(model_state(content), model)
+    load_state(model, state, path=checkpoint, key=_KEY)
+    return model.eval(), cfg
+
+
+def draw_mask(
+    model: MaskedAutoencoderHiera,
+    cfg: Config,
+    *,
+    strategy: str | None,
+    ratio: float | None,
+    seed: int,
+) -> torch.Tensor:
+    """Draw the visible units of one clip, bool `visible_BU`; None: the config's strategy or ratio.
+
+    Raises:
+        UserError: no such strategy, a ratio outside (0, 1), or one that hides nothing.
+    """
+    ratio = cfg.MASK.RATIO if ratio is None else ratio
+    if not 0 < ratio < 1:
+        raise UserError(f"--ratio must be above 0 and below 1, got {ratio}. Try 0.9.")
+    draw = find_function(masking, strategy or cfg.MASK.STRATEGY, key="--strategy")
+    generator = torch.Generator().manual_seed(seed_for("picture", seed))
+    visible_BU: torch.Tensor = draw(model.unit_grid, num_clips=1, ratio=ratio, generator=generator)
+    if visible_BU.all():
+        raise UserError(f"--ratio must hide at least one mask unit, got {ratio}. Try 0.9.")
+    return visible_BU
+
+
+def read_clip(
+    path: str, model: MaskedAutoencoderHiera, cfg: Config, *, start_sec: float | None = None
+) -> Clip:
+    """Decode a video's clip that begins at `start_sec` (None: the middle one), cut at the centre.
+
+    A clip that would run over the video's end is moved to end with it; a video shorter than the
+    clip repeats its last frame.
+
+    Raises:
+        UserError: the video does not decode (a DecodeError), or does not last until `start_sec`.
+    """
+    num_frames, crop_size, _ = model.input_size
+    settings: dict[str, Any] = {
+        "num_frames": num_frames,
+        "sampling_rate": cfg.DATA.SAMPLING_RATE,
+        "target_fps": cfg.DATA.TARGET_FPS,
+    }
+    with open_video(path, cfg.DATA.DECODING_BACKEND) as reader:
+        fps = reader.fps if reader.fps > 0 else cfg.DATA.TARGET_FPS
+        if start_sec is None:
+            frame_indices_T = sampling.testing_indices(
+                cfg.DATA.SAMPLING, reader.num_frames, fps, num_clips=1, **settings
+            )[0]
+        else:
+            _check_start(path, start_sec, duration_sec=reader.num_frames / fps)
+            frame_indices_T = sampling.dense_indices(
+                reader.num_frames, fps, position=0.0, **settings
+            )
+            slack = reader.num_frames - 1 - int(frame_indices_T[-1])
+            frame_indices_T += min(round(start_sec * fps), slack)
+        frames_THWC = reader.frames_at(frame_indices_T)
+    transform = TestTransform(
+        crop_size=crop_size, num_crops=1, mean=cfg.DATA.MEAN, std=cfg.DATA.STD
+    )
+    return Clip(transform(frames_THWC)[0], frame_indices_T / fps)
+
+
+@torch.inference_mode()
+def reconstruct(
+    model: MaskedAutoencoderHiera,
+    clip_CTHW: torch.Tensor,
+    visible_BU: torch.Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Pictures:
+    """Show a clip, what is visible of it, and that with the hidden patches predicted.
+
+    The model predicts the first frame of each token, so there is a picture for each of their time
+    steps. `visible_BU` is bool `[1, U]`; `mean` and `std` are those the clip was normalised with.
+    """
+    device = model.mask_token.device
+    pred_MP = model(clip_CTHW[None].to(device), visible_BU).pred.float().cpu()
+    patches_NP = pixel_patches(
+        clip_CTHW[None], side=model.patch_side, frame_stride=model.frame_stride
+    )[0]
+    hidden_M = tokens_in_order(~visible_BU, grid=model.decoder_grid, unit=model.decoder_unit)[0]
+    original_THWC, filled_THWC = (
+        to_pixels(
+            patches_to_frames(patches[None], grid=model.decoder_grid, side=model.patch_side)[0],
+            mean=mean,
+            std=std,
+        )
+        for patches in (patches_NP, fill_in(patches_NP, hidden_M, pred_MP))
+    )
+    visible_THW = visible_BU[0].unflatten(0, model.unit_grid).numpy()
+    return Pictures(original_THWC, grey_hidden(original_THWC, visible_THW), filled_THWC)
+
+
+def fill_in(
+    patches_NP: torch.Tensor, hidden_M: torch.Tensor, pred_MP: torch.Tensor
+) -> torch.Tensor:
+    """Return the patches with the predicted ones at the indices `hidden_M`.
+
+    Predicted are normalised patches. They are given the mean and the contrast of the true ones, as
+    is usual where masked autoencoders are shown: without these they could not be shown at all.
+    """
+    mean_M1, deviation_M1 = statistics(patches_NP[hidden_M])
+    filled_NP = patches_NP.clone()
+    filled_NP[hidden_M] = pred_MP * deviation_M1 + mean_M1
+    return filled_NP
+
+
+def to_pixels(
+    clip_CTHW: torch.Tensor, *, mean: Sequence[float], std: Sequence[float]
+) -> np.ndarray:
+    """Undo the normalisation: uint8 frames_THWC, the nearest value, cut off at 0 and 255."""
+    clip_THWC = clip_CTHW.permute(1, 2, 3, 0).double()
+    shares_THWC = clip_THWC * torch.tensor(std).double() + torch.tensor(mean).double()
+    return (shares_THWC * 255).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _named_model(name: str, checkpoint: str | None) -> MaskedAutoencoderHiera:
+    if not name.startswith("mae_"):
+        raise UserError(f"--model must be an autoencoder's, got {name!r}. Try mae_{name}.")
+    if name.endswith("_224"):  # before its weights are downloaded
+        raise UserError(
+            f"--model must be a video autoencoder, got {name!r}, which is one of images. Try "
+            "mae_hiera_base_16x224."
+        )
+    model = load_model(name, checkpoint=checkpoint)
+    assert isinstance(model, MaskedAutoencoderHiera)
+    return model
+
+
+def _saved_config(content: dict[str, Any], checkpoint: str) -> Config:
+    text = content.get("cfg")
+    if not isinstance(text, str):
+        raise UserError(
+            f"{_KEY}: {checkpoint!r} does not say of which model it is. Try giving --cfg, the YAML "
+            "file it was trained with, or --model, such as mae_hiera_base_16x224."
+        )
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        try:
+            return load_config(file.name)
+        except ConfigError as error:
+            raise UserError(
+                f"{_KEY}: the config in {checkpoint!r} cannot be used any more "
+                f"({error.problems[0].removeprefix(file.name)}). Try giving --cfg."
+            ) from None
+
+
+def _check_start(path: str, start_sec: float, *, duration_sec: float) -> None:
+    if not 0 <= start_sec < duration_sec:
+        raise UserError(
+            f"{path}: --start must be at least 0 and below the video's {duration_sec:.2f} s, got "
+            f"{start_sec:g}."
+        )

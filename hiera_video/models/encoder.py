@@ -1,0 +1,224 @@
+"""The body that classifier and autoencoder share: embedding, positions, blocks, feature maps.
+
+Inside, tokens are kept in unit order (see `token_order`), which changes no number but saves moving
+them: the windows of mask unit attention and the groups of pooling are neighbours.
+
+Shape suffixes: B clips, U mask units, V visible ones, N tokens, D channels; X is `CTHW` or `CHW`.
+"""
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import nn
+
+from hiera_video.models.layers import HieraBlock, PatchEmbed
+from hiera_video.models.plan import check_sizes, plan_blocks
+from hiera_video.models.token_order import invert, unit_order
+from hiera_video.models.unit_patches import visible_blocks
+from hiera_video.models.visible import units_of
+from hiera_video.utils.errors import UserError
+
+
+class HieraEncoder(nn.Module):
+    """Patch embedding and blocks of Hiera, over all mask units of a clip or the visible ones.
+
+    The arguments are those of `Hiera`, which explains them.
+
+    Raises:
+        UserError: sizes that do not divide, with the nearest legal ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_size: Sequence[int] = (224, 224),
+        in_chans: int = 3,
+        embed_dim: int = 96,
+        num_heads: int = 1,
+        stages: Sequence[int] = (2, 3, 16, 3),
+        q_pool: int = 3,
+        q_stride: Sequence[int] = (2, 2),
+        mask_unit_size: Sequence[int] = (8, 8),
+        mask_unit_attn: Sequence[bool] = (True, True, False, False),
+        dim_mul: float = 2.0,
+        head_mul: float = 2.0,
+        patch_kernel: Sequence[int] = (7, 7),
+        patch_stride: Sequence[int] = (4, 4),
+        patch_padding: Sequence[int] = (3, 3),
+        mlp_ratio: float = 4.0,
+        drop_path_rate: float = 0.0,
+        sep_pos_embed: bool = False,
+    ) -> None:
+        super().__init__()
+        check_sizes(
+            input_size=input_size,
+            patch_stride=patch_stride,
+            mask_unit_size=mask_unit_size,
+            q_stride=q_stride,
+            q_pool=q_pool,
+            num_stages=len(stages),
+        )
+        self.input_size = tuple(input_size)
+        self.in_chans = in_chans
+        self.q_pool = q_pool
+        self.q_stride = tuple(q_stride)
+        self.mask_unit_size = tuple(mask_unit_size)
+        self.grid = tuple(i // s for i, s in zip(input_size, patch_stride, strict=True))
+        self.unit_grid = tuple(g // u for g, u in zip(self.grid, mask_unit_size, strict=True))
+        self.num_units = prod(self.unit_grid)
+        self.plans = plan_blocks(
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            stages=stages,
+            q_pool=q_pool,
+            q_stride=q_stride,
+            mask_unit_size=mask_unit_size,
+            mask_unit_attn=mask_unit_attn,
+            dim_mul=dim_mul,
+            head_mul=head_mul,
+        )
+        self.patch_embed = PatchEmbed(
+            in_chans, embed_dim, kernel=patch_kernel, stride=patch_stride, padding=patch_padding
+        )
+        self._add_position_embeddings(embed_dim, separate=sep_pos_embed)
+        rates = torch.linspace(0, drop_path_rate, len(self.plans), device="cpu").tolist()
+        self.blocks = nn.ModuleList(
+            HieraBlock(
+                plan.dim,
+                plan.dim_out,
+                num_heads=plan.num_heads,
+                q_pool_size=plan.q_pool_size,
+                mlp_ratio=mlp_ratio,
+                drop_path_rate=rate,
+            )
+            for plan, rate in zip(self.plans, rates, strict=True)
+        )
+        order = unit_order(self.grid, unit=mask_unit_size, q_stride=q_stride, num_pools=q_pool)
+        self.register_buffer("token_order", order, persistent=False)
+        self.token_order: torch.Tensor
+        within = unit_order(
+            mask_unit_size, unit=mask_unit_size, q_stride=q_stride, num_pools=q_pool
+        )
+        self.register_buffer("order_in_unit", within, persistent=False)
+        self.order_in_unit: torch.Tensor
+
+    def _add_position_embeddings(self, embed_dim: int, *, separate: bool) -> None:
+        self.sep_pos_embed = separate
+        frames, places = self.grid[0], self.grid[1:]
+        if separate:
+            self.pos_embed_spatial = nn.Parameter(torch.zeros(1, prod(places), embed_dim))
+            self.pos_embed_temporal = nn.Parameter(torch.zeros(1, frames, embed_dim))
+        else:
+            self.pos_embed = nn.Parameter(torch.zeros(1, prod(self.grid), embed_dim))
+        for name, parameter in self.named_parameters():
+            if name.startswith("pos_embed"):
+                nn.init.trunc_normal_(parameter, std=0.02)
+
+    @property
+    def width(self) -> int:
+        """The channels of the last stage."""
+        return self.plans[-1].dim_out
+
+    def position_embedding(self) -> torch.Tensor:
+        """Return the embedding of every token, `[1, N, D]`, in row-major order."""
+        if not self.sep_pos_embed:
+            return self.pos_embed
+        # time varies slowest: [1, T, 1, D] + [1, 1, HW, D]
+        return (self.pos_embed_temporal[:, :, None] + self.pos_embed_spatial[:, None]).flatten(1, 2)
+
+    def embed(self, clips_BX: torch.Tensor) -> torch.Tensor:
+        """Return the tokens of all mask units, `[B, U, tokens of a unit, D]`.
+
+        Raises:
+            UserError: the clips are not of the size that the model was built for.
+        """
+        self.check_clips(clips_BX)
+        tokens_BND = self.patch_embed(clips_BX) + self.position_embedding()
+        return tokens_BND.index_select(1, self.token_order).unflatten(1, (self.num_units, -1))
+
+    def embed_visible(self, clips_BX: torch.Tensor, visible_BU: torch.Tensor) -> torch.Tensor:
+        """Return the tokens of the visible mask units alone, `[B, V, tokens of a unit, D]`.
+
+        Nothing is computed for the others, and none of their pixels is looked at. `visible_BU` is
+        on the CPU, with the same number of units in every clip.
+
+        Raises:
+            UserError: the clips are not of the size that the model was built for.
+        """
+        self.check_clips(clips_BX)
+        device = clips_BX.device
+        units_BV = units_of(visible_BU).to(device, non_blocking=True)
+        projection = self.patch_embed.proj
+        blocks = visible_blocks(
+            clips_BX,
+            visible_BU.to(device, non_blocking=True),
+            units_BV,
+            unit_grid=self.unit_grid,
+            unit=self.mask_unit_size,
+            kernel=projection.kernel_size,
+            stride=projection.stride,
+            padding=projection.padding,
+        )
+        tokens_MDN = self.patch_embed.project(blocks).flatten(2)
+        order_UN = self.token_order.unflatten(0, (self.num_units, -1))
+        tokens_MND = tokens_MDN.transpose(1, 2).index_select(1, self.order_in_unit)
+        positions_ND = self.position_embedding()[0].index_select(0, order_UN[units_BV].flatten())
+        return tokens_MND.unflatten(0, units_BV.shape) + positions_ND.unflatten(
+            0, (*units_BV.shape, -1)
+        )
+
+    def check_clips(self, clips_BX: torch.Tensor) -> None:
+        """Raise a UserError unless the clips are of the size that the model was built for."""
+        if clips_BX.shape[1:] != (self.in_chans, *self.input_size):
+            raise UserError(
+                f"clips must have the shape {('B', self.in_chans, *self.input_size)} this model "
+                f"was built for, got {tuple(clips_BX.shape)}. Try clips of that size, or another "
+                "input_size when the model is built."
+            )
+
+    def run_blocks(self, tokens_BUND: torch.Tensor) -> list[torch.Tensor]:
+        """Run all blocks on `[B, U, tokens of a unit, D]`; return each stage's last tokens."""
+        num_units = tokens_BUND.shape[1]
+        stage_outputs: list[torch.Tensor] = []
+        for index, (plan, block) in enumerate(zip(self.plans, self.blocks, strict=True)):
+            windows = num_units if plan.local else 1
+            # A view: in unit order, one window of all units and many of one unit are the same rows.
+            tokens_BUND = tokens_BUND.reshape(len(tokens_BUND), windows, -1, plan.dim)
+            tokens_BUND = block(tokens_BUND)
+            if index + 1 == len(self.plans) or self.plans[index + 1].stage != plan.stage:
+                stage_outputs.append(tokens_BUND.flatten(1, 2))
+        return stage_outputs
+
+    def feature_maps(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the stages' tokens in spatial order: `[B, T, H, W, D]`, or `[B, H, W, D]`."""
+        return [
+            self._to_grid(tokens_BND, num_pools=min(stage, self.q_pool))
+            for stage, tokens_BND in enumerate(stage_outputs)
+        ]
+
+    def forward_features(self, clips_BX: torch.Tensor) -> list[torch.Tensor]:
+        """Return the feature maps of all stages, in spatial order, as `feature_maps` does."""
+        return self.feature_maps(self.run_blocks(self.embed(clips_BX)))
+
+    def _to_grid(self, tokens_BND: torch.Tensor, *, num_pools: int) -> torch.Tensor:
+        shrink = [q**num_pools for q in self.q_stride]
+        grid = [g // s for g, s in zip(self.grid, shrink, strict=True)]
+        unit = [u // s for u, s in zip(self.mask_unit_size, shrink, strict=True)]
+        order = unit_order(
+            grid, unit=unit, q_stride=self.q_stride, num_pools=self.q_pool - num_pools
+        )
+        return tokens_BND[:, invert(order).to(tokens_BND.device)].unflatten(1, grid)
+
+    @property
+    def num_layers(self) -> int:
+        """The number of layers for layer-wise learning-rate decay: embedding, blocks, the rest."""
+        return len(self.blocks) + 2
+
+    def layer_index(self, name: str) -> int:
+        """Return a parameter's layer: 0 embeddings, i + 1 block i, the last one all the rest."""
+        if name.startswith(("patch_embed", "pos_embed")):
+            return 0
+        if name.startswith("blocks."):
+            return int(name.split(".")[1]) + 1
+        return self.num_layers - 1

@@ -1,0 +1,73 @@
+"""A model by name, with its weights: the short way in from Python."""
+
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from hiera_video.models.pretrained import read_published, start_from_published
+from hiera_video.models.weights import LoadSummary, some
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.lookup import closest, public_functions
+
+
+def load_model(
+    name: str,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    verbose: bool = True,
+    **settings: Any,
+) -> nn.Module:
+    """Build the model `name` with weights, in evaluation mode, and print what was loaded.
+
+    `name` is a model function, such as "hiera_base_16x224" or "mae_hiera_base_16x224";
+    `checkpoint` a published name such as "mae_k400" (None: the model's default), a path or a URL,
+    a run's own checkpoint among them; `settings` are the model function's. Without `num_classes`, a
+    classifier has as many classes as the checkpoint.
+
+    Raises:
+        UserError: no such model or checkpoint, or one that does not fit the other.
+    """
+    make_model = _find_model(name)
+    path, state = read_published(name, checkpoint)
+    if not name.startswith("mae_") and (num_classes := _num_classes(state)):
+        settings.setdefault("num_classes", num_classes)
+    model = make_model(**settings)
+    summary = start_from_published(model, state, path=path)
+    if verbose:
+        print("\n".join([f"{name} from {path}", *describe(summary)]))
+    return model.eval()
+
+
+def describe(summary: LoadSummary) -> list[str]:
+    """Return a summary in lines: how many keys of each kind, and the first of them by name."""
+    rows = [
+        ("interpolated", summary.interpolated, "to another number of positions"),
+        ("re-initialised", summary.reinitialised, "for another number of classes"),
+        ("missing", summary.missing, "in the file, freshly initialised"),
+        ("unexpected", summary.unused, "in the file, not used"),
+    ]
+    lines = [f"  {'loaded':15}{len(summary.loaded):5d}"]
+    for what, names, more in rows:
+        lines.append(f"  {what:15}{len(names):5d}" + (f"  {more}: {some(names)}" if names else ""))
+    return lines + [f"  {note}" for note in summary.notes]
+
+
+def _find_model(name: str) -> Callable[..., nn.Module]:
+    models: dict[str, Callable[..., nn.Module]] = {}
+    for module in ("hiera", "hiera_mae"):
+        functions = public_functions(importlib.import_module(f"hiera_video.models.{module}"))
+        models |= {known: make for known, make in functions.items() if "hiera_" in known}
+        if name in models:
+            return models[name]
+    raise UserError(
+        f"name must be a model ({', '.join(sorted(models))}), got {name!r}." + closest(name, models)
+    )
+
+
+def _num_classes(state: dict[str, torch.Tensor]) -> int:
+    head = state.get("head.projection.weight")
+    return 0 if head is None else len(head)
