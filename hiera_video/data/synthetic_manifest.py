@@ -32,7 +32,7 @@ class DemoParameters:
     size: int = 72
     num_frames: int = 24
     seed: int = 0
-    version: int = 1
+    version: int = 3
 
     def check(self) -> None:
         """Raise a UserError that names the option that is out of its range."""

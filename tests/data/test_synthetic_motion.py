@@ -114,7 +114,7 @@ def test_a_loop_starts_anew_once_at_most_and_the_centre_stays_in_the_frame(
             assert (steps > 0.25).sum() <= 1
             assert (np.abs(np.diff(np.log(track.radius_T))) > 0.3).sum() <= 1
             assert track.radius_T.min() > 0.1
-            assert track.radius_T.max() < 0.35
+            assert track.radius_T.max() < 0.4
             outside += max(np.abs(track.x_T).max(), np.abs(track.y_T).max()) > 0.5
     assert outside < 0.001 * sum(map(len, tracks.values()))
 

@@ -1,42 +1,122 @@
+import json
+
+import pytest
 import simplejson
+import torch
 
 SMALL_DEMO = (
-    "SOLVER.MAX_EPOCH 1 TRAIN.BATCH_SIZE 8 DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 32 "
-    "DATA.TEST_CROP_SIZE 32 DATA_LOADER.NUM_WORKERS 0 TENSORBOARD.ENABLE False"
+    "SOLVER.MAX_EPOCH 1 TRAIN.BATCH_SIZE 8 DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 64 "
+    "DATA.TEST_CROP_SIZE 64 DATA_LOADER.NUM_WORKERS 0 TENSORBOARD.ENABLE False"
 )
+STEPS = [
+    *("make data", "pretrain", "fine-tune, pretrained", "test, pretrained"),
+    *("fine-tune, from scratch", "test, from scratch", "picture"),
+]
 
 
-def test_demo_runs_the_commands_once_and_prints_its_table(run_tool, small_set, tmp_path):
-    # The data are there already (the tool that makes them would refuse another size), so its step
-    # is marked as done, as after a demo that was stopped.
+@pytest.fixture(scope="module")
+def demo_tool():
+    """The functions of tools/demo.py."""
+    import runpy
+
+    return runpy.run_path("tools/demo.py", run_name="demo")
+
+
+def mark_data_as_made(demo_tool, out, words):
+    # The tool that makes the data would refuse another size than its own.
+    out.mkdir()
+    settings = demo_tool["parse_args"](words.split()).configs_yaml()
+    (out / "demo.json").write_text(simplejson.dumps({"config": settings, "seconds": {STEPS[0]: 1}}))
+
+
+def state_of(path):
+    return torch.load(path, weights_only=True)["model_state"]
+
+
+def test_demo_runs_the_commands_once_and_prints_its_table(run_tool, demo_tool, small_set, tmp_path):
     out = tmp_path / "output"
     words = f"{SMALL_DEMO} DATA.PATH_TO_DATA_DIR {small_set} OUTPUT_DIR {out}"
-    refused = run_tool("demo", f"{words} SOLVER.MAX_EPOCH 2 SOLVER.WARMUP_EPOCHS 9")
-    assert refused.status == 1
-    mark_data_as_made(out, words)
+    mark_data_as_made(demo_tool, out, words)
     first = run_tool("demo", words)
     assert first.status == 0, first.err
     assert "make data: done before" in first.out
-    assert "$ python tools/run_net.py --cfg configs/Demo/HIERA_MICRO.yaml" in first.out
-    assert "| top-1, multi-view (5x1)" in first.out
+    assert "$ python tools/run_net.py --cfg configs/Demo/HIERA_MICRO_MAE_PT.yaml" in first.out
+    assert first.out.count("$ python tools/run_net.py --cfg configs/Demo/HIERA_MICRO.yaml") == 2
+    check_table(first.out)
+    check_arms(out)
+    assert list((out / "pictures").rglob("*.png"))
+    assert list(json.loads((out / "demo.json").read_text())["seconds"]) == STEPS
+
     second = run_tool("demo", words)
     assert "$ python" not in second.out
-    assert second.out.split("| videos")[1:] == first.out.split("| videos")[1:]
+    assert second.out.split("\n|")[1:] == first.out.split("\n|")[1:]
 
 
-def mark_data_as_made(out, words):
-    from hiera_video.config import load_config, to_yaml
+def check_table(out):
+    lines = [line for line in out.splitlines() if line.startswith("|")]
+    cells = {
+        row[0]: row[1:]
+        for row in ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
+    }
+    assert len({len(line) for line in lines}) == 1
+    assert cells[""] == ["pretrained", "from scratch"]
+    assert cells["chance, of 8 classes"] == ["12.5 %", "12.5 %"]
+    assert cells["videos to test on"] == ["8 of 8", "8 of 8"]
+    for views in ("single view (1x1)", "multi-view (5x1)"):
+        assert all(cell.endswith(" %") for cell in cells[f"top-1, {views}"])
+    assert cells["seconds to pretrain"][1] == "-"
 
-    out.mkdir()
-    cfg = load_config("configs/Demo/HIERA_MICRO.yaml", words.split())
-    record = {"config": to_yaml(cfg), "seconds": {"make data": 1.0}}
-    (out / "demo.json").write_text(simplejson.dumps(record))
+
+def check_arms(out):
+    """The two fine-tunings differ in the weights they start from, and in nothing else."""
+    logs = [(out / arm / "stdout.log").read_text() for arm in ("fine_tuned", "from_scratch")]
+    checkpoint = out / "pretrained" / "checkpoints" / "checkpoint_epoch_00001.pyth"
+    assert f"started from {checkpoint}" in logs[0]
+    assert "started from" not in logs[1]
+    assert any(name.startswith("decoder_") for name in state_of(checkpoint))
+    configs = [
+        (out / arm / "config.yaml").read_text().replace(str(out / arm), "OUT").splitlines()
+        for arm in ("fine_tuned", "from_scratch")
+    ]
+    different = [(one, two) for one, two in zip(*configs, strict=True) if one.split("#")[0] != two]
+    assert len(different) == 1
+    assert "CHECKPOINT_FILE_PATH" in different[0][0]
 
 
-def test_demo_of_other_settings_is_not_mixed_with_an_earlier_one(run_tool, small_set, tmp_path):
+def test_demo_of_other_settings_is_not_mixed_with_an_earlier_one(
+    run_tool, demo_tool, small_set, tmp_path
+):
     out = tmp_path / "output"
     words = f"{SMALL_DEMO} DATA.PATH_TO_DATA_DIR {small_set} OUTPUT_DIR {out}"
-    mark_data_as_made(out, words)
-    outcome = run_tool("demo", f"{words} SOLVER.MAX_EPOCH 2")
+    mark_data_as_made(demo_tool, out, words)
+    for more in ("SOLVER.MAX_EPOCH 2", "--pretrain MASK.RATIO 0.5", "--fine-tune RNG_SEED 4"):
+        outcome = run_tool("demo", f"{words} {more}")
+        assert outcome.status == 1
+        assert "holds a demo of other settings" in outcome.err
+
+
+def test_overrides_go_to_the_steps_they_are_meant_for(demo_tool):
+    words = "RNG_SEED 3 --pretrain SOLVER.MAX_EPOCH 7 --fine-tune SOLVER.MAX_EPOCH 2"
+    demo = demo_tool["parse_args"](words.split())
+    assert (demo.pretrain.RNG_SEED, demo.fine_tune.RNG_SEED) == (3, 3)
+    assert (demo.pretrain.SOLVER.MAX_EPOCH, demo.fine_tune.SOLVER.MAX_EPOCH) == (7, 2)
+    commands = demo_tool["commands"](demo)
+    assert list(commands) == STEPS[:-1]
+    for step, command in commands.items():
+        if step != "make data":
+            assert "RNG_SEED 3" in " ".join(command)
+            assert ("SOLVER.MAX_EPOCH 7" in " ".join(command)) == (step == "pretrain")
+            assert ("SOLVER.MAX_EPOCH 2" in " ".join(command)) == (step != "pretrain")
+
+
+def test_a_wrong_override_stops_the_demo_before_its_first_step(run_tool, tmp_path):
+    outcome = run_tool("demo", f"OUTPUT_DIR {tmp_path / 'output'} --pretrain SOLVER.MAX_EPOCHS 1")
     assert outcome.status == 1
-    assert "holds a demo of other settings" in outcome.err
+    assert "SOLVER.MAX_EPOCH" in outcome.err
+    assert not (tmp_path / "output").exists()
+
+
+def test_both_configs_prepare_clips_in_the_same_way(demo_tool):
+    demo = demo_tool["parse_args"]([])
+    assert demo.pretrain.DATA == demo.fine_tune.DATA
+    assert f"mae_{demo.fine_tune.MODEL.MODEL_NAME}" == demo.pretrain.MODEL.MODEL_NAME
