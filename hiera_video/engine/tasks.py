@@ -92,9 +92,9 @@ def check_masks(cfg: Config, model: nn.Module) -> None:
     strategy = find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY")
     if strategy(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO).all():
         raise UserError(
-            f"MASK.RATIO must hide at least one part of {cfg.MASK.STRATEGY} masks, and of a grid of "
-            f"{model.unit_grid} mask units (time, height, width) {cfg.MASK.RATIO} hides none. Try a "
-            "higher MASK.RATIO, larger clips, or MASK.STRATEGY random."
+            f"MASK.RATIO must hide at least one part of {cfg.MASK.STRATEGY} masks, and of a grid "
+            f"of {model.unit_grid} mask units (time, height, width) {cfg.MASK.RATIO} hides none. "
+            "Try a higher MASK.RATIO, larger clips, or MASK.STRATEGY random."
         )
 
 
