@@ -158,7 +158,7 @@ def hiera_micro_8x64(**settings: Any) -> Hiera:
     """A Hiera small enough to train on a laptop's CPU: 8 frames of 64 px, for demo and tests.
 
     Not one of the paper's sizes: 1.2 M parameters. It starts from xavier weights and a classifier
-    of full scale: trained from scratch on the demo's 1,600 clips, it is at 75 % after 6 epochs, and
+    of full scale: on 1,600 clips of an earlier demo it was at 75 % after 6 epochs from scratch, and
     still at chance (12.5 %) after 5 with the classifier at the published thousandth.
     """
     start = {"num_classes": 400, "weight_init": "xavier", "head_init_scale": 1.0}
