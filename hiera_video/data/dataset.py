@@ -61,8 +61,8 @@ class TrainViews:
 
     def __call__(self, reader: VideoReader, rng: np.random.Generator) -> torch.Tensor:
         """Return `views_VCTHW`, V = `num_views` (repeated augmentation)."""
-        frame_indices_T = self.sample_frames(reader.num_frames, reader.fps, rng=rng)
-        frames_THWC = reader.frames_at(frame_indices_T)
+        ticks_T = self.sample_frames(reader.num_ticks, reader.fps, rng=rng)
+        frames_THWC = reader.frames_at(reader.ticks_to_frames(ticks_T))
         return torch.stack([self.transform(frames_THWC, rng) for _ in range(self.num_views)])
 
 
@@ -82,7 +82,8 @@ class TestViews:
 
     def __call__(self, reader: VideoReader, rng: np.random.Generator) -> torch.Tensor:
         """Return `views_VCTHW`, the crops of the first clip first; `rng` is not used."""
-        frame_indices_VT = self.sample_frames(reader.num_frames, reader.fps)
+        ticks_VT = self.sample_frames(reader.num_ticks, reader.fps)
+        frame_indices_VT = reader.ticks_to_frames(ticks_VT)
         # The clips of one video overlap: every frame is decoded once, whoever wants it.
         wanted, places = np.unique(frame_indices_VT, return_inverse=True)
         frames_THWC = reader.frames_at(wanted)

@@ -3,6 +3,9 @@
 Dense: T frames, every `sampling_rate`-th at the rate `target_fps` ("16x4" is T=16, rate 4; at
 30 frames per second, two seconds). Uniform: one frame of each of T equal segments of the video.
 
+A video whose frames do not come at a constant rate is laid on one first: its "frames" here are the
+ticks of `VideoReader`, each of which shows one frame.
+
 Legend: N frames of the video, T frames of a clip, V clips. All results are int64 in [0, N-1].
 """
 

@@ -3,7 +3,8 @@
 A backend is a file here with `open_video(path)`; `DATA.DECODING_BACKEND` names it, or "auto".
 """
 
-from hiera_video.data.decoders._reader import DecodeError, VideoReader, fetch_file
+from hiera_video.data.decoders._errors import DecodeError
+from hiera_video.data.decoders._reader import VideoReader, fetch_file
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module
 

@@ -8,37 +8,37 @@ K key frames.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 import av
 import numpy as np
 
-from hiera_video.data.decoders._reader import DecodeError
+from hiera_video.data.decoders._errors import DecodeError
 
 # Containers that store a presentation time for every packet. Others (AVI above all) store at most
 # the order of decoding, and what FFmpeg then reports as pts is a guess.
-_STORING_PTS = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "flv", "asf"})
-
-# A header's frame rate this far (as a fraction) from the one measured is taken for wrong.
-_FPS_TOLERANCE = 0.02
+_STORING_PTS = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "flv", "asf", "gif"})
 
 
 @dataclass(frozen=True, slots=True)
 class PacketTable:
     """The frames of one video stream, in presentation order, before any is decoded.
 
-    pts_N: int64, time of frame k in ticks; fewer than `num_frames` where the file breaks off.
+    pts_N: int64, time of frame k; fewer than `num_frames` where the file breaks off.
+    time_base: seconds in one unit of such times.
     key_frames_K, key_pts_K: int64, the frames decoding can start from, and the times to seek to.
-    num_frames: frames the file promises. fps: frames per second, 0.0 if it cannot be told.
+    num_frames: frames the file promises. stated_fps: its header's frames per second; 0.0: none.
     stores_pts: the container states presentation times, so that they are no guess.
     closed_groups: no frame is coded after a key frame and shown before it, and none is hidden.
     doubt: in words, why time stamps cannot be used to find a frame; "" if they can.
     """
 
     pts_N: np.ndarray
+    time_base: Fraction
     key_frames_K: np.ndarray
     key_pts_K: np.ndarray
     num_frames: int
-    fps: float
+    stated_fps: float
     stores_pts: bool
     closed_groups: bool
     doubt: str
@@ -92,10 +92,11 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream) -> Pack
     reorders = bool(stream.codec_context.has_b_frames)
     return PacketTable(
         pts_N=pts_N,
+        time_base=stream.time_base or Fraction(0),
         key_frames_K=np.searchsorted(pts_N, key_pts_K),
         key_pts_K=key_pts_K,
         num_frames=max(num_shown, stream.frames) if broken else num_shown,
-        fps=_frames_per_second(pts_N, stream),
+        stated_fps=float(stream.average_rate or stream.guessed_rate or 0),
         stores_pts=stores_pts,
         closed_groups=num_shown == len(packets_P) and _groups_are_closed(packets_P),
         doubt=_doubt(packets_P, guessed=reorders and not stores_pts),
@@ -165,12 +166,3 @@ def _groups_are_closed(packets_P: list[_Packet]) -> bool:
         if packet.pts is None or key_pts is None or packet.pts < key_pts:
             return False
     return True
-
-
-def _frames_per_second(pts_N: np.ndarray, stream: av.VideoStream) -> float:
-    """Return the header's rate, or the mean of the time stamps where the two disagree."""
-    stated = float(stream.average_rate or stream.guessed_rate or 0)
-    if len(pts_N) < 2 or not stream.time_base or pts_N[-1] == pts_N[0]:
-        return stated
-    measured = (len(pts_N) - 1) / float(int(pts_N[-1] - pts_N[0]) * stream.time_base)
-    return stated if abs(stated - measured) <= _FPS_TOLERANCE * measured else measured

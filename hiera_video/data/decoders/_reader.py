@@ -1,4 +1,4 @@
-"""What every decoder offers, the error it raises, and the checks that come before decoding.
+"""What every decoder offers, and the checks that come before decoding.
 
 Shapes: T frames asked for, H x W the upright picture, 3 the RGB channels.
 """
@@ -11,33 +11,40 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from hiera_video.utils.errors import UserError
+from hiera_video.data.decoders._errors import DecodeError
+from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.utils.io import local_path
-
-
-class DecodeError(UserError):
-    """A video that cannot be read; one line naming the path and the cause in plain words."""
-
-    def __init__(self, path: str, cause: str) -> None:
-        super().__init__(f"{path}: {cause}")
-        self.path = path
-        self.cause = cause
-
-    def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str]]:
-        # Exceptions cross from loader workers by pickle, which would call us with one argument.
-        return DecodeError, (self.path, self.cause)
 
 
 class VideoReader(Protocol):
     """An opened video; nothing is decoded before `frames_at`. One thread, not to be shared.
 
-    `num_frames` is what the file promises and `fps` frames per second (0.0: unknown). Frame k is
-    the k-th of a full sequential decode, in presentation order, rotation tag applied.
+    `num_frames` is what the file promises. Frame k is the k-th of a full sequential decode, in
+    presentation order, rotation tag applied.
+
+    Clips are chosen on a timeline of `num_ticks` equal steps, `fps` of them a second (0.0:
+    unknown), so that they run at one speed. Where the frame rate is constant, tick k is frame k.
     """
 
     path: str
     num_frames: int
-    fps: float
+
+    @property
+    def num_ticks(self) -> int:
+        """How many ticks the video lasts: `num_frames` where the frame rate is constant."""
+        ...
+
+    @property
+    def fps(self) -> float:
+        """Ticks per second, which is frames per second where that is constant; 0.0: unknown."""
+        ...
+
+    def ticks_to_frames(self, ticks: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frame on screen at each tick, int64, in the shape of `ticks`.
+
+        Raises IndexError for a tick outside [0, num_ticks - 1].
+        """
+        ...
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frames at `indices` as uint8 RGB [T,H,W,3]; any order, repeats allowed.
@@ -61,11 +68,27 @@ class VideoReader(Protocol):
     ) -> None: ...
 
 
-_Reader = TypeVar("_Reader", bound="ClosingReader")
+_Reader = TypeVar("_Reader", bound="BaseReader")
 
 
-class ClosingReader(ABC):
-    """What the readers share: leaving their `with` statement closes the file."""
+class BaseReader(ABC):
+    """What the readers share: a timeline, and leaving their `with` statement closes the file."""
+
+    timeline: Timeline
+
+    @property
+    def num_ticks(self) -> int:
+        """How many ticks the video lasts; see VideoReader."""
+        return self.timeline.num_ticks
+
+    @property
+    def fps(self) -> float:
+        """Ticks per second; see VideoReader."""
+        return self.timeline.fps
+
+    def ticks_to_frames(self, ticks: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frame on screen at each tick; see VideoReader."""
+        return self.timeline.ticks_to_frames(ticks)
 
     @abstractmethod
     def close(self) -> None:
@@ -121,15 +144,6 @@ def unique_indices(
         raise IndexError(f"{path}: frames {low}..{high} asked for, of 0..{num_frames - 1}.")
     wanted_U, place_T = np.unique(wanted_T.astype(np.int64), return_inverse=True)
     return wanted_U, place_T
-
-
-def too_few(path: str, *, decoded: int, promised: int, index: int) -> DecodeError:
-    """Return the error for a video that yields fewer frames than it promised."""
-    return DecodeError(
-        path,
-        f"only {decoded} of the promised {promised} frames can be decoded and frame {index} was "
-        "asked for; the file is damaged or truncated.",
-    )
 
 
 def _first_line(error: BaseException) -> str:

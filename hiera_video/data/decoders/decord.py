@@ -17,15 +17,11 @@ from types import ModuleType
 import av
 import numpy as np
 
+from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix
 from hiera_video.data.decoders._packets import PacketTable, count_decodable, open_stream, scan
-from hiera_video.data.decoders._reader import (
-    ClosingReader,
-    DecodeError,
-    fetch_file,
-    too_few,
-    unique_indices,
-)
+from hiera_video.data.decoders._reader import BaseReader, fetch_file, unique_indices
+from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
 
 # decord hands out the nearest frame for one that does not decode; this share of the frames is what
@@ -102,7 +98,7 @@ def _first_matrix(
         return None  # it does not decode: decord will say so itself
 
 
-class DecordReader(ClosingReader):
+class DecordReader(BaseReader):
     """An opened video; see VideoReader. Holds one file and one single-threaded decoder."""
 
     def __init__(self, path: str) -> None:
@@ -112,7 +108,7 @@ class DecordReader(ClosingReader):
         with container:
             table = scan(container, stream)
             self.num_frames = table.num_frames
-            self.fps = table.fps
+            self.timeline = timeline_of(table, num_frames=table.num_frames)
             self._require(len(table.pts_N))
             doubt = _doubt(container, stream, table)
         if doubt:

@@ -17,15 +17,11 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import count_decodable, open_stream, scan
-from hiera_video.data.decoders._reader import (
-    ClosingReader,
-    DecodeError,
-    fetch_file,
-    too_few,
-    unique_indices,
-)
+from hiera_video.data.decoders._reader import BaseReader, fetch_file, unique_indices
+from hiera_video.data.decoders._timeline import timeline_of
 
 # Decoding on to a key frame this near costs no more than seeking to it: after a seek the decoder
 # has to be fed about as many packets before it gives out its first frame (the B-frame delay).
@@ -43,7 +39,7 @@ class _DoubtError(Exception):
     """What was decoded does not fit the packet table."""
 
 
-class PyavReader(ClosingReader):
+class PyavReader(BaseReader):
     """An opened video; see VideoReader. Holds one file and one single-threaded decoder.
 
     `mode` is the way of reading that is in use: "sparse", "seek" or "start".
@@ -56,7 +52,6 @@ class PyavReader(ClosingReader):
         try:
             self._table = scan(self._container, self._stream)
             self.mode = self._first_mode()
-            self.fps = self._table.fps
             self.num_frames = self._table.num_frames
             if self.mode == "start":
                 # Packets without proper times may also be more than the frames they decode to.
@@ -64,6 +59,7 @@ class PyavReader(ClosingReader):
                 self.num_frames = max(self.num_frames, decoded) if damaged else decoded
             if self.num_frames == 0:
                 raise DecodeError(path, "holds a video stream without frames.")
+            self.timeline = timeline_of(self._table, num_frames=self.num_frames)
         except BaseException:
             self.close()
             raise
