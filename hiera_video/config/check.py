@@ -87,6 +87,17 @@ def _all_learn_in_ssl(cfg: Config) -> str:
     )
 
 
+def _no_labels_in_ssl(cfg: Config) -> str:
+    dropout, smoothing = cfg.MODEL.DROPOUT_RATE, cfg.SOLVER.LABEL_SMOOTHING
+    if cfg.TASK != "ssl" or not (dropout or smoothing):
+        return ""
+    return (
+        "MODEL.DROPOUT_RATE and SOLVER.LABEL_SMOOTHING must be 0 for TASK ssl, which has neither "
+        f"classifier nor labels, got {dropout} and {smoothing}. Try MODEL.DROPOUT_RATE 0 "
+        "SOLVER.LABEL_SMOOTHING 0."
+    )
+
+
 def _heads_share_channels(cfg: Config) -> str:
     dim, heads = cfg.MASK.DECODER_EMBED_DIM, cfg.MASK.DECODER_NUM_HEADS
     if dim % heads == 0:
@@ -207,6 +218,7 @@ CONTRADICTIONS = (
     Contradiction(("MODEL.ARCH", "TASK", "MODEL.MODEL_NAME"), _autoencoder_for_ssl),
     Contradiction(("MIXUP.ENABLE", "TASK"), _no_mixing_of_pixels),
     Contradiction(("MODEL.FREEZE_LAYERS", "MODEL.LINEAR_PROBE", "TASK"), _all_learn_in_ssl),
+    Contradiction(("MODEL.DROPOUT_RATE", "SOLVER.LABEL_SMOOTHING", "TASK"), _no_labels_in_ssl),
     Contradiction(("MASK.DECODER_EMBED_DIM", "MASK.DECODER_NUM_HEADS"), _heads_share_channels),
     Contradiction(("TEST.SCORES_FILE",), _plain_scores_file),
     Contradiction(("TEST.DATASET", "TRAIN.DATASET", "TRAIN.ENABLE", "TEST.ENABLE"), _same_dataset),

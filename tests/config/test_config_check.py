@@ -23,6 +23,8 @@ CASES = {
     "MIXUP.ENABLE False.",
     f"{SSL} MODEL.FREEZE_LAYERS 2": "MODEL.FREEZE_LAYERS must be 0 and MODEL.LINEAR_PROBE False "
     "for TASK ssl, got 2 and False",
+    f"{SSL} MODEL.DROPOUT_RATE 0.3": "MODEL.DROPOUT_RATE and SOLVER.LABEL_SMOOTHING must be 0 for "
+    "TASK ssl, which has neither classifier nor labels, got 0.3 and 0.0.",
     "MASK.DECODER_EMBED_DIM 500": "MASK.DECODER_EMBED_DIM must be divisible by "
     "MASK.DECODER_NUM_HEADS (8), got 500. Try MASK.DECODER_EMBED_DIM 496.",
     "TEST.SCORES_FILE a/b.npz": "TEST.SCORES_FILE must be a file name, without a folder, got "
@@ -63,6 +65,8 @@ MORE_CASES = {
     "TASK ssl TEST.ENABLE False MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s": "Try MODEL.ARCH "
     "hiera_mae MODEL.MODEL_NAME mae_hiera_base_16x224.",
     f"{SSL} MODEL.LINEAR_PROBE True": "MODEL.LINEAR_PROBE False for TASK ssl, got 0 and True",
+    f"{SSL} SOLVER.LABEL_SMOOTHING 0.1": "for TASK ssl, which has neither classifier nor labels, "
+    "got 0.0 and 0.1. Try MODEL.DROPOUT_RATE 0 SOLVER.LABEL_SMOOTHING 0.",
     "MASK.DECODER_NUM_HEADS 1024": "(1024), got 512. Try MASK.DECODER_EMBED_DIM 1024.",
 }
 
