@@ -64,6 +64,26 @@ def test_kinetics_lines_without_labels_are_paths(tmp_path, line, path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["path", "Path Label", '"video","label"', "\ufefffilename\tclass", "label,youtube_id,split"],
+)
+def test_kinetics_without_labels_refuses_a_header(tmp_path, header) -> None:
+    (problem,) = problems_of(tmp_path, f"{header}\na.mp4\n", labelled=False)
+    assert problem.startswith(f"{tmp_path}/train.csv:1: a line must be a path, got ")
+    assert problem.endswith("which looks like a header. Delete the line.")
+
+
+@pytest.mark.parametrize("line", ["clip", "path label", "path 0", "clip 7", "video.mp4", "a/path"])
+def test_kinetics_without_labels_takes_no_path_for_a_header(tmp_path, line) -> None:
+    if line in ("clip", "path label"):  # words alone are paths where there is such a file
+        (tmp_path / line).touch()
+    folder = write_csv(tmp_path, f"{line}\nb.mp4\n")
+    assert len(kinetics.read_index(folder, "train", labelled=False)) == 2
+    folder = write_csv(tmp_path, "b.mp4\npath label\n")  # a header stands at the beginning
+    assert len(kinetics.read_index(folder, "train", labelled=False)) == 2
+
+
 @pytest.mark.parametrize("text", ["", "\n \n"])
 def test_kinetics_without_labels_needs_videos_still(tmp_path, text) -> None:
     (problem,) = problems_of(tmp_path, text, labelled=False)

@@ -18,10 +18,19 @@ from hiera_video.data.records import (
     raise_problems,
     resolve_path,
 )
-from hiera_video.utils.io import is_file
+from hiera_video.utils.io import exists, is_file
 
 _LINE = re.compile(r"(?P<path>.*[^\s,])[\s,]+(?P<label>[^\s,]+)")
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}")
+# What headers call their columns, the official lists' among them.
+_HEADER_WORDS = frozenset(
+    [
+        *("path", "video", "video_path", "video_name", "video_id", "clip", "name", "id"),
+        *("file", "filename", "file_name", "filepath", "file_path"),
+        *("label", "labels", "label_id", "class", "class_id", "category"),
+        *("youtube_id", "time_start", "time_end", "split"),
+    ]
+)
 
 
 def read_index(
@@ -40,8 +49,8 @@ def read_index(
     they are not `labelled`, for pretraining, a line may be a path alone; a label that it has is not
     used.
 
-    Raises RecordError for a file that is missing, empty or no text, and for all lines without a
-    path or without a label in range, as file:line (the first ten, and how many).
+    Raises RecordError for a file that is missing, empty or no text, for a header, and for all lines
+    without a path or without a label in range, as file:line (the first ten, and how many).
     """
     check_split(split)
     file = find_file(data_dir, [f"{split}.csv"], holds="lines of `path label`, one per video")
@@ -54,7 +63,16 @@ def read_index(
                 line = line.strip().lstrip("\ufeff")
                 if not line:
                     continue
-                parsed = _parse(line, num_classes=num_classes) if labelled else _path_alone(line)
+                parsed: tuple[str, int] | str
+                if labelled:
+                    parsed = _parse(line, num_classes=num_classes)
+                elif number == 1 and _is_header(line, folder):
+                    parsed = (
+                        f"a line must be a path, got {line!r}, which looks like a header. "
+                        "Delete the line."
+                    )
+                else:
+                    parsed = _path_alone(line)
                 if isinstance(parsed, str):
                     header = number == 1 and "must be a whole number" in parsed
                     hint = " If it is a header, delete the line." if header else ""
@@ -98,6 +116,12 @@ def _path_alone(line: str) -> tuple[str, int]:
     match = _LINE.fullmatch(line)
     has_label = match is not None and _WHOLE_NUMBER.fullmatch(match["label"])
     return _unquoted(match["path"] if match and has_label else line), NO_LABEL
+
+
+def _is_header(line: str, folder: str) -> bool:
+    """Say whether a list begins with the names of columns, and not with a file of such a name."""
+    words = [_unquoted(word).casefold() for word in re.split(r"[\s,]+", line)]
+    return _HEADER_WORDS.issuperset(words) and not exists(resolve_path(line, folder=folder))
 
 
 def _unquoted(path: str) -> str:
