@@ -13,6 +13,9 @@ from pytorchvideo.layers import DropPath
 from torch import nn
 
 NORM_EPS = 1e-6  # the published models' value
+# CUDA's fused attention keeps the batch in a dimension of its grid that goes no further (PyTorch
+# issue 146704); 168 clips of 392 mask units are more.
+MAX_WINDOWS = 65535
 
 
 class PatchEmbed(nn.Module):
@@ -50,6 +53,14 @@ def max_pool(tokens_BUND: torch.Tensor, size: int) -> torch.Tensor:
     return tokens_BUND.unflatten(2, (-1, size)).amax(3)
 
 
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return fused attention of `[windows, H, N, D]`, however many windows there are."""
+    if len(query) <= MAX_WINDOWS:
+        return F.scaled_dot_product_attention(query, key, value)
+    parts = zip(*(part.split(MAX_WINDOWS) for part in (query, key, value)), strict=True)
+    return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
+
+
 class MaskUnitAttention(nn.Module):
     """Multi-head self-attention within each window, with optional max-pooling of the queries.
 
@@ -74,7 +85,7 @@ class MaskUnitAttention(nn.Module):
             part.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in (max_pool(query, self.q_pool_size), key, value)
         )
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         return self.proj(mixed.transpose(1, 2).flatten(2).unflatten(0, (B, U)))
 
 
