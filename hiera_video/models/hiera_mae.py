@@ -175,7 +175,8 @@ class MaskedAutoencoderHiera(HieraEncoder):
         pred_MP = self.decode(self.encode(clips_BX, visible_BU), visible_BU, hidden_BH)
         target_MP = self.targets(clips_BX, hidden_BH)
         loss = F.mse_loss(pred_MP.float(), target_MP)
-        return MAEOutput(loss, pred_MP, target_MP, visible_BU.to(clips_BX.device))
+        visible_BU = visible_BU.to(clips_BX.device, non_blocking=True)
+        return MAEOutput(loss, pred_MP, target_MP, visible_BU)
 
     def encode(self, clips_BX: torch.Tensor, visible_BU: torch.Tensor) -> torch.Tensor:
         """Return the latent tokens of the visible units, unit by unit: `[B, V * n, D]`.

@@ -42,6 +42,14 @@ def visible_blocks(
     for dim, (block, step) in enumerate(zip(blocks, steps, strict=True), start=2):
         windows = windows.unfold(dim, block, step)
     batch = torch.arange(len(clips_BCX), device=clips_BCX.device)[:, None]
-    places = torch.unravel_index(units_BV, tuple(unit_grid))
-    index: Any = (batch, slice(None), *places)
+    index: Any = (batch, slice(None), *_places(units_BV, unit_grid))
     return windows[index].flatten(0, 1)
+
+
+def _places(units_BV: torch.Tensor, unit_grid: Sequence[int]) -> list[torch.Tensor]:
+    """Do what `torch.unravel_index` does, which would wait for a GPU to copy the grid's sizes."""
+    places: list[torch.Tensor] = []
+    for size in reversed(unit_grid):
+        places.insert(0, units_BV % size)
+        units_BV = units_BV // size
+    return places
