@@ -26,18 +26,17 @@ FRAMES = (0, 2, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """What decoding showed of one video; width and height upright, fps 0.0 if unknown."""
+    """What decoding showed of one video: width and height upright, length None if unknown.
+
+    `is_short`: it has fewer frames than a clip takes, which then repeats the last one.
+    """
 
     num_frames: int
-    fps: float
+    length_sec: float | None
     width: int
     height: int
     codec: str
-
-    @property
-    def length_sec(self) -> float | None:
-        """Frames by frame rate, or None where the rate is unknown."""
-        return self.num_frames / self.fps if self.fps > 0 else None
+    is_short: bool
 
 
 @dataclass(frozen=True, slots=True)

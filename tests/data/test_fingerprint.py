@@ -28,7 +28,7 @@ def records_of(labels, folder="/data/videos"):
 
 def taken(records, num_classes=3, bad=(), **changes):
     facts = {
-        r.path: None if i in bad else VideoFacts(30 * (i + 1), 30.0, 320, 240 + i, "h264")
+        r.path: None if i in bad else VideoFacts(30 * (i + 1), i + 1.0, 320, 240 + i, "h264", False)
         for i, r in enumerate(records)
     }
     settings = {
@@ -166,7 +166,7 @@ def test_a_video_of_unknown_rate_has_no_length() -> None:
     found = fingerprint(
         [record],
         1,
-        {record.path: VideoFacts(10, 0.0, 64, 48, "vp9")},
+        {record.path: VideoFacts(10, None, 64, 48, "vp9", True)},
         split="val",
         clean_hash="",
         depth="full",

@@ -1,0 +1,148 @@
+"""A list without its bad videos, in the format of its data set, to be read back by it."""
+
+import csv
+import os
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import simplejson
+
+from hiera_video.data.records import NO_LABEL, RecordError, VideoRecord, find_file
+from hiera_video.utils import io
+
+_SSV2_PREFIX = "something-something-v2-"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitList:
+    """The list of a split, where it comes from, and what its classes are called."""
+
+    name: str
+    dataset: str
+    data_dir: str
+    records: Sequence[VideoRecord]
+    num_classes: int
+    class_names: list[str] | None
+
+    @property
+    def file_name(self) -> str:
+        """The name under which a clean list is written, and its data set looks for it."""
+        if self.dataset == "ssv2":
+            return "train.json" if self.name == "train" else "validation.json"
+        return f"{self.name}.csv"
+
+    def without(self, bad: Container[str]) -> list[VideoRecord]:
+        """Return the records of the videos that are not `bad`."""
+        return [record for record in self.records if record.path not in bad]
+
+
+def bad_videos(split: SplitList, reasons: Mapping[str, str]) -> dict[str, str]:
+    """Return the reason by path of the bad videos, in the order of the list.
+
+    `reasons` has every path; an empty reason stands for a good one. A video whose name no list can
+    hold is bad too.
+    """
+    found = {record.path: reasons[record.path] for record in split.records}
+    if split.dataset != "ssv2":  # whose json names no paths
+        found = {path: why or unlistable(path) for path, why in found.items()}
+    return {path: why for path, why in found.items() if why}
+
+
+def write_clean(folder: str, split: SplitList, bad: Container[str]) -> str:
+    """Write the list without the bad videos; return its path, or "" where none is left.
+
+    Something-Something v2 stays json; every other data set becomes what datasets/kinetics.py reads.
+    """
+    file = os.path.join(folder, split.file_name)
+    good = split.without(bad)
+    if not good:
+        with suppress(FileNotFoundError):  # of an earlier check
+            os.unlink(file)
+        return ""
+    if split.dataset == "ssv2":
+        kept = [record.path not in bad for record in split.records]
+        write_clean_ssv2(folder, split.data_dir, split.name, kept)
+        return file
+    write_clean_csv(file, good)
+    if split.class_names:
+        write_class_names(os.path.join(folder, "classes.txt"), split.class_names)
+    return file
+
+
+def write_clean_csv(file: str, records: Iterable[VideoRecord]) -> None:
+    """Write `path label` lines (a path alone where there is no label) for datasets/kinetics.py.
+
+    Paths are absolute, so that the list reads the same from any folder and with any
+    DATA.PATH_PREFIX. Those that no list can hold (see `unlistable`) must be left out before.
+    """
+    lines = [_line(record) for record in records]
+    _write(file, "".join(lines))
+
+
+def unlistable(path: str) -> str:
+    """Return why a path cannot stand in a list, or ""."""
+    if "\n" in path or "\r" in path:
+        return "has a line break in its name, which no list can hold."
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return "has a name that is not UTF-8, which no list can hold."
+    return ""
+
+
+def write_clean_ssv2(folder: str, data_dir: str, split: str, kept: Sequence[bool]) -> str:
+    """Write the split's json with the kept entries as they are, and the labels; return its name.
+
+    `kept` has one entry for each of the list's. "test" is the validation set, as in
+    datasets/ssv2.py, whose names these are.
+    """
+    name = "train" if split == "train" else "validation"
+    entries = _read_ssv2(data_dir, name)
+    assert len(entries) == len(kept)
+    clean = [entry for entry, keep in zip(entries, kept, strict=True) if keep]
+    _write(os.path.join(folder, f"{name}.json"), simplejson.dumps(clean, indent=0))
+    try:
+        labels = _read_ssv2(data_dir, "labels")
+    except RecordError:  # pretraining does without
+        return f"{name}.json"
+    _write(os.path.join(folder, "labels.json"), simplejson.dumps(labels, indent=0))
+    return f"{name}.json"
+
+
+def write_class_names(file: str, names: Sequence[str]) -> None:
+    """Write a class name a line, in the order of the labels."""
+    _write(file, "".join(f"{name}\n" for name in names))
+
+
+def write_table(file: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a csv with a header, for people and spreadsheets."""
+    text = StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    _write(file, text.getvalue())
+
+
+def write_json(file: str, content: Mapping[str, Any]) -> None:
+    """Write an object as json for people."""
+    _write(file, simplejson.dumps(content, indent=2) + "\n")
+
+
+def _line(record: VideoRecord) -> str:
+    path = record.path if io.is_url(record.path) else os.path.abspath(record.path)
+    alone = record.label == NO_LABEL
+    # The reader would take these ends for a separator, or for a label.
+    if path[-1].isspace() or path[-1] == "," or (alone and path[-1].isdigit()):
+        path = '"' + path.replace('"', '""') + '"'
+    return f"{path}\n" if alone else f"{path} {record.label}\n"
+
+
+def _read_ssv2(data_dir: str, name: str) -> Any:
+    names = [f"{_SSV2_PREFIX}{name}.json", f"{name}.json"]
+    with io.open_file(find_file(data_dir, names, holds="json")) as text:
+        return simplejson.load(text)
+
+
+def _write(file: str, text: str) -> None:
+    io.write_atomic(file, lambda binary: binary.write(text.encode("utf-8", "backslashreplace")))
