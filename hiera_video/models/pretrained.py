@@ -14,8 +14,6 @@ from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 
-# The environment variable that names a folder with copies of the files.
-WEIGHTS_FOLDER = "HIERA_VIDEO_WEIGHTS"
 _KEY = "checkpoint"  # what messages call it: the argument of the model functions
 _IMAGE_SIZES = ("tiny", "small", "base", "base_plus", "large", "huge")
 _VIDEO_SIZES = ("base", "base_plus", "large", "huge")
@@ -70,14 +68,15 @@ def read_published(
     if name not in files:
         _refuse_unknown(name, model_name)
         return name, weights.model_state(weights.read_checkpoint(name, key=_KEY))
-    path = _find(files[name])
+    url = weights.HIERA_URL + files[name]
+    path = weights.copy_of_published(url) or url
     state = weights.model_state(weights.read_checkpoint(path, key=_KEY))
     is_autoencoder = model_name.startswith("mae_")
     tell_tale = "mask_token" if is_autoencoder else "head.projection.weight"
     if tell_tale not in state and (is_autoencoder or "_ft_" in name):
         raise UserError(
             f"{_KEY}: {path!r} must be {name!r} of {model_name}, but has no {tell_tale}. Try "
-            f"downloading {weights.HIERA_URL}{files[name]} again."
+            f"downloading {url} again."
         )
     return path, state
 
@@ -109,25 +108,3 @@ def _refuse_unknown(name: str, model_name: str) -> None:
         f"{_KEY} must be one of {', '.join(files)} for {model_name}, a file or a URL, got "
         f"{name!r}.{closest(name, files)}"
     )
-
-
-def _find(file: str) -> str:
-    """Return where the published `file` is: its path in the folder of copies, or its URL, fetched.
-
-    Raises:
-        UserError: there is no such folder, or the download failed.
-    """
-    folder = os.environ.get(WEIGHTS_FOLDER, "")
-    if folder and not io.is_dir(folder):
-        raise UserError(
-            f"{WEIGHTS_FOLDER} must be a folder that holds {file}, got {folder!r}, which is none. "
-            "Try making it, or unset the variable to download."
-        )
-    stem = os.path.splitext(file)[0]
-    for name in (file, f"{stem}.safetensors"):
-        if folder and io.is_file(path := os.path.join(folder, name)):
-            return path
-    url = weights.HIERA_URL + file
-    into = f"{folder!r}" if folder else f"a folder, and export {WEIGHTS_FOLDER}=that_folder"
-    weights.fetch(url, key=_KEY, advice=f"putting it into {into}")
-    return url

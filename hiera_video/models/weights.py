@@ -1,6 +1,7 @@
 """Weights from a checkpoint file into a model, with an account of what was loaded."""
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import log, prod
@@ -18,6 +19,8 @@ from hiera_video.utils.errors import UserError
 _DECODER_KEYS = ("decoder_", "mask_token", "encoder_norm", "multi_scale_fusion_heads")
 # Where the authors keep their weights.
 HIERA_URL = "https://dl.fbaipublicfiles.com/hiera/"
+# The environment variable that names a folder with copies of these files.
+WEIGHTS_FOLDER = "HIERA_VIDEO_WEIGHTS"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +59,48 @@ def some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:4]) + more
 
 
-def fetch(path: str, *, key: str, advice: str = "giving the path of the file") -> str:
+def copy_of_published(path: str) -> str | None:
+    """Return the path of our copy of a file of the authors', or None.
+
+    `path` is their URL; the copy is in the folder that HIERA_VIDEO_WEIGHTS names, and may be a
+    .safetensors.
+
+    Raises:
+        UserError: HIERA_VIDEO_WEIGHTS names no folder.
+    """
+    folder = os.environ.get(WEIGHTS_FOLDER, "")
+    if not folder or not path.startswith(HIERA_URL):
+        return None
+    file = path.removeprefix(HIERA_URL)
+    if not io.is_dir(folder):
+        raise UserError(
+            f"{WEIGHTS_FOLDER} must be a folder that holds {file}, got {folder!r}, which is none. "
+            "Try making it, or unset the variable to download."
+        )
+    names = (file, f"{os.path.splitext(file)[0]}.safetensors")
+    copies = (os.path.join(folder, name) for name in names)
+    return next((copy for copy in copies if io.is_file(copy)), None)
+
+
+def fetch(path: str, *, key: str) -> str:
     """Return a path on this machine for a file or URL; `key` is the config key that named it.
 
     The licence of the authors' weights is told before they are downloaded.
 
     Raises:
-        UserError: the download failed; it says to download by hand, and `advice`.
+        UserError: the download failed; it says what to download by hand and where to put it.
     """
-    if path.startswith(HIERA_URL) and not io.is_file(io.cached_path(path)):
-        logging.getLogger("hiera_video").warning(
-            "downloading %s: the published weights are licensed under CC-BY-NC 4.0 (no commercial "
-            "use), which is not this project's licence",
-            path,
-        )
+    advice = "giving the path of the file"
+    if path.startswith(HIERA_URL):
+        folder = os.environ.get(WEIGHTS_FOLDER, "")
+        into = f"{folder!r}" if folder else f"a folder, and export {WEIGHTS_FOLDER}=that_folder"
+        advice = f"putting it into {into}"
+        if not io.is_file(io.cached_path(path)):
+            logging.getLogger("hiera_video").warning(
+                "downloading %s: the published weights are licensed under CC-BY-NC 4.0 (no "
+                "commercial use), which is not this project's licence",
+                path,
+            )
     try:
         return io.local_path(path)
     except Exception as error:  # whatever the handler of the URL raises
@@ -83,11 +114,15 @@ def fetch(path: str, *, key: str, advice: str = "giving the path of the file") -
 def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
     """Read a checkpoint file or URL into plain types; `key` is the config key that named it.
 
-    Only plain types and tensors are unpickled, so a file cannot run code.
+    A URL of the authors' is not asked where `copy_of_published` finds the file. Only plain types
+    and tensors are unpickled, so a file cannot run code.
 
     Raises:
         UserError: there is no such file, or it is no checkpoint.
     """
+    if copy := copy_of_published(path):
+        logging.getLogger("hiera_video").info("%s is read from %s", path, copy)
+        path = copy
     here = fetch(path, key=key)
     if not io.exists(here):
         raise UserError(f"{key} must be a checkpoint file, got {path!r}, which does not exist.")

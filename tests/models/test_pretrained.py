@@ -214,6 +214,32 @@ def test_the_licence_is_told_for_a_url_of_theirs_in_a_config_too(site, caplog):
     assert "CC-BY-NC 4.0" in caplog.text
 
 
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_a_url_of_theirs_in_a_config_comes_from_the_folder_of_copies(mirror, site, caplog, ending):
+    theirs, ours = hiera_micro_8x64(), hiera_micro_8x64()
+    if ending == ".pth":
+        save(mirror / f"{NAME}.pth", theirs)
+    else:
+        save_file(theirs.state_dict(), mirror / f"{NAME}.safetensors")
+    caplog.set_level(logging.INFO, "hiera_video")
+    weights.load_weights(ours, f"{weights.HIERA_URL}{NAME}.pth", key="KEY")
+    assert same(ours, theirs, theirs.state_dict())
+    assert site.asked == []
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert f"{NAME}.pth is read from {mirror / NAME}{ending}" in caplog.text
+    other = f"http://localhost:{site.server_address[1]}/{NAME}.pth"  # of others, the URL is asked
+    with pytest.raises(UserError, match="giving the path of the file"):
+        weights.load_weights(ours, other, key="KEY")
+    assert site.asked == [f"/{NAME}.pth"]
+
+
+def test_offline_a_config_is_told_the_folder_too(monkeypatch):
+    monkeypatch.setattr(weights, "HIERA_URL", "http://127.0.0.1:1/hiera/")
+    with pytest.raises(UserError, match="and export HIERA_VIDEO_WEIGHTS=that_folder") as error:
+        weights.read_checkpoint("http://127.0.0.1:1/hiera/w.pth", key="KEY")
+    assert one_line(error).startswith("KEY: 'http://127.0.0.1:1/hiera/w.pth' could not be fetched")
+
+
 def one_line(error):
     assert "\n" not in str(error.value)
     return str(error.value)
