@@ -5,11 +5,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 
+from hiera_video.models.build import saved_decoder_heads
 from hiera_video.models.pretrained import read_published, start_from_published
-from hiera_video.models.weights import LoadSummary, some
+from hiera_video.models.weights import LoadSummary, model_state, some
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, public_functions
 
@@ -25,18 +25,17 @@ def load_model(
 
     `name` is a model function, such as "hiera_base_16x224" or "mae_hiera_base_16x224";
     `checkpoint` a published name such as "mae_k400" (None: the model's default), a path or a URL,
-    a run's own checkpoint among them; `settings` are the model function's. Without `num_classes`, a
-    classifier has as many classes as the checkpoint.
+    a run's own checkpoint among them; `settings` are the model function's. Where these do not say,
+    a classifier has as many classes as the checkpoint, and an autoencoder its decoder.
 
     Raises:
         UserError: no such model or checkpoint, or one that does not fit the other.
     """
     make_model = _find_model(name)
-    path, state = read_published(name, checkpoint)
-    if not name.startswith("mae_") and (num_classes := _num_classes(state)):
-        settings.setdefault("num_classes", num_classes)
-    model = make_model(**settings)
-    summary = start_from_published(model, state, path=path)
+    path, content = read_published(name, checkpoint)
+    implied = _decoder(content) if name.startswith("mae_") else _classes(content)
+    model = make_model(**{**implied, **settings})
+    summary = start_from_published(model, content, path=path)
     if verbose:
         print("\n".join([f"{name} from {path}", *describe(summary)]))
     return model.eval()
@@ -68,6 +67,17 @@ def _find_model(name: str) -> Callable[..., nn.Module]:
     )
 
 
-def _num_classes(state: dict[str, torch.Tensor]) -> int:
-    head = state.get("head.projection.weight")
-    return 0 if head is None else len(head)
+def _classes(content: dict[str, Any]) -> dict[str, int]:
+    head = model_state(content).get("head.projection.weight")
+    return {} if head is None else {"num_classes": len(head)}
+
+
+def _decoder(content: dict[str, Any]) -> dict[str, int]:
+    """Return the settings of the decoder that a checkpoint holds, if it holds one."""
+    state = model_state(content)
+    blocks = {name.split(".")[1] for name in state if name.startswith("decoder_blocks.")}
+    if not blocks or "mask_token" not in state:
+        return {}
+    found = {"decoder_depth": len(blocks), "decoder_embed_dim": state["mask_token"].shape[-1]}
+    heads = saved_decoder_heads(content.get("cfg"))
+    return found if heads is None else found | {"decoder_num_heads": heads}

@@ -4,11 +4,12 @@ Source: https://github.com/facebookresearch/hiera (model zoo). The weights' lice
 """
 
 import os
+from typing import Any
 
-import torch
 from torch import nn
 
 from hiera_video.models import weights
+from hiera_video.models.build import saved_decoder_heads
 from hiera_video.models.weights import LoadSummary
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
@@ -51,14 +52,14 @@ def load_published(
     Raises:
         UserError: there is no such checkpoint, it cannot be had or is of another model.
     """
-    path, state = read_published(model_name, checkpoint)
-    return start_from_published(model, state, path=path)
+    path, content = read_published(model_name, checkpoint)
+    return start_from_published(model, content, path=path)
 
 
 def read_published(
     model_name: str, checkpoint: str | os.PathLike[str] | None = None
-) -> tuple[str, dict[str, torch.Tensor]]:
-    """Return path or URL and state dict of what `load_published` would load.
+) -> tuple[str, dict[str, Any]]:
+    """Return path or URL and content of what `load_published` would load.
 
     Raises:
         UserError: there is no such checkpoint, or it cannot be had or is not what its name says.
@@ -67,31 +68,44 @@ def read_published(
     name = os.fspath(checkpoint) if checkpoint is not None else next(iter(files), "")
     if name not in files:
         _refuse_unknown(name, model_name)
-        return name, weights.model_state(weights.read_checkpoint(name, key=_KEY))
+        return name, weights.read_checkpoint(name, key=_KEY)
     url = weights.HIERA_URL + files[name]
     path = weights.copy_of_published(url) or url
-    state = weights.model_state(weights.read_checkpoint(path, key=_KEY))
+    content = weights.read_checkpoint(path, key=_KEY)
     is_autoencoder = model_name.startswith("mae_")
     tell_tale = "mask_token" if is_autoencoder else "head.projection.weight"
-    if tell_tale not in state and (is_autoencoder or "_ft_" in name):
+    if tell_tale not in weights.model_state(content) and (is_autoencoder or "_ft_" in name):
         raise UserError(
             f"{_KEY}: {path!r} must be {name!r} of {model_name}, but has no {tell_tale}. Try "
             f"downloading {url} again."
         )
-    return path, state
+    return path, content
 
 
-def start_from_published(
-    model: nn.Module, state: dict[str, torch.Tensor], *, path: str
-) -> LoadSummary:
+def start_from_published(model: nn.Module, content: dict[str, Any], *, path: str) -> LoadSummary:
     """Load what `read_published` returned.
 
     Raises:
         UserError: it is of another model; nothing was loaded.
     """
+    state = weights.model_state(content)
+    _refuse_other_heads(model, content, path=path)
     classifier = getattr(getattr(model, "head", None), "projection", None)
     num_classes = getattr(classifier, "out_features", None)
     return weights.start_from_state(model, state, path=path, key=_KEY, num_classes=num_classes)
+
+
+def _refuse_other_heads(model: nn.Module, content: dict[str, Any], *, path: str) -> None:
+    """Raise a UserError for a decoder of other heads than the run's: no shape would tell."""
+    theirs = saved_decoder_heads(content.get("cfg"))
+    decoder = getattr(model, "decoder_blocks", None)
+    if theirs is None or not decoder or "mask_token" not in weights.model_state(content):
+        return
+    if (heads := decoder[0].attn.num_heads) != theirs:
+        raise UserError(
+            f"decoder_num_heads must be {theirs}, as in the run that wrote {path!r}, got {heads}. "
+            f"Try decoder_num_heads={theirs}."
+        )
 
 
 def _refuse_unknown(name: str, model_name: str) -> None:

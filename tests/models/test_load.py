@@ -4,6 +4,7 @@ import torch
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera, mae_hiera_micro_8x64
 from hiera_video.models.load import load_model
+from hiera_video.models.pretrained import load_published
 from hiera_video.utils.errors import UserError
 
 
@@ -63,6 +64,40 @@ def test_an_autoencoder_by_name(tmp_path):
     model = load_model("mae_hiera_micro_8x64", checkpoint=path, verbose=False)
     assert isinstance(model, MaskedAutoencoderHiera)
     assert equal(model, theirs)
+
+
+def test_an_autoencoder_has_the_decoder_of_its_run(tmp_path):
+    settings = {"decoder_depth": 3, "decoder_embed_dim": 64, "decoder_num_heads": 2}
+    theirs = mae_hiera_micro_8x64(**settings)
+    config = "MASK: {DECODER_NUM_HEADS: 2}\n"
+    path = save(tmp_path / "w.pyth", theirs, cfg=config)
+    model = load_model("mae_hiera_micro_8x64", checkpoint=path, verbose=False)
+    assert equal(model, theirs)
+    clips, visible = torch.randn(1, 3, 8, 64, 64), (torch.arange(16) < 4)[None]
+    theirs.eval()
+    assert torch.equal(model(clips, visible).pred, theirs(clips, visible).pred)
+
+
+def test_heads_of_a_decoder_other_than_its_runs_are_refused(tmp_path):
+    config = "MASK: {DECODER_NUM_HEADS: 2}\n"
+    path = save(tmp_path / "w.pyth", mae_hiera_micro_8x64(decoder_num_heads=2), cfg=config)
+    for load in (
+        lambda: load_model("mae_hiera_micro_8x64", checkpoint=path, decoder_num_heads=4),
+        lambda: load_published(mae_hiera_micro_8x64(), "mae_hiera_micro_8x64", path),
+    ):
+        with pytest.raises(UserError, match="decoder_num_heads must be 2, as in the run that") as e:
+            load()
+        assert "got 4. Try decoder_num_heads=2." in str(e.value)
+    load_model("hiera_micro_8x64", checkpoint=path, verbose=False)  # a classifier has no decoder
+
+
+@pytest.mark.parametrize("config", ["", "MASK: 3\n", "MASK: {DECODER_NUM_HEADS: x}", "- [", 5])
+def test_a_decoders_heads_are_the_functions_where_no_config_says(tmp_path, config):
+    theirs = mae_hiera_micro_8x64(decoder_depth=1)
+    path = save(tmp_path / "w.pyth", theirs, cfg=config)
+    model = load_model("mae_hiera_micro_8x64", checkpoint=path, verbose=False)
+    assert len(model.decoder_blocks) == 1
+    assert model.decoder_blocks[0].attn.num_heads == 4
 
 
 def test_an_autoencoder_from_a_classifiers_body(tmp_path):
