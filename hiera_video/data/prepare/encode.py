@@ -1,0 +1,276 @@
+"""One video, made small and quick to decode: H.264 in short groups, its frames and times kept.
+
+What makes it quick: no B-frames, and x264's `fastdecode` (no CABAC, no deblocking, no weighted
+prediction); a group of 12 frames, so that a clip that starts anywhere has few frames to decode
+before its first; and the picture no larger than training looks at. docs/data.md has the figures.
+
+Legend: H x W a picture, N the frames of a video.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation
+
+from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix, upright
+from hiera_video.data.decoders._packets import open_stream
+from hiera_video.data.decoders._reader import DecodeError, fetch_file
+from hiera_video.data.prepare.clock import Clock, frame_rate
+from hiera_video.data.prepare.matroska import is_cut_off
+from hiera_video.utils.errors import UserError
+
+PRESETS = (
+    *("ultrafast", "superfast", "veryfast", "faster", "fast"),
+    *("medium", "slow", "slower", "veryslow"),
+)
+STEP_FRAMES = 64  # a time limit is for so many frames, so that a long video may take long
+
+Begin = Callable[[str], object]
+
+
+class OutputError(Exception):
+    """An output that could not be written: the disk's trouble, not the video's."""
+
+    def __init__(self, code: int | None, words: str) -> None:
+        super().__init__(code, words)
+        self.code = code
+        self.words = words
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """How videos are written; see the fields' help in tools/prepare_videos.py."""
+
+    short_side: int = 256
+    crf: int = 20
+    gop: int = 12
+    preset: str = "veryfast"
+
+    def check(self) -> None:
+        """Raise UserError for a value out of range."""
+        if self.short_side < 16 or self.short_side % 2:
+            raise UserError(
+                f"--short-side must be an even number of at least 16, got {self.short_side}. "
+                "Try 256."
+            )
+        if not 0 <= self.crf <= 51:
+            raise UserError(f"--crf must be in 0..51, got {self.crf}. Try 20.")
+        if self.gop < 1:
+            raise UserError(f"--gop must be at least 1, got {self.gop}. Try 12.")
+        if self.preset not in PRESETS:
+            raise UserError(f"--preset must be one of {', '.join(PRESETS)}, got {self.preset}.")
+
+    def as_dict(self) -> dict[str, int | str]:
+        """Return the fields by name, for the journal."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What was given to the encoder, for `verify` to find again.
+
+    times_N: seconds after the first frame, rising. brightness_N: mean of each picture's luma, in
+    [0, 255]. num_damaged: frames of the source that its decoder marked as damaged.
+    """
+
+    width: int
+    height: int
+    times_N: list[Fraction]
+    brightness_N: list[float]
+    num_damaged: int
+
+
+def target_size(width: int, height: int, *, short_side: int) -> tuple[int, int]:
+    """Return even (width, height) of the same shape with the short side at most `short_side`.
+
+    Nothing is enlarged, but for a side of one pixel, which becomes two.
+    """
+    scale = Fraction(min(short_side, width, height), min(width, height))
+    sides = (width * scale, height * scale)
+    if scale == 1:
+        return max(2, width // 2 * 2), max(2, height // 2 * 2)
+    return max(2, round(sides[0] / 2) * 2), max(2, round(sides[1] / 2) * 2)
+
+
+def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encoded:
+    """Write the video stream of `source` that training would read to `target`, as mp4.
+
+    Rotation tags are applied to the pixels, sound and other streams are left out. Time stamps are
+    kept, counted from the first frame, so that a variable frame rate stays one. `begin(step)` is
+    called before every STEP_FRAMES frames. Raises DecodeError for a source that cannot be read to
+    its end, changes its size on the way or holds no frames, and OutputError for `target`.
+    """
+    file = fetch_file(source)
+    container, stream = open_stream(file, source)
+    if is_cut_off(file):
+        container.close()
+        raise DecodeError(source, "breaks off: the file is shorter than its header says.")
+    with container:
+        clock = Clock(stream)
+        writer: _Writer | None = None
+        brightness: list[float] = []
+        num_damaged = 0
+        try:
+            for frame in _all_frames(container, stream, source):
+                if len(brightness) % STEP_FRAMES == 0:
+                    begin(f"encoding from frame {len(brightness)}")
+                if writer is None:
+                    writer = _Writer(target, frame, encoding, clock, frame_rate(stream))
+                num_damaged += frame.is_corrupt
+                brightness.append(writer.write(frame, source))
+            if writer is None:
+                raise DecodeError(source, "holds a video stream without frames.")
+            begin("finishing the file")
+            writer.close()
+        except BaseException:
+            if writer is not None:
+                writer.abandon()
+            raise
+    return Encoded(writer.width, writer.height, clock.times_N(), brightness, num_damaged)
+
+
+def _all_frames(
+    container: av.container.InputContainer, stream: av.VideoStream, source: str
+) -> Iterator[av.VideoFrame]:
+    """Yield every frame; raises DecodeError where the file breaks off or stops to decode."""
+    num_packets = num_frames = 0
+    cut_off = False
+    try:
+        for packet in container.demux(stream):
+            if packet.size:
+                num_packets += 1
+                cut_off = packet.is_corrupt
+            for frame in packet.decode():
+                num_frames += 1
+                yield frame
+    except av.FFmpegError as error:
+        raise DecodeError(
+            source, f"stops to decode after {num_frames} frames ({_words(error)})."
+        ) from None
+    # An mp4 lists its frames: fewer in the file than in the list is a file that was cut off.
+    promised = stream.frames if "mp4" in container.format.name.split(",") else 0
+    if cut_off or num_packets < promised:
+        of_all = f" of {promised}" if num_packets < promised else ""
+        raise DecodeError(source, f"breaks off after {num_packets}{of_all} frames.")
+
+
+class _Writer:
+    """An mp4 file in the making; what goes wrong with it is an OutputError."""
+
+    def __init__(
+        self, target: str, first: av.VideoFrame, encoding: Encoding, clock: Clock, fps: Fraction
+    ) -> None:
+        self._clock = clock
+        self._source_size = (first.width, first.height)
+        self._matrix = display_matrix(first)
+        self._is_quarter_turn = _is_quarter_turn(self._matrix)
+        sides = self._source_size[:: -1 if self._is_quarter_turn else 1]
+        self.width, self.height = target_size(*sides, short_side=encoding.short_side)
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        self._container = None
+        try:
+            # The index in front, so that reading over a network starts at once.
+            self._container = av.open(target, "w", format="mp4", options={"movflags": "+faststart"})
+        except (av.FFmpegError, OSError) as error:
+            raise _output_error(error) from None
+        picture = self._scaled(first)
+        stream = self._container.add_stream("libx264", rate=fps)
+        stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
+        context = stream.codec_context
+        context.time_base = clock.time_base
+        context.thread_count = 1  # the processes beside this one are the parallelism
+        for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
+            setattr(context, name, getattr(picture, name))
+        stream.options = {
+            "preset": encoding.preset,
+            "crf": str(encoding.crf),
+            "tune": "fastdecode",
+            "g": str(encoding.gop),
+            "bf": "0",
+        }
+        self._stream = stream
+
+    def write(self, frame: av.VideoFrame, source: str) -> float:
+        """Encode one frame of the source; return the mean luma of what the encoder was given."""
+        size, before = (frame.width, frame.height), self._source_size
+        if size != before or _is_quarter_turn(display_matrix(frame)) != self._is_quarter_turn:
+            raise DecodeError(
+                source,
+                f"its picture changes size on the way ({before[0]}x{before[1]}, then "
+                f"{size[0]}x{size[1]}).",
+            )
+        picture = self._upright(self._scaled(frame))
+        picture.pts, picture.time_base = self._clock.next(frame.pts), self._clock.time_base
+        picture.pict_type = av.video.frame.PictureType.NONE  # x264 would follow the source's
+        brightness = float(picture.to_ndarray()[: self.height].mean())
+        self._mux(picture)
+        return brightness
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._mux(None)
+        assert self._container is not None
+        try:
+            self._container.close()
+        except (av.FFmpegError, OSError) as error:
+            raise _output_error(error) from None
+        self._container = None
+
+    def abandon(self) -> None:
+        """Close what cannot be finished; the file is then of no use."""
+        if self._container is not None:
+            # What stopped us is the news, not what goes wrong now.
+            with suppress(av.FFmpegError, OSError):
+                self._container.close()
+
+    def _mux(self, picture: av.VideoFrame | None) -> None:
+        assert self._container is not None
+        packets = self._stream.encode(picture)
+        try:
+            self._container.mux(packets)
+        except (av.FFmpegError, OSError) as error:
+            raise _output_error(error) from None
+
+    def _scaled(self, frame: av.VideoFrame) -> av.VideoFrame:
+        sides = (self.width, self.height)[:: -1 if self._is_quarter_turn else 1]
+        return self._reformatter.reformat(
+            frame, *sides, "yuv420p", interpolation=Interpolation.BICUBIC, threads=1
+        )
+
+    def _upright(self, picture: av.VideoFrame) -> av.VideoFrame:
+        if self._matrix is None:
+            return picture
+        height, width = picture.height, picture.width
+        planes_P = picture.to_ndarray().reshape(-1)
+        ends = (height * width, height * width * 5 // 4)
+        luma, blue, red = np.split(planes_P, ends)
+        turned = [
+            upright(plane.reshape(sides)[..., None], self._matrix).reshape(-1)
+            for plane, sides in (
+                (luma, (height, width)),
+                (blue, (height // 2, width // 2)),
+                (red, (height // 2, width // 2)),
+            )
+        ]
+        packed_HW = np.concatenate(turned).reshape(self.height * 3 // 2, self.width)
+        return av.VideoFrame.from_ndarray(packed_HW, format="yuv420p")
+
+
+def _is_quarter_turn(matrix: DisplayMatrix | None) -> bool:
+    return matrix is not None and matrix.a == matrix.d == 0 and bool(matrix.b and matrix.c)
+
+
+def _output_error(error: OSError) -> OutputError:
+    return OutputError(error.errno, _words(error))
+
+
+def _words(error: OSError) -> str:
+    code = error.errno
+    known = code in errno.errorcode if code else False
+    return os.strerror(code) if known and code else str(error.strerror or error)

@@ -1,0 +1,129 @@
+"""Videos found in folders: with class folders, in split folders, or neither."""
+
+import os
+from dataclasses import dataclass, field
+
+from hiera_video.data.records import SPLITS
+from hiera_video.utils.errors import UserError
+
+_VIDEO_ENDINGS = "3gp asf avi divx flv gif m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv"
+VIDEO_ENDINGS = frozenset(f".{ending}" for ending in _VIDEO_ENDINGS.split())
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validate", "validation"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A video of a list: its file, its split, and its class: a name, a number, or None."""
+
+    path: str
+    split: str
+    label: str | int | None
+
+
+@dataclass(slots=True)
+class Source:
+    """All that is to be prepared. `root`: the folder that the names of outputs are relative to.
+
+    kind: in words, how it was read. class_names: by number, where the source numbers its classes
+    itself and names them. lacking: (path, reason) of what cannot be prepared. list_files: the csv
+    and json files read.
+    """
+
+    kind: str
+    root: str
+    entries: list[Entry] = field(default_factory=list)
+    class_names: list[str] | None = None
+    lacking: list[tuple[str, str]] = field(default_factory=list)
+    list_files: list[str] = field(default_factory=list)
+
+    def splits(self) -> list[str]:
+        """Return the splits that have a video, in the order train, val, test."""
+        present = {entry.split for entry in self.entries}
+        return [split for split in SPLITS if split in present]
+
+
+def read_folder(root: str, output: str) -> Source:
+    """Read a folder of split folders, of class folders, or of videos alone, without `output`.
+
+    Split folders are named train, val or test, or like it (validation), and hold class folders or
+    videos alone. A hidden file (.name) is passed over. Raises UserError for a folder that may not
+    be read.
+    """
+    skip = os.path.realpath(output) if output else None
+    inside = [name for name in _names(root) if os.path.isdir(os.path.join(root, name))]
+    inside = [name for name in inside if os.path.realpath(os.path.join(root, name)) != skip]
+    splits = {name: SPLIT_NAMES[name.lower()] for name in inside if name.lower() in SPLIT_NAMES}
+    if splits and (len(splits) == len(inside) or _holds_folders_alone(root, splits)):
+        source = Source("train, val and test folders", root)
+        for name, split in splits.items():
+            _read_classes(source, os.path.join(root, name), split, skip)
+        return source
+    source = Source("class folders", root)
+    _read_classes(source, root, "train", skip)
+    if source.entries and all(entry.label is None for entry in source.entries):
+        source.kind = "a folder without classes"
+    return source
+
+
+def _holds_folders_alone(root: str, splits: dict[str, str]) -> bool:
+    # A class may be called "train", but a class folder holds videos.
+    train = next((name for name, split in splits.items() if split == "train"), None)
+    if train is None:
+        return False
+    folder = os.path.join(root, train)
+    paths = [os.path.join(folder, name) for name in _names(folder)]
+    return any(map(os.path.isdir, paths)) and not any(map(_is_video, paths))
+
+
+def _read_classes(source: Source, folder: str, split: str, skip: str | None) -> None:
+    """Add the videos of `folder`, whose sub-folders are classes."""
+    loose = [path for name in _names(folder) if _is_video(path := os.path.join(folder, name))]
+    found = len(source.entries)
+    for name in _names(folder):
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            videos = videos_in(path, skip=skip)
+            source.entries.extend(Entry(video, split, name) for video in videos)
+    if len(source.entries) > found:
+        reason = "lies beside the class folders, not in one"
+        source.lacking.extend((path, reason) for path in loose)
+    else:
+        source.entries.extend(Entry(path, split, None) for path in loose)
+
+
+def videos_in(folder: str, *, skip: str | None = None) -> list[str]:
+    """Return all videos below `folder`, sorted; links are followed, once."""
+    found: list[str] = []
+    been = set()
+    for path, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
+        if (real := os.path.realpath(path)) in been or real == skip:
+            folders.clear()
+            continue
+        been.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (os.path.join(path, name) for name in files if not name.startswith("."))
+        found.extend(filter(_is_video, paths))
+    return sorted(found)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError as error:
+        _refuse(error)
+        raise
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(
+        f"{error.filename} must be a folder that can be read, got: {error.strerror}."
+    ) from None
+
+
+def _is_video(path: str) -> bool:
+    is_named_so = os.path.splitext(path)[1].lower() in VIDEO_ENDINGS
+    return is_named_so and not os.path.isdir(path)

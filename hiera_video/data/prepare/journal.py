@@ -1,0 +1,101 @@
+"""The finished videos of a folder, one json line each, so that the next run goes on from there."""
+
+import os
+from types import TracebackType
+from typing import IO, Any
+
+import simplejson
+
+from hiera_video.data.prepare.plan import Job
+from hiera_video.utils.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: two runs into one folder are then not noticed
+    fcntl = None  # type: ignore[assignment]
+
+JOURNAL = "prepare_videos.jsonl"
+
+
+class Journal:
+    """The journal of one output folder, open and locked; a line that was cut off is passed over."""
+
+    def __init__(self, output: str, settings: dict[str, Any]) -> None:
+        """Open or begin the journal. Raises UserError if another run holds it, and OSError."""
+        self._output = output
+        self._settings = settings
+        self._file: IO[str] = open(  # noqa: SIM115  (closed by `close`)
+            os.path.join(output, JOURNAL), "a+", encoding="utf-8"
+        )
+        if fcntl is not None:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._file.close()
+                raise UserError(
+                    f"OUTPUT must be written by one run at a time, got {output!r}, which another "
+                    "run is writing. Try again when that has ended."
+                ) from None
+            except OSError:
+                pass  # a disk without locks
+        self._file.seek(0)
+        text = self._file.read()
+        self._done = {line["output"]: line for line in map(_parse, text.splitlines()) if line}
+        if text and not text.endswith("\n"):
+            self._file.write("\n")
+
+    def finished(self, job: Job) -> dict[str, Any] | None:
+        """Return the line of a job that need not be done again, or None.
+
+        Its source is still the file that was read (size and time of change), the settings are the
+        same, and the output is there with the size that was verified.
+        """
+        line = self._done.get(job.output)
+        try:
+            if (
+                line is not None
+                and line["settings"] == self._settings
+                and line["source"] == source_state(job.source)
+                and line["output_bytes"] == os.path.getsize(os.path.join(self._output, job.output))
+            ):
+                return line
+        except (OSError, KeyError):
+            pass
+        return None
+
+    def add(self, job: Job, **facts: Any) -> dict[str, Any]:
+        """Write down that a job is finished; return its line."""
+        line = {"output": job.output, "settings": self._settings, **facts}
+        self._file.write(simplejson.dumps(line) + "\n")
+        self._file.flush()
+        self._done[job.output] = line
+        return line
+
+    def close(self) -> None:
+        """Close the file and give back the lock."""
+        self._file.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def source_state(path: str) -> dict[str, Any]:
+    """Return what tells a changed file: path, bytes, time of change. Raises OSError."""
+    found = os.stat(path)
+    return {"path": path, "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    try:
+        line = simplejson.loads(text)
+    except simplejson.JSONDecodeError:
+        return None
+    return line if isinstance(line, dict) and "output" in line else None

@@ -1,0 +1,113 @@
+"""One job, as a worker process does it: encode beside the target, prove it, move it into place."""
+
+import errno
+import hashlib
+import os
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from hiera_video.data.decoders import DecodeError
+from hiera_video.data.prepare.encode import Begin, Encoding, OutputError, encode
+from hiera_video.data.prepare.journal import source_state
+from hiera_video.data.prepare.verify import VerifyError, verify
+
+PARTIAL = re.compile(r"\.[0-9a-f]{16}\.part")
+
+# What is wrong with a disk and not with one file: going on would only call good videos bad.
+_DISK_TROUBLE = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A source file and the path that its prepared video is to have."""
+
+    source: str
+    target: str
+    encoding: Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a task: facts for the journal, or why there are none.
+
+    `disk_error` is the errno of a reason that is the disk's: other tasks would fare no better.
+    """
+
+    facts: dict[str, Any] | None = None
+    reason: str = ""
+    disk_error: int | None = None
+
+
+def prepare_one(task: Task, begin: Begin) -> Outcome:
+    """Make one video; whatever is wrong with it is in the outcome. A target is whole or not there.
+
+    `begin(step)` is called before each step that a time limit is for.
+    """
+    partial = partial_path(task.target)
+    try:
+        before = source_state(task.source)
+        os.makedirs(os.path.dirname(task.target), exist_ok=True)
+        encoded = encode(task.source, partial, task.encoding, begin)
+        verify(partial, encoded, begin)
+        begin("moving the file into place")
+        _flush(partial)
+        os.replace(partial, task.target)
+    except DecodeError as error:
+        # What is wrong with a source is told without its path, which stands beside it.
+        return _failed(partial, error.cause.rstrip("."))
+    except VerifyError as error:
+        return _failed(partial, f"was not written as encoded: {error}")
+    except OutputError as error:
+        return _failed(partial, f"cannot be written: {error.words}", code=error.code)
+    except OSError as error:
+        code = None if error.filename == task.source else error.errno
+        return _failed(partial, f"{error.strerror or error} ({error.filename})", code=code)
+    except MemoryError:
+        return _failed(partial, "takes more memory than there is")
+    except Exception as error:  # one file is not to end a run of 240,000, whatever it does
+        return _failed(partial, f"{type(error).__name__}: {error}")
+    return Outcome(
+        {
+            "source": before,
+            "output_bytes": os.path.getsize(task.target),
+            "frames": len(encoded.times_N),
+            "damaged_frames": encoded.num_damaged,
+            "width": encoded.width,
+            "height": encoded.height,
+        }
+    )
+
+
+def partial_path(target: str) -> str:
+    """Return the name that a target has until it is whole: short, hidden, the same every time."""
+    folder, name = os.path.split(target)
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return os.path.join(folder, f".{digest}.part")
+
+
+def remove_partials(folder: str) -> None:
+    """Remove what an interrupted run has left half-written below `folder`."""
+    for path, _folders, files in os.walk(folder):
+        for name in files:
+            if PARTIAL.fullmatch(name):
+                with suppress(OSError):
+                    os.unlink(os.path.join(path, name))
+
+
+def _failed(partial: str, reason: str, *, code: int | None = None) -> Outcome:
+    with suppress(OSError):
+        os.unlink(partial)
+    return Outcome(reason=reason, disk_error=code if code in _DISK_TROUBLE else None)
+
+
+def _flush(path: str) -> None:
+    # Before the rename: a machine that dies must not leave the name without the contents.
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
