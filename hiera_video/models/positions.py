@@ -24,10 +24,11 @@ def resize_positions(
     """Fit a state dict's position embeddings to `model`; return it and the names interpolated.
 
     Bicubic in space, linear in time. Of the model only shapes are used, so it may be on the meta
-    device. The file's grid is taken to have the model's aspect ratio. Its number of frames is the
-    length of its `pos_embed_temporal`; without one, that of the grid nearest to the model's among
-    those that the number of positions allows. What fits already comes back as it is; so does what
-    is no such grid or has other channels, for the caller to refuse.
+    device. The file's grid is taken to have the model's aspect ratio, or to be square, as the
+    published ones are, where it cannot have that. Its number of frames is the length of its
+    `pos_embed_temporal`; without one, that of the grid nearest to the model's among those that the
+    number of positions allows. What fits already comes back as it is; so does what is no such grid
+    or has other channels, for the caller to refuse.
     """
     own_state = model.state_dict()
     grids = {name: grid for name, grid in _grids(model).items() if name in own_state}
@@ -80,16 +81,19 @@ def _frames_of(
 
 
 def _nearest_grid(num_positions: int, here: Grid, frames: Iterable[int]) -> Grid | None:
-    grids = [
-        (time, *space)
-        for time in frames
-        if time and num_positions % time == 0 and (space := _space(num_positions // time, here))
-    ]
-    return min(grids, key=lambda grid: _distance(grid, here), default=None)
+    times = [time for time in frames if time and num_positions % time == 0]
+    for height, width in (here[1:], (1, 1)):  # the model's aspect ratio, or a square
+        grids = [
+            (time, *space)
+            for time in times
+            if (space := _space(num_positions // time, height, width))
+        ]
+        if grids:
+            return min(grids, key=lambda grid: _distance(grid, here))
+    return None
 
 
-def _space(places: int, here: Grid) -> tuple[int, int] | None:
-    _, own_height, own_width = here
+def _space(places: int, own_height: int, own_width: int) -> tuple[int, int] | None:
     height = isqrt(places * own_height // own_width)
     width = height * own_width // own_height
     fits = height * own_width == width * own_height and height * width == places > 0

@@ -89,6 +89,18 @@ def test_smaller_ones_too_and_of_another_aspect_ratio():
     assert_resized(state[TEMPORAL], resized[TEMPORAL], (6, 1, 1), (2, 1, 1))
 
 
+def test_a_square_file_serves_a_model_of_another_aspect_ratio():
+    state, model = video_model(8, 96, 96).state_dict(), video_model(16, 64, 160)
+    resized, names = resize_positions(state, model)
+    assert names == (SPATIAL, TEMPORAL)
+    assert_resized(state[SPATIAL], resized[SPATIAL], (1, 24, 24), (1, 16, 40))
+    image, model = image_model(64, 64).state_dict(), image_model(96, 32)
+    assert_resized(image[WHOLE], resize_positions(image, model)[0][WHOLE], (1, 16, 16), (1, 24, 8))
+    # A file that can have the model's own aspect ratio has it: 16 x 64 places, not 32 x 32.
+    long, model = image_model(64, 256).state_dict(), image_model(32, 128)
+    assert_resized(long[WHOLE], resize_positions(long, model)[0][WHOLE], (1, 16, 64), (1, 8, 32))
+
+
 def test_images_have_space_alone():
     state, model = image_model(64, 64).state_dict(), image_model(96, 96)
     resized, names = resize_positions(state, model)
