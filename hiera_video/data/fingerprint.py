@@ -247,5 +247,6 @@ def _rendered(name: str, values: Mapping[str, Any], unit: str) -> str:
     ]
     if not bins:
         return f"{name:<11} unknown"
-    three = f"{values['min']:g} to {values['max']:g}, median {values['median']:g}"
+    low, median, high = (f"{values[name]:g}" for name in ("min", "median", "max"))
+    three = low if low == high else f"{low} to {high}, median {median}"
     return f"{name:<11} {f'{three} {unit}'.rstrip()} ({', '.join(bins)})"

@@ -1,0 +1,105 @@
+"""The verdicts of a scan, written down as they come, so that a killed scan goes on.
+
+One json object a line. A verdict is used again only for the file it was made of (same size and
+modification time) and by a scan with the same settings; others stay in the journal for theirs.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import IO, Any
+
+import simplejson
+
+from hiera_video.data.fingerprint import VideoFacts
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a scan says of a video: its facts, or why it is bad.
+
+    `lost_after_sec` is the time limit under which its process was lost, hung or dead; None for a
+    verdict that a decoder gave.
+    """
+
+    facts: VideoFacts | None = None
+    reason: str = ""
+    lost_after_sec: float | None = None
+
+
+_State = tuple[int, int] | None  # bytes and modification time in ns; None: no such file, or a URL
+
+
+class Journal:
+    """The journal of a split, open for adding. To be closed, or used as a context manager.
+
+    Raises UserError where it cannot be read or written.
+    """
+
+    def __init__(self, path: str, settings: Mapping[str, Any], *, afresh: bool = False) -> None:
+        text = simplejson.dumps(dict(settings), sort_keys=True)
+        self._key = hashlib.sha256(text.encode()).hexdigest()[:8]
+        self._known: dict[str, tuple[_State, Verdict]] = {}
+        try:
+            if not afresh and io.is_file(path):
+                self._known = dict(self._read(path))
+            self._file: IO[str] = io.open_file(path, "w" if afresh else "a")
+            # A killed scan may have left half a line.
+            self._file.write("\n" if self._file.tell() else "")
+        except OSError as error:
+            raise UserError(
+                f"{path} must be writable, got: {error.strerror}. Try another --output."
+            ) from None
+
+    def verdict(self, path: str, *, time_limit_sec: float) -> Verdict | None:
+        """Return what is known of a video; None if nothing is, or its file is another one now.
+
+        A video whose process was lost gets a second chance under a longer time limit.
+        """
+        state, verdict = self._known.get(path, (None, None))
+        if verdict is None or state != _state(path):
+            return None
+        if verdict.lost_after_sec is not None and verdict.lost_after_sec < time_limit_sec:
+            return None
+        return verdict
+
+    def add(self, path: str, verdict: Verdict) -> None:
+        """Write a verdict down; it survives the death of this process."""
+        entry = {"key": self._key, "path": path, "state": _state(path), **asdict(verdict)}
+        self._file.write(simplejson.dumps(entry) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file; harmless the second time."""
+        self._file.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _read(self, path: str) -> Iterator[tuple[str, tuple[_State, Verdict]]]:
+        with open(path, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    entry = simplejson.loads(line)
+                    if entry["key"] != self._key:
+                        continue
+                    facts = VideoFacts(**entry["facts"]) if entry["facts"] else None
+                    verdict = Verdict(facts, entry["reason"], entry["lost_after_sec"])
+                    state = entry["state"] and (entry["state"][0], entry["state"][1])
+                    yield entry["path"], (state, verdict)
+                except (ValueError, KeyError, TypeError, IndexError):
+                    continue  # half a line, or of another version: the video is decoded again
+
+
+def _state(path: str) -> _State:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
