@@ -13,6 +13,7 @@ from torch import nn
 
 from hiera_video.config import Config
 from hiera_video.engine.flops import ModelCost, count
+from hiera_video.engine.tasks import check_masks
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
 from hiera_video.models.encoder import HieraEncoder
@@ -64,10 +65,11 @@ def report_config(cfg: Config, source: str) -> Report:
     of pretraining takes of a video (AUG.NUM_SAMPLE), masked as MASK says.
 
     Raises:
-        UserError: the config's model cannot be built.
+        UserError: the config's model cannot be built, or its masks hide nothing.
     """
     with torch.device("meta"):
         model = build_model(cfg)
+    check_masks(cfg, model)
     crop, views = cfg.DATA.TEST_CROP_SIZE, (cfg.TEST.NUM_TEMPORAL_CLIPS, cfg.TEST.NUM_SPATIAL_CROPS)
     visible_1U = decoded_1U = None
     if isinstance(model, MaskedAutoencoderHiera):

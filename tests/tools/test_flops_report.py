@@ -214,3 +214,9 @@ def test_the_documented_tables_are_what_the_tool_says(run_tool):
         if masks := report["masks"]:
             assert row[1] == f"{masks['visible_units']} of {masks['all_units']}"
             assert row[2] == str(masks["decoded_tokens"])
+
+
+def test_masks_that_hide_nothing_are_refused_by_the_keys_name(run_tool):
+    outcome = run_tool("flops_report", f"{MICRO_MAE} MASK.STRATEGY frame MASK.RATIO 0.05")
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: MASK.RATIO must hide at least one part of frame masks")
