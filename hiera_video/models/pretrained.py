@@ -9,7 +9,6 @@ from typing import Any
 from torch import nn
 
 from hiera_video.models import weights
-from hiera_video.models.build import saved_decoder_heads
 from hiera_video.models.weights import LoadSummary
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
@@ -89,23 +88,14 @@ def start_from_published(model: nn.Module, content: dict[str, Any], *, path: str
         UserError: it is of another model; nothing was loaded.
     """
     state = weights.model_state(content)
-    _refuse_other_heads(model, content, path=path)
+    if heads := weights.other_heads(model, content):  # it would give other outputs without a word
+        raise UserError(
+            f"decoder_num_heads must be {heads[1]}, as in the run that wrote {path!r}, got "
+            f"{heads[0]}. Try decoder_num_heads={heads[1]}."
+        )
     classifier = getattr(getattr(model, "head", None), "projection", None)
     num_classes = getattr(classifier, "out_features", None)
     return weights.start_from_state(model, state, path=path, key=_KEY, num_classes=num_classes)
-
-
-def _refuse_other_heads(model: nn.Module, content: dict[str, Any], *, path: str) -> None:
-    """Raise a UserError for a decoder of other heads than the run's: no shape would tell."""
-    theirs = saved_decoder_heads(content.get("cfg"))
-    decoder = getattr(model, "decoder_blocks", None)
-    if theirs is None or not decoder or "mask_token" not in weights.model_state(content):
-        return
-    if (heads := decoder[0].attn.num_heads) != theirs:
-        raise UserError(
-            f"decoder_num_heads must be {theirs}, as in the run that wrote {path!r}, got {heads}. "
-            f"Try decoder_num_heads={theirs}."
-        )
 
 
 def _refuse_unknown(name: str, model_name: str) -> None:

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, prod
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from hiera_video.models.build import saved_decoder_heads
 from hiera_video.models.positions import resize_positions
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
@@ -202,8 +203,28 @@ def start_from_weights(
     Raises:
         UserError: the file is missing or no checkpoint, or it is one of another model.
     """
-    state = model_state(read_checkpoint(path, key=key))
-    return start_from_state(model, state, path=path, key=key, num_classes=num_classes)
+    content = read_checkpoint(path, key=key)
+    summary = start_from_state(
+        model, model_state(content), path=path, key=key, num_classes=num_classes
+    )
+    if heads := other_heads(model, content):
+        note = "the decoder has {} attention heads here and had {} there".format(*heads)
+        return replace(summary, notes=(*summary.notes, note))
+    return summary
+
+
+def other_heads(model: nn.Module, content: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the heads of a model's decoder, and of the checkpoint's where these are others.
+
+    None: they are the same, one has no decoder, or the checkpoint does not say, as those of a run
+    do. No shape would tell.
+    """
+    theirs = saved_decoder_heads(content.get("cfg"))
+    decoder: Any = getattr(model, "decoder_blocks", None)
+    if theirs is None or not decoder or "mask_token" not in model_state(content):
+        return None
+    here = decoder[0].attn.num_heads
+    return None if here == theirs else (here, theirs)
 
 
 def start_from_state(

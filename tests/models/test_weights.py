@@ -244,6 +244,17 @@ def test_an_autoencoder_starts_from_an_autoencoder_of_another_resolution(tmp_pat
     assert ours(torch.randn(1, 3, 16, 128, 128), mask_ratio=0.5).loss.isfinite()
 
 
+@pytest.mark.parametrize(("heads", "told"), [(2, True), (4, False)])
+def test_other_heads_of_the_decoder_are_told(tmp_path, heads, told):
+    path = tmp_path / "w.pyth"
+    state = mae_hiera_micro_8x64(decoder_num_heads=heads).state_dict()
+    torch.save({"model_state": state, "cfg": f"MASK: {{DECODER_NUM_HEADS: {heads}}}"}, path)
+    summary = start_from_weights(mae_hiera_micro_8x64(), str(path), key="KEY", num_classes=None)
+    note = "the decoder has 4 attention heads here and had 2 there"
+    assert str(summary).endswith(note) == told
+    assert len(summary.notes) == told
+
+
 def test_an_autoencoder_without_its_decoder_starts_with_a_fresh_one(tmp_path):
     theirs, ours = hiera_micro_8x64(), mae_hiera_micro_8x64()
     path = save(tmp_path / "w.pyth", theirs.state_dict())
