@@ -17,6 +17,10 @@ class DataSection:
 
     PATH_TO_DATA_DIR: Annotated[str, Key("Folder of the lists (for Kinetics train.csv...).")] = ""
     PATH_PREFIX: Annotated[str, Key("Folder put before each path that a list holds.")] = ""
+    SPLIT_NUMBER: Annotated[
+        int,
+        Key("Which of the published splits of UCF101 or HMDB51.", minimum=1, maximum=3),
+    ] = 1
     NUM_FRAMES: Annotated[
         int, Key("Frames of a clip.", unit="frames", minimum=1, source="[P] Table 4: 16")
     ] = 16

@@ -1,5 +1,6 @@
 """From config to data: the records of a split, and the loader that reads them."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -34,13 +35,31 @@ def read_records(cfg: Config, split: str) -> list[VideoRecord]:
     Raises:
         UserError: a file is missing or wrong; the message says which, and what it must hold.
     """
-    return _dataset_function(cfg, split, "read_index")(
+    read_index = _dataset_function(cfg, split, "read_index")
+    return read_index(
         cfg.DATA.PATH_TO_DATA_DIR,
         split,
         path_prefix=cfg.DATA.PATH_PREFIX,
         num_classes=cfg.MODEL.NUM_CLASSES,
         labelled=cfg.TASK == "classify",
+        **split_number(read_index, cfg.DATA.SPLIT_NUMBER),
     )
+
+
+def split_number(read_index: Callable[..., Any], number: int) -> dict[str, int]:
+    """Return DATA.SPLIT_NUMBER as an argument of `read_index`, or none where it takes none.
+
+    Raises:
+        UserError: the data set has one split, and another is asked for.
+    """
+    if "split_number" in inspect.signature(read_index).parameters:
+        return {"split_number": number}
+    if number != 1:
+        name = read_index.__module__.rpartition(".")[2]
+        raise UserError(
+            f"DATA.SPLIT_NUMBER must be 1 for {name}, which has one split, got {number}."
+        )
+    return {}
 
 
 def read_class_names(cfg: Config, split: str) -> list[str] | None:
