@@ -1,0 +1,225 @@
+"""Processes that decode and may be killed: a task that hangs or crashes ends nothing but itself.
+
+A video decoder is native code that may spin for ever or crash. The pool therefore watches its
+processes: each task is a row of steps (a video each), and a step that takes longer than the
+deadline costs the process its life, not the run. A new process takes its place, and the tasks that
+waited in the old one go to others. Results are arrays in shared memory (`memory.py`), read without
+a copy.
+"""
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.util import Finalize
+from types import TracebackType
+from typing import Any
+
+from hiera_video.data.worker import Failed, Finished, Job, Worker
+
+_POLL_SEC = 0.5
+# One to work on and one to begin with while the result of the first is fetched.
+_TASKS_PER_WORKER = 2
+# Processes that die before they have done anything are not the fault of a file.
+_MAX_USELESS_STARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a task returned."""
+
+    task_id: int
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A task whose process is gone: at which of its steps (-1: before the first), and why.
+
+    `hung` says that the step took longer than the deadline; otherwise the process died, by
+    `signal` if that is not 0. The task is not tried again unless it is submitted again.
+    """
+
+    task_id: int
+    step: int
+    reason: str
+    hung: bool = False
+    signal: int = 0
+
+
+class WorkerError(RuntimeError):
+    """An exception that a task raised in a worker process, with the traceback from there."""
+
+
+class WorkerPool:
+    """Runs `function(task, job)` in processes of its own; see `Job` for what the function is given.
+
+    Args:
+        function: a picklable callable; it is pickled once for every process.
+        num_workers: processes, at least 1. They start with the first task.
+        deadline_sec: the longest that one step may take; 0: for ever. Time in which this process
+            does not look (a GPU step, a suspended job) is not counted.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any, Job], Any],
+        *,
+        num_workers: int,
+        deadline_sec: float,
+    ) -> None:
+        self._function = function
+        self._deadline_sec = deadline_sec
+        self._waiting: deque[tuple[int, Any]] = deque()
+        self._lost: deque[Lost] = deque()
+        self._workers: list[Worker | None] = [None] * num_workers
+        self._useless_starts = 0
+        self._looked_at = time.monotonic()
+        # Before multiprocessing itself waits, at exit, for processes that ignore its SIGTERM.
+        self._at_exit = Finalize(self, _kill_all, args=(self._workers,), exitpriority=100)
+
+    def submit(self, task_id: int, task: Any) -> None:
+        """Queue a task; `task_id` comes back with its result and is not to be used again."""
+        self._waiting.append((task_id, task))
+        self._hand_out()
+
+    def next(self, timeout_sec: float | None = None) -> Done | Lost | None:
+        """Return the next result, in whatever order they come; None after `timeout_sec`.
+
+        Raises:
+            WorkerError: the task raised an exception (a bug: a bad file is a value).
+            UserError: the task raised it.
+        """
+        give_up_at = None if timeout_sec is None else time.monotonic() + timeout_sec
+        while True:
+            if self._lost:
+                return self._lost.popleft()
+            self._hand_out()
+            workers = [worker for worker in self._workers if worker]
+            if not workers and not self._waiting:
+                return None  # nothing was submitted
+            wait_sec = _POLL_SEC
+            if give_up_at is not None:
+                wait_sec = max(0.0, min(wait_sec, give_up_at - time.monotonic()))
+            ready = set(wait([worker.connection for worker in workers], wait_sec))
+            for worker in workers:
+                if worker.connection in ready and (done := self._receive(worker)):
+                    return done
+            self._watch()
+            if give_up_at is not None and time.monotonic() >= give_up_at and not self._lost:
+                return None
+
+    def cancel(self) -> None:
+        """Forget all tasks: the queue is emptied, results of those in work will not be seen."""
+        self._waiting.clear()
+        self._lost.clear()
+        for worker in filter(None, self._workers):
+            worker.forget()
+
+    def close(self) -> None:
+        """End the processes; what they were doing is lost."""
+        _kill_all(self._workers)
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def process_ids(self) -> list[int]:
+        """The processes that run now."""
+        return [worker.process.pid or 0 for worker in self._workers if worker]
+
+    def _hand_out(self) -> None:
+        """Give waiting tasks to the processes that have the fewest."""
+        while self._waiting:
+            loads = [len(w.tasks) if w else 0 for w in self._workers]
+            place = loads.index(min(loads))
+            if loads[place] >= _TASKS_PER_WORKER:
+                return
+            worker = self._workers[place]
+            if worker is None:
+                worker = self._workers[place] = Worker(self._function)
+            task_id, task = self._waiting.popleft()
+            if not worker.send(task_id, task):
+                self._waiting.appendleft((task_id, task))
+                self._bury(worker)
+
+    def _receive(self, worker: Worker) -> Done | None:
+        message = worker.receive()
+        if message is None:
+            self._bury(worker)
+            return None
+        self._useless_starts = 0
+        if isinstance(message, Failed):
+            self.close()
+            if message.user_error is not None:
+                raise message.user_error
+            raise WorkerError(f"in a data loading process:\n{message.traceback}")
+        if isinstance(message, Finished) and message.wanted:
+            return Done(message.task_id, message.value)
+        return None
+
+    def _watch(self) -> None:
+        """Kill the processes whose step took too long."""
+        now = time.monotonic()
+        # A pause of ours says nothing about them: no more than two polls of it count.
+        passed_sec = min(now - self._looked_at, 2 * _POLL_SEC)
+        self._looked_at = now
+        for worker in self._workers:
+            if worker and worker.stuck_for(passed_sec) > self._deadline_sec > 0:
+                self._bury(worker, hung=True)
+
+    def _bury(self, worker: Worker, *, hung: bool = False) -> None:
+        """Take a process that died or hangs out of the pool, and say what became of its tasks."""
+        place = self._workers.index(worker)
+        self._workers[place] = None
+        # One whose connection ended is dying: its own exit code says more than our signal would.
+        exit_code = worker.kill(wait_sec=0.0 if hung else 1.0)
+        task_id, step = worker.current()
+        tasks = list(worker.tasks.items())
+        if task_id is None:
+            self._useless_starts += 1
+            if self._useless_starts >= _MAX_USELESS_STARTS:
+                self.close()
+                raise WorkerError(
+                    f"data loading processes end as soon as they start (exit code {exit_code}); "
+                    "what they say stands above. A script that loads data must do so under "
+                    "`if __name__ == '__main__':`."
+                )
+        else:
+            reason = (
+                f"took longer than {self._deadline_sec:g} s"
+                if hung
+                else f"its process died ({_cause_of_death(exit_code)})"
+            )
+            if task_id in worker.tasks and task_id not in worker.forgotten:
+                killed_by = 0 if hung else max(-exit_code, 0)
+                self._lost.append(Lost(task_id, step, reason, hung=hung, signal=killed_by))
+        for other_id, task in reversed(tasks):
+            if other_id != task_id and other_id not in worker.forgotten:
+                self._waiting.appendleft((other_id, task))
+
+
+def _kill_all(workers: list[Worker | None]) -> None:
+    for place, worker in enumerate(workers):
+        if worker:
+            worker.kill()
+            workers[place] = None
+
+
+def _cause_of_death(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}"
+    try:
+        return signal.Signals(-exit_code).name
+    except ValueError:
+        return f"signal {-exit_code}"

@@ -1,0 +1,210 @@
+"""Processes that are made to hang, crash and vanish: the pool goes on and says what became of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from hiera_video.data.workers import Done, Lost, WorkerError, WorkerPool
+from hiera_video.utils.errors import UserError
+
+
+def work(task, job):
+    """Do what the task says, a step for each word."""
+    for step, word in enumerate(task):
+        job.begin(step)
+        if word == "hang":
+            time.sleep(1000)
+        elif word == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif word == "exit":
+            os._exit(7)
+        elif word == "wait":
+            time.sleep(0.3)
+        elif word == "bug":
+            raise ZeroDivisionError("a bug")
+        elif word == "refuse":
+            raise UserError("KEY must be right.")
+        elif isinstance(word, int):
+            array = job.empty((word,), np.uint8)
+            array[:] = word % 251
+            return {"pid": os.getpid(), "shared": array, "copied": np.arange(word)}
+    return os.getpid()
+
+
+def results(pool, count):
+    return [pool.next(timeout_sec=60) for _ in range(count)]
+
+
+def test_results_come_back_with_their_task_and_from_other_processes():
+    with WorkerPool(work, num_workers=2, deadline_sec=0) as pool:
+        for task_id in range(8):
+            pool.submit(task_id, ["wait"])
+        done = results(pool, 8)
+        assert sorted(d.task_id for d in done) == list(range(8))
+        pids = {d.value for d in done}
+        assert len(pids) == 2
+        assert os.getpid() not in pids
+        assert pool.next(timeout_sec=0.1) is None
+
+
+def test_arrays_cross_in_shared_memory_and_stay_while_they_are_read():
+    with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
+        kept = []
+        for task_id, size in enumerate([10_000, 20_000, 100_000, 5_000, 100_000] * 3):
+            pool.submit(task_id, [size])
+            (done,) = results(pool, 1)
+            kept.append((size, done.value["shared"], done.value["copied"]))
+        for size, shared, copied in kept:
+            assert shared.shape == (size,)
+            assert (shared == size % 251).all()
+            assert (copied == np.arange(size)).all()
+
+
+def test_memory_is_used_again_once_nobody_reads_it():
+    with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
+        addresses = set()
+        for task_id in range(10):
+            pool.submit(task_id, [1_000_000])
+            (done,) = results(pool, 1)
+            addresses.add(done.value["shared"].__array_interface__["data"][0])
+            open_files = len(os.listdir("/proc/self/fd"))
+            del done
+        assert len(addresses) <= 3
+        assert open_files == len(os.listdir("/proc/self/fd"))
+
+
+def test_a_step_that_hangs_costs_its_process_and_nothing_else():
+    with WorkerPool(work, num_workers=1, deadline_sec=1.0) as pool:
+        pool.submit(0, ["fine", "hang", "fine"])
+        pool.submit(1, ["fine"])
+        pool.submit(2, ["fine"])
+        lost, *others = results(pool, 3)
+        assert isinstance(lost, Lost)
+        assert (lost.task_id, lost.step, lost.hung, lost.signal) == (0, 1, True, 0)
+        assert "longer than 1 s" in lost.reason
+        assert [(type(d), d.task_id) for d in others] == [(Done, 1), (Done, 2)]
+
+
+def test_the_deadline_is_for_a_step_not_for_a_task():
+    with WorkerPool(work, num_workers=1, deadline_sec=1.5) as pool:
+        pool.submit(0, ["wait"] * 8)
+        (done,) = results(pool, 1)
+        assert isinstance(done, Done)
+
+
+@pytest.mark.parametrize(("word", "cause"), [("crash", "SIGSEGV"), ("exit", "exit code 7")])
+def test_a_process_that_dies_is_replaced_and_its_queue_kept(word, cause):
+    with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
+        pool.submit(0, ["fine", "fine", word])
+        pool.submit(1, ["fine"])
+        lost, done = results(pool, 2)
+        assert (lost.task_id, lost.step, lost.hung) == (0, 2, False)
+        assert cause in lost.reason
+        assert lost.signal == (signal.SIGSEGV if word == "crash" else 0)
+        assert done.task_id == 1
+
+
+def test_a_process_killed_from_outside_is_told_apart():
+    with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
+        pool.submit(0, ["fine"])
+        results(pool, 1)
+        pool.submit(1, ["hang"])
+        time.sleep(0.5)
+        os.kill(pool.process_ids[0], signal.SIGKILL)
+        (lost,) = results(pool, 1)
+        assert (lost.task_id, lost.signal) == (1, signal.SIGKILL)
+
+
+def test_signals_for_the_run_do_not_end_its_workers():
+    with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
+        pool.submit(0, ["fine"])
+        (first,) = results(pool, 1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(first.value, number)
+        pool.submit(1, ["fine"])
+        (second,) = results(pool, 1)
+        assert second.value == first.value
+
+
+def test_exceptions_keep_their_traceback_and_user_errors_their_kind():
+    with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
+        pool.submit(0, ["bug"])
+        with pytest.raises(WorkerError, match=r"(?s)in work.*ZeroDivisionError: a bug"):
+            pool.next(timeout_sec=60)
+    with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
+        pool.submit(0, ["refuse"])
+        with pytest.raises(UserError, match="KEY must be right"):
+            pool.next(timeout_sec=60)
+
+
+def test_forgotten_tasks_give_nothing():
+    with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
+        for task_id in range(5):
+            pool.submit(task_id, ["wait"])
+        pool.cancel()
+        pool.submit(5, ["fine"])
+        (done,) = results(pool, 1)
+        assert done.task_id == 5
+        assert pool.next(timeout_sec=0.5) is None
+
+
+def test_close_ends_processes_that_hang():
+    pool = WorkerPool(work, num_workers=2, deadline_sec=0)
+    pool.submit(0, ["hang"])
+    pool.submit(1, ["hang"])
+    time.sleep(0.5)
+    pids = pool.process_ids
+    assert len(pids) == 2
+    pool.close()
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+SCRIPT = """
+import os, sys, time
+from hiera_video.data.workers import WorkerPool
+
+def work(task, job):
+    job.begin(0)
+    if task == "hang":
+        time.sleep(1000)
+    return os.getpid()
+
+if __name__ == "__main__":
+    pool = WorkerPool(work, num_workers=1, deadline_sec=0)
+    pool.submit(0, "fine")
+    print(pool.next().value, flush=True)
+    pool.submit(1, "hang")
+    if sys.argv[1] == "stay":
+        time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("ending", ["leave", "stay"])
+def test_processes_end_with_the_one_that_started_them(tmp_path, ending):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    run = subprocess.Popen([sys.executable, script, ending], stdout=subprocess.PIPE, text=True)
+    pid = int(run.stdout.readline())
+    if ending == "stay":
+        time.sleep(0.3)
+        run.kill()
+    assert run.wait(timeout=30) == (-signal.SIGKILL if ending == "stay" else 0)
+    give_up_at = time.monotonic() + 20
+    while os.path.exists(f"/proc/{pid}") and "zombie" not in state_of(pid):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.05)
+
+
+def state_of(pid):
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            return next(line for line in status if line.startswith("State"))
+    except FileNotFoundError:
+        return "zombie"
