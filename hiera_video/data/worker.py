@@ -5,8 +5,8 @@ three numbers in shared memory says which task and step it is at: it can be read
 of the process answers any more.
 """
 
-import ctypes
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
@@ -26,7 +26,6 @@ from hiera_video.utils.errors import UserError
 
 # Smaller buffers travel in the message itself.
 _SHARED_FROM_BYTES = 4096
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _IDLE = -1
 
 
@@ -247,6 +246,21 @@ def _live_quietly() -> None:
     for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _die_with_parent()
     torch.set_num_threads(1)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the one that it works for is gone.
+
+    A thread that waits for it would not run while native code spins with the interpreter's lock.
+    """
+    parent = multiprocessing.parent_process()
+    if sys.platform == "linux" and parent is not None:
+        import fcntl  # not on every platform
+
+        # A pipe whose other end only the parent holds; its closing is an event on this one.
+        pipe = parent.sentinel
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)

@@ -1,4 +1,4 @@
-"""Processes that are made to hang, crash and vanish: the pool goes on and says what became of it."""
+"""Processes that are made to hang, crash and vanish: the pool goes on and says so."""
 
 import os
 import signal
