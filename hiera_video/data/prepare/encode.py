@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from enum import IntEnum
 from fractions import Fraction
 
 import av
@@ -31,7 +32,18 @@ PRESETS = (
 )
 STEP_FRAMES = 64  # a time limit is for so many frames, so that a long video may take long
 
-Begin = Callable[[str], object]
+
+class Phase(IntEnum):
+    """What is being done to a file."""
+
+    OPENING = 0
+    ENCODING = 1
+    FINISHING = 2
+    VERIFYING = 3
+    MOVING = 4
+
+
+Begin = Callable[[Phase, int], object]
 
 
 class OutputError(Exception):
@@ -102,10 +114,12 @@ def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encode
     """Write the video stream of `source` that training would read to `target`, as mp4.
 
     Rotation tags are applied to the pixels, sound and other streams are left out. Time stamps are
-    kept, counted from the first frame, so that a variable frame rate stays one. `begin(step)` is
-    called before every STEP_FRAMES frames. Raises DecodeError for a source that cannot be read to
-    its end, changes its size on the way or holds no frames, and OutputError for `target`.
+    kept, counted from the first frame, so that a variable frame rate stays one. `begin(phase,
+    frame)` is called at the start and before every STEP_FRAMES frames. Raises DecodeError for a
+    source that cannot be read to its end, changes its size on the way or holds no frames, and
+    OutputError for `target`.
     """
+    begin(Phase.OPENING, 0)
     file = fetch_file(source)
     container, stream = open_stream(file, source)
     if is_cut_off(file):
@@ -119,14 +133,14 @@ def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encode
         try:
             for frame in _all_frames(container, stream, source):
                 if len(brightness) % STEP_FRAMES == 0:
-                    begin(f"encoding from frame {len(brightness)}")
+                    begin(Phase.ENCODING, len(brightness))
                 if writer is None:
                     writer = _Writer(target, frame, encoding, clock, frame_rate(stream))
                 num_damaged += frame.is_corrupt
                 brightness.append(writer.write(frame, source))
             if writer is None:
                 raise DecodeError(source, "holds a video stream without frames.")
-            begin("finishing the file")
+            begin(Phase.FINISHING, len(brightness))
             writer.close()
         except BaseException:
             if writer is not None:

@@ -54,6 +54,8 @@ def read_folder(root: str, output: str) -> Source:
     be read.
     """
     skip = os.path.realpath(output) if output else None
+    if skip == os.path.realpath(root):
+        skip = None
     inside = [name for name in _names(root) if os.path.isdir(os.path.join(root, name))]
     inside = [name for name in inside if os.path.realpath(os.path.join(root, name)) != skip]
     splits = {name: SPLIT_NAMES[name.lower()] for name in inside if name.lower() in SPLIT_NAMES}

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hiera_video.data.decoders import DecodeError
-from hiera_video.data.prepare.encode import Begin, Encoding, OutputError, encode
+from hiera_video.data.prepare.encode import Encoding, OutputError, Phase, encode
 from hiera_video.data.prepare.journal import source_state
 from hiera_video.data.prepare.verify import VerifyError, verify
+from hiera_video.data.worker import Job
 
 PARTIAL = re.compile(r"\.[0-9a-f]{16}\.part")
 
@@ -42,18 +43,22 @@ class Outcome:
     disk_error: int | None = None
 
 
-def prepare_one(task: Task, begin: Begin) -> Outcome:
+def prepare_one(task: Task, job: Job) -> Outcome:
     """Make one video; whatever is wrong with it is in the outcome. A target is whole or not there.
 
-    `begin(step)` is called before each step that a time limit is for.
+    Every step that a time limit is for is begun with `job.begin`; `describe_step` tells its name.
     """
+
+    def begin(phase: Phase, frame: int) -> None:
+        job.begin(frame * len(Phase) + phase)
+
     partial = partial_path(task.target)
     try:
         before = source_state(task.source)
         os.makedirs(os.path.dirname(task.target), exist_ok=True)
         encoded = encode(task.source, partial, task.encoding, begin)
         verify(partial, encoded, begin)
-        begin("moving the file into place")
+        begin(Phase.MOVING, 0)
         _flush(partial)
         os.replace(partial, task.target)
     except DecodeError as error:
@@ -80,6 +85,12 @@ def prepare_one(task: Task, begin: Begin) -> Outcome:
             "height": encoded.height,
         }
     )
+
+
+def describe_step(step: int) -> str:
+    """Say in words what `prepare_one` was doing at a step."""
+    frame, phase = divmod(max(step, 0), len(Phase))
+    return f"{Phase(phase).name.lower()} the file, frame {frame}"
 
 
 def partial_path(target: str) -> str:

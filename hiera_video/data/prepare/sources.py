@@ -18,6 +18,7 @@ from hiera_video.data.prepare.folders import (
     read_folder,
     videos_in,
 )
+from hiera_video.data.prepare.journal import JOURNAL
 from hiera_video.data.records import NO_LABEL, SPLITS, RecordError
 from hiera_video.utils.errors import UserError
 
@@ -29,7 +30,8 @@ def read_source(paths: list[str], *, videos: str = "", output: str = "") -> Sour
     """Read one folder, or one or more csv or json files.
 
     `videos` is the folder of the videos that a list names (default: the folder of the list; for
-    Something-Something its own folder of videos). Whatever lies in `output` is passed over. Raises
+    Something-Something its own folder of videos). Whatever lies in `output` is passed over, and
+    where that is the folder itself, the lists that an earlier run has written there. Raises
     UserError for what is not there or cannot be told, RecordError for wrong lines.
     """
     for path in paths:
@@ -48,7 +50,7 @@ def read_source(paths: list[str], *, videos: str = "", output: str = "") -> Sour
             f"SOURCE must be one folder, or one or more files, got {len(paths)} with the folder "
             f"{folders[0]!r}. Try each folder by itself."
         )
-    files = _list_files(folders[0]) if folders else paths
+    files = _list_files(folders[0], output) if folders else paths
     if any(file.endswith(".json") for file in files):
         source = _read_ssv2(files, videos)
     elif files:
@@ -64,10 +66,12 @@ def read_source(paths: list[str], *, videos: str = "", output: str = "") -> Sour
     return source
 
 
-def _list_files(folder: str) -> list[str]:
+def _list_files(folder: str, output: str) -> list[str]:
     """Return the list files of a folder: Something-Something's, or csv files named by split."""
     wanted = [prefix + name for name in _SSV2_FILES for prefix in (_SSV2_PREFIX, "")]
-    for names in (wanted, [f"{split}.csv" for split in SPLITS]):
+    is_output = os.path.realpath(folder) == os.path.realpath(output or os.devnull)
+    ours = is_output and os.path.exists(os.path.join(folder, JOURNAL))
+    for names in (wanted, [] if ours else [f"{split}.csv" for split in SPLITS]):
         found = [os.path.join(folder, name) for name in names]
         found = [path for path in found if os.path.isfile(path)]
         if found:

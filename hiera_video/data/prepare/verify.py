@@ -6,7 +6,7 @@ import av
 
 from hiera_video.data.decoders._packets import open_stream
 from hiera_video.data.decoders.pyav import open_video
-from hiera_video.data.prepare.encode import STEP_FRAMES, Begin, Encoded
+from hiera_video.data.prepare.encode import STEP_FRAMES, Begin, Encoded, Phase
 
 _BRIGHTNESS_TOLERANCE = 16  # of 255; compression moves a picture's mean by less than one
 
@@ -19,8 +19,9 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
     """Decode all of `path`, and raise VerifyError unless it is `encoded`, frame by frame.
 
     Looked at: number of frames, size, marks of damage, time stamps (to half a tick of the file's),
-    mean brightness, and the number of frames that the training decoder finds. `begin(step)` is
-    called before every STEP_FRAMES frames. Raises DecodeError for what is no video at all.
+    mean brightness, and the number of frames that the training decoder finds. `begin(phase,
+    frame)` is called before every STEP_FRAMES frames. Raises DecodeError for what is no
+    video at all.
     """
     container, stream = open_stream(path, path)
     number = 0
@@ -29,7 +30,7 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
         try:
             for number, frame in enumerate(container.decode(stream), start=1):
                 if number % STEP_FRAMES == 1:
-                    begin(f"verifying from frame {number - 1}")
+                    begin(Phase.VERIFYING, number - 1)
                 if number <= len(encoded.times_N):
                     _verify_frame(frame, number - 1, encoded, half_a_tick)
         except av.FFmpegError as error:

@@ -20,7 +20,7 @@ NAMES = (
 )
 
 
-def no_limit(step):
+def no_limit(phase, frame):
     pass
 
 
@@ -192,12 +192,15 @@ def test_the_time_limit_begins_anew_every_64_frames(make_video, index_frames, tm
     source = make_video(tmp_path / "in.mp4", index_frames(130))
     steps = []
     target = str(tmp_path / "out.mp4")
-    verify(target, encode(source, target, ENCODING, steps.append), steps.append)
-    encoding, verifying = (
-        [f"{word} from frame {number}" for number in (0, 64, 128)]
-        for word in ("encoding", "verifying")
-    )
-    assert steps == [*encoding, "finishing the file", *verifying]
+
+    def begin(phase, frame):
+        steps.append((phase.name, frame))
+
+    verify(target, encode(source, target, ENCODING, begin), begin)
+    assert steps == [
+        *(("OPENING", 0), ("ENCODING", 0), ("ENCODING", 64), ("ENCODING", 128)),
+        *(("FINISHING", 130), ("VERIFYING", 0), ("VERIFYING", 64), ("VERIFYING", 128)),
+    ]
 
 
 def test_an_output_that_cannot_be_written_is_not_the_sources_fault(videos, tmp_path):
