@@ -1,25 +1,34 @@
 """Videos as numbered frames, behind one small interface, whatever decodes them.
 
 A backend is a file here with `open_video(path)`; `DATA.DECODING_BACKEND` names it, or "auto".
+
+No backend is trusted to find frame k: what a full sequential decode gives is the judge. PyAV checks
+every step against the packets and falls back to decoding from the start. The others are refused the
+kinds of files in which they went astray. Named in the config, a backend raises there; "auto" goes
+on to the next.
 """
+
+from importlib import metadata
 
 from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._reader import VideoReader, fetch_file
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module
 
-__all__ = ["DecodeError", "VideoReader", "check_backend", "open_video"]
+__all__ = ["DecodeError", "VideoReader", "check_backend", "describe_backend", "open_video"]
 
-# PyAV first: exact on every file tried, and the faster of the two.
-_LADDER = ("pyav", "decord")
+# The order of "auto", and the package each comes with. PyAV first: exact on every file tried, and
+# the fastest (docs/benchmarks.md). torchcodec before decord: faster, and its codecs are newer.
+_LADDER = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}
 
 
 def open_video(path: str, backend: str = "auto") -> VideoReader:
     """Open a video; frame k is the k-th of a full sequential decode, upright, RGB.
 
     `path` is a local file or a URL that iopath knows. `backend` is a module here ("pyav",
-    "decord"), or "auto": PyAV, and decord for a file that PyAV cannot open. Raises DecodeError,
-    which names the path and the cause, and UserError for a backend that is not there.
+    "torchcodec", "decord"), or "auto": PyAV, and the others in turn for a file that PyAV cannot
+    open. Raises DecodeError, which names the path and the cause, and UserError for a backend that
+    is not there.
     """
     if backend != "auto":
         return _open_with(backend, path)
@@ -39,6 +48,33 @@ def check_backend(backend: str) -> None:
     if backend != "auto":
         module = find_module(__name__, backend, key="DATA.DECODING_BACKEND")
         getattr(module, "check_available", lambda: None)()
+
+
+def describe_backend(backend: str) -> str:
+    """Say in one line, for the log, what decodes videos under `DATA.DECODING_BACKEND`, and why.
+
+    Looks at what is installed and imports nothing: backends that are not needed stay unloaded.
+    """
+    versions = {name: _version_of(package) for name, package in _LADDER.items()}
+    named = {name: f"{name} {version}".strip() for name, version in versions.items()}
+    if backend != "auto":
+        return (
+            f"Videos are decoded by {named.get(backend, backend)} alone, as DATA.DECODING_BACKEND "
+            "says; a file that it cannot read exactly is a bad file."
+        )
+    best, *others = (named[name] for name in _LADDER if versions[name])
+    line = f"Videos are decoded by {best}: of all backends the most exact, and the fastest."
+    if others:
+        line += f" A file that it cannot open goes to {', then '.join(others)}."
+    missing = [name for name in _LADDER if not versions[name]]
+    return line + (f" Not installed: {', '.join(missing)}." if missing else "")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
 
 
 def _open_with(backend: str, path: str) -> VideoReader:

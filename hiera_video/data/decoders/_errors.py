@@ -7,7 +7,9 @@ class DecodeError(UserError):
     """A video that cannot be read; one line naming the path and the cause in plain words."""
 
     def __init__(self, path: str, cause: str) -> None:
-        super().__init__(f"{path}: {cause}")
+        # Names may hold line breaks, and bytes that no terminal takes.
+        shown = path.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
+        super().__init__(f"{shown}: {cause}")
         self.path = path
         self.cause = cause
 

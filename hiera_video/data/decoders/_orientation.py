@@ -19,6 +19,13 @@ class DisplayMatrix(NamedTuple):
     d: int
 
     @property
+    def is_right_angle(self) -> bool:
+        """Say whether it turns by whole quarters, mirrored or not; others are not followed."""
+        return (self.a == self.d == 0 and self.b != 0 != self.c) or (
+            self.b == self.c == 0 and self.a != 0 != self.d
+        )
+
+    @property
     def is_mirrored(self) -> bool:
         """Say whether the picture is mirrored, whatever its turn."""
         return self.a * self.d - self.b * self.c < 0
@@ -33,15 +40,25 @@ def display_matrix(frame: av.VideoFrame) -> DisplayMatrix | None:
     return DisplayMatrix(a, b, c, d)
 
 
+def first_matrix(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> DisplayMatrix | None:
+    """Return the matrix of the first frame that decodes, or None without one or a decoder."""
+    if stream.codec_context is None:
+        return None
+    try:
+        container.seek(0, stream=stream)
+        return display_matrix(next(container.decode(stream)))
+    except (av.FFmpegError, StopIteration):
+        return None  # it does not decode: who asked will find out
+
+
 def upright(picture_HWC: np.ndarray, matrix: DisplayMatrix | None) -> np.ndarray:
     """Return the picture as it is to be shown (a view, H and W exchanged by a quarter turn)."""
-    if matrix is None:
+    if matrix is None or not matrix.is_right_angle:
         return picture_HWC
     a, b, c, d = matrix
-    if a == d == 0 and b and c:
+    x_scale, y_scale = a, d
+    if a == d == 0:
         picture_HWC, x_scale, y_scale = picture_HWC.transpose(1, 0, 2), c, b
-    elif b == c == 0 and a and d:
-        x_scale, y_scale = a, d
-    else:
-        return picture_HWC
     return picture_HWC[:: -1 if y_scale < 0 else 1, :: -1 if x_scale < 0 else 1]

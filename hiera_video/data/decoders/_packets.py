@@ -30,6 +30,7 @@ class PacketTable:
     num_frames: frames the file promises. stated_fps: its header's frames per second; 0.0: none.
     stores_pts: the container states presentation times, so that they are no guess.
     closed_groups: no frame is coded after a key frame and shown before it, and none is hidden.
+    whole_keys: no H.264 key frame is one that only becomes whole some frames later.
     doubt: in words, why time stamps cannot be used to find a frame; "" if they can.
     """
 
@@ -41,6 +42,7 @@ class PacketTable:
     stated_fps: float
     stores_pts: bool
     closed_groups: bool
+    whole_keys: bool
     doubt: str
 
 
@@ -49,12 +51,16 @@ class _Packet:
     pts: int | None
     is_key: bool
     is_shown: bool
+    is_whole: bool
 
 
-def open_stream(file: str, path: str) -> tuple[av.container.InputContainer, av.VideoStream]:
+def open_stream(
+    file: str, path: str, *, needs_decoder: bool = True
+) -> tuple[av.container.InputContainer, av.VideoStream]:
     """Open `file` and choose the video stream FFmpeg calls the best, set to one decoder thread.
 
-    `path` is the name for errors. Raises DecodeError for what is no video, or holds none.
+    `path` is the name for errors. Raises DecodeError for what is no video, or holds none, and with
+    `needs_decoder` for a codec that PyAV was built without (`codec_context` is None otherwise).
     """
     try:
         # Tags in another encoding than UTF-8 are no reason to refuse the pictures.
@@ -70,12 +76,20 @@ def open_stream(file: str, path: str) -> tuple[av.container.InputContainer, av.V
         container.close()
         found = f"only {', '.join(others)}" if others else "damaged or truncated in its header"
         raise DecodeError(path, f"holds no video stream ({found}).")
-    if stream.codec_context is None:
+    if stream.codec_context is not None and has_software(stream.codec_context.codec):
+        # Loader workers are the parallelism; threads inside them would only compete.
+        stream.codec_context.thread_count = 1
+    elif needs_decoder:
+        name = stream.codec_context.name if stream.codec_context else ""
         container.close()
-        raise DecodeError(path, "its video is in a codec that FFmpeg does not know.")
-    # Loader workers are the parallelism; threads inside them would only compete.
-    stream.codec_context.thread_count = 1
+        known = f"{name}, which this PyAV decodes on hardware only" if name else ""
+        raise DecodeError(path, f"its video is in a codec {known or 'that FFmpeg does not know'}.")
     return container, stream
+
+
+def has_software(codec: av.Codec) -> bool:
+    """Say whether FFmpeg decodes `codec` by itself; its own "av1" only passes on to hardware."""
+    return codec.name != "av1"
 
 
 def scan(container: av.container.InputContainer, stream: av.VideoStream) -> PacketTable:
@@ -89,7 +103,8 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream) -> Pack
     num_shown = sum(packet.is_shown for packet in packets_P)
     pts_N = _sorted_times(packet for packet in packets_P if packet.is_shown)
     key_pts_K = _sorted_times(packet for packet in packets_P if packet.is_key)
-    reorders = bool(stream.codec_context.has_b_frames)
+    decoder = stream.codec_context
+    reorders = decoder is None or bool(decoder.has_b_frames)
     return PacketTable(
         pts_N=pts_N,
         time_base=stream.time_base or Fraction(0),
@@ -99,6 +114,7 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream) -> Pack
         stated_fps=float(stream.average_rate or stream.guessed_rate or 0),
         stores_pts=stores_pts,
         closed_groups=num_shown == len(packets_P) and _groups_are_closed(packets_P),
+        whole_keys=all(packet.is_whole for packet in packets_P if packet.is_key),
         doubt=_doubt(packets_P, guessed=reorders and not stores_pts),
     )
 
@@ -120,7 +136,8 @@ def _read(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[list[_Packet], bool]:
     """Return the packets, and whether the file broke off in the middle of one."""
-    is_vp8 = stream.codec_context.codec.canonical_name == "vp8"
+    decoder = stream.codec_context
+    codec = decoder.codec.canonical_name if decoder else "unknown"
     packets: list[_Packet] = []
     cut_off = False
     try:
@@ -129,12 +146,33 @@ def _read(
                 continue  # PyAV's sign for a decoder to give its last frames; holds none
             # VP8 sends reference pictures that are never shown as packets of their own; bit 4 of
             # the first byte tells (RFC 6386, section 9.1).
-            hidden = packet.is_discard or (is_vp8 and not bytes(packet)[0] & 0x10)
-            packets.append(_Packet(packet.pts, packet.is_keyframe, not hidden))
+            hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & 0x10)
+            is_whole = not (codec == "h264" and packet.is_keyframe) or _is_idr(
+                bytes(packet), decoder.extradata
+            )
+            packets.append(_Packet(packet.pts, packet.is_keyframe, not hidden, is_whole))
             cut_off = packet.is_corrupt
     except av.FFmpegError:
         cut_off = True
     return packets, cut_off
+
+
+def _is_idr(data: bytes, extradata: bytes | None) -> bool:
+    """Say whether an H.264 key frame is one on which all decoding can begin (ITU-T H.264, 7.4.1.2).
+
+    Others are points from which a picture builds up over several frames (intra refresh), or which
+    later frames may reach across.
+    """
+    if not extradata or extradata[0] != 1:
+        return True  # start codes instead of lengths: AVI and MPEG-TS, which are doubted anyway
+    length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 else 4
+    place = 0
+    while place + length_size < len(data):
+        unit_type = data[place + length_size] & 0x1F
+        if unit_type in (1, 5):  # the first slice of a picture: other, IDR
+            return unit_type == 5
+        place += length_size + int.from_bytes(data[place : place + length_size], "big")
+    return False
 
 
 def _sorted_times(packets: Iterable[_Packet]) -> np.ndarray:

@@ -4,6 +4,7 @@ Shapes: T frames asked for, H x W the upright picture, 3 the RGB channels.
 """
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
@@ -13,6 +14,7 @@ import numpy as np
 
 from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._timeline import Timeline
+from hiera_video.data.shards import ShardError, parse_member, read_member
 from hiera_video.utils.io import local_path
 
 
@@ -109,20 +111,35 @@ class BaseReader(ABC):
 def fetch_file(path: str) -> str:
     """Return a path on this machine for `path` (a URL is downloaded once, by iopath).
 
+    Of a video in a shard the bytes are in memory while the returned string is: hold on to it.
+
     Raises DecodeError for what is wrong before any decoder looks at it: a missing file, a
     directory, an empty file, one that may not be read.
     """
+    if member := parse_member(path):
+        try:
+            return read_member(member)
+        except ShardError as error:
+            raise DecodeError(path, str(error)) from None
     try:
         here = local_path(path)
     except Exception as error:  # whatever the handler of the URL raises
-        raise DecodeError(path, f"cannot be fetched ({_first_line(error)}).") from None
-    if os.path.isdir(here):
+        raise DecodeError(path, f"cannot be fetched ({_reason(error)}).") from None
+    try:
+        found = os.stat(here)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DecodeError(path, "no such file.") from None
+    except PermissionError:
+        raise DecodeError(path, "may not be read (no permission for its folder).") from None
+    except (OSError, ValueError) as error:  # too long a name, a disk that fails, a NUL in it
+        raise DecodeError(path, f"cannot be read ({_reason(error)}).") from None
+    if stat.S_ISDIR(found.st_mode):
         raise DecodeError(path, "is a directory, not a video file.")
-    if not os.path.exists(here):
-        raise DecodeError(path, "no such file.")
+    if not stat.S_ISREG(found.st_mode):
+        raise DecodeError(path, "is a pipe, socket or device, not a video file.")
     if not os.access(here, os.R_OK):
         raise DecodeError(path, "may not be read (no permission).")
-    if os.path.getsize(here) == 0:
+    if found.st_size == 0:
         raise DecodeError(path, "is empty (0 bytes).")
     return here
 
@@ -146,5 +163,8 @@ def unique_indices(
     return wanted_U, place_T
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    """Return one line: the system's word for it, or the first line of the error's own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -17,8 +17,9 @@ from types import ModuleType
 import av
 import numpy as np
 
+from hiera_video.data.decoders._doubts import WAY_OUT, doubt_of_seeking
 from hiera_video.data.decoders._errors import DecodeError, too_few
-from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix
+from hiera_video.data.decoders._orientation import first_matrix
 from hiera_video.data.decoders._packets import PacketTable, count_decodable, open_stream, scan
 from hiera_video.data.decoders._reader import BaseReader, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
@@ -27,13 +28,6 @@ from hiera_video.utils.errors import UserError
 # decord hands out the nearest frame for one that does not decode; this share of the frames is what
 # it may do that for before it raises. 0 means "any number", so: less than one frame in 10,000.
 _REPLACED_FRAMES = 0.0001
-
-# Containers in which hundreds of videos encoded at random gave the right frames, bit for bit.
-_RELIABLE = frozenset({"mov", "matroska", "avi"})
-
-_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, all above are interlaced
-
-_WAY_OUT = "Use DATA.DECODING_BACKEND auto or pyav."
 
 
 def open_video(path: str) -> "DecordReader":
@@ -63,39 +57,20 @@ def _doubt(
     container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
 ) -> str:
     """Say why decord's answer might not be that of a sequential decode; "" if it is sure to be."""
-    if table.doubt:
-        return table.doubt
-    if not table.closed_groups:
-        return "frames hidden, or shown out of the order of their groups"
+    doubt = doubt_of_seeking(container, stream, table)
+    if doubt:
+        return doubt
     if len(container.streams.video) > 1:
         return "several video streams, of which it chooses by older rules"
-    kinds = _RELIABLE.intersection(container.format.name.split(","))
-    if not kinds:
-        return "a container in which its seeks go astray"
-    if "avi" in kinds and stream.codec_context.codec.canonical_name == "h264":
-        return "H.264 in AVI, in which its seeks go astray"
-    if stream.codec_context.field_order > _PROGRESSIVE:
-        return "interlaced frames"
+    kinds = container.format.name.split(",")
     if "matroska" not in kinds:  # its index need not list all of them
         num_listed = sum(entry.is_keyframe for entry in stream.index_entries)
         if num_listed != len(table.key_pts_K):
             return "a wrong list of key frames"
-    if len(table.key_pts_K) == len(table.pts_N) > 1 and not stream.codec_context.codec.intra_only:
-        return "every frame marked as a key frame"
-    matrix = _first_matrix(container, stream, table)
+    matrix = first_matrix(container, stream)
     if matrix is not None and ("mov" not in kinds or matrix.is_mirrored):
         return "a display matrix that it does not follow"
     return ""
-
-
-def _first_matrix(
-    container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
-) -> DisplayMatrix | None:
-    try:
-        container.seek(int(table.key_pts_K[0]), stream=stream)
-        return display_matrix(next(container.decode(stream)))
-    except (av.FFmpegError, StopIteration, IndexError):
-        return None  # it does not decode: decord will say so itself
 
 
 class DecordReader(BaseReader):
@@ -112,14 +87,14 @@ class DecordReader(BaseReader):
             self._require(len(table.pts_N))
             doubt = _doubt(container, stream, table)
         if doubt:
-            raise DecodeError(path, f"decord cannot be relied on here ({doubt}). {_WAY_OUT}")
+            raise DecodeError(path, f"decord cannot be relied on here ({doubt}). {WAY_OUT}")
         decord = _decord()
         try:
             self._reader = decord.VideoReader(
                 self._file, ctx=decord.cpu(0), num_threads=1, fault_tol=_REPLACED_FRAMES
             )
         except (decord.DECORDError, RuntimeError):
-            raise DecodeError(path, f"decord cannot open its codec or format. {_WAY_OUT}") from None
+            raise DecodeError(path, f"decord cannot open its codec or format. {WAY_OUT}") from None
         self._require(len(self._reader))
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -131,7 +106,7 @@ class DecordReader(BaseReader):
         except (decord.DECORDError, decord.DECORDLimitReachedError):
             decoded, _damaged = count_decodable(self._file, self.path)
             self._require(decoded)
-            raise DecodeError(self.path, f"decord fails to decode it. {_WAY_OUT}") from None
+            raise DecodeError(self.path, f"decord fails to decode it. {WAY_OUT}") from None
         return frames_UHWC[place_T]
 
     def _require(self, num_found: int) -> None:

@@ -1,6 +1,5 @@
 import dataclasses
 import pickle
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -8,81 +7,14 @@ import pytest
 
 from hiera_video.data.decoders import DecodeError, VideoReader, open_video
 from hiera_video.data.decoders import pyav as pyav_backend
+from hiera_video.data.decoders import torchcodec as torchcodec_backend
 from hiera_video.data.decoders._packets import PacketTable, scan
 from hiera_video.data.decoders.decord import DecordReader
+from hiera_video.data.decoders.torchcodec import TorchcodecReader
 from hiera_video.utils.errors import UserError
 
-# decord has wheels for Linux on x86-64 and for Windows; elsewhere its tests are left out.
-NEEDS_DECORD = pytest.mark.skipif(find_spec("decord") is None, reason="decord is not installed")
-DECORD = pytest.param("decord", marks=NEEDS_DECORD)
-BACKENDS = ("pyav", DECORD, "auto")
-
-# What decord gives exactly; the rest it must refuse, and in words that name the way out.
-FOR_DECORD = {
-    "lossless.mkv",
-    "h264_b.mp4",
-    "h264_b.mkv",
-    "h264_late_start.mkv",
-    "h264_fragments.mp4",
-    "h264_index_first.mp4",
-    "h264_turned.mp4",
-    "h264_turned_right.mp4",
-    "h264_upside_down.mp4",
-    "mpeg4.avi",
-    "msmpeg4.avi",
-    "vp8.webm",
-    "vp9.webm",
-    "odd_size.avi",
-    "one_frame.mp4",
-    "latin1_tag.mp4",
-}
-NOT_FOR_DECORD = {
-    "h264_b.avi",
-    "h264_b.ts",
-    "h264_b.flv",
-    "h264_open_groups.mp4",
-    "h264_interlaced.mp4",
-    "hevc_open_groups.mp4",
-    "mpeg4_b.avi",
-    "vp9_no_duration.webm",
-    "two_streams.mp4",
-    "edit_list.mp4",
-    "vp8_hidden.webm",
-    "false_keys.avi",
-    "false_keys.mp4",
-}
-ALL = sorted(FOR_DECORD | NOT_FOR_DECORD)
-
-
-def some_indices(num_frames: int) -> list[np.ndarray]:
-    """Rows of indices: all, backwards, the last, strided runs, and random ones with repeats."""
-    rng = np.random.default_rng(num_frames)
-    rows = [np.arange(num_frames), np.arange(num_frames)[::-1], np.array([num_frames - 1] * 3)]
-    for stride in (1, 2, 4, 7):
-        start = int(rng.integers(num_frames))
-        rows.append(np.minimum(start + stride * np.arange(8), num_frames - 1))
-    rows += [rng.integers(num_frames, size=size) for size in (1, 1, 2, 5, 16)]
-    return rows
-
-
-def assert_same_frames(reader: VideoReader, truth: list[np.ndarray], *, exact: bool = True) -> None:
-    assert reader.num_frames == len(truth)
-    for indices in some_indices(len(truth)):
-        frames_THWC = reader.frames_at(indices)
-        assert frames_THWC.dtype == np.uint8
-        assert frames_THWC.shape == (len(indices), *truth[0].shape)
-        for frame_HWC, index in zip(frames_THWC, indices, strict=True):
-            if exact:
-                assert np.array_equal(frame_HWC, truth[index]), index
-            else:
-                difference = np.abs(frame_HWC.astype(int) - truth[index]).mean()
-                assert difference < 2.0, index
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_pyav_gives_the_frames_of_a_sequential_decode(name, videos, decode_all) -> None:
-    with open_video(videos[name], "pyav") as reader:
-        assert_same_frames(reader, decode_all(videos[name]))
+BACKENDS = ("pyav", "torchcodec", "decord", "auto")
+NAMED = BACKENDS[:-1]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +33,7 @@ def test_pyav_gives_the_frames_of_a_sequential_decode(name, videos, decode_all) 
         ("h264_b.avi", "start"),
     ],
 )
-def test_pyav_reads_in_the_fastest_way_that_is_right(name, mode, videos) -> None:
+def test_pyav_reads_in_the_fastest_way_that_is_right(name, mode, videos, some_indices) -> None:
     with open_video(videos[name], "pyav") as reader:
         for indices in some_indices(reader.num_frames):
             assert reader.mode == mode or name == "h264_interlaced.mp4"
@@ -125,24 +57,7 @@ def test_pyav_falls_back_where_packets_promise_a_frame_too_many(
             reader.frames_at([40])
 
 
-@NEEDS_DECORD
-@pytest.mark.parametrize("name", sorted(FOR_DECORD))
-def test_decord_gives_the_frames_of_a_sequential_decode(name, videos, decode_all) -> None:
-    exact = name != "odd_size.avi"  # its older FFmpeg interpolates the colours of odd rows
-    with open_video(videos[name], "decord") as reader:
-        assert_same_frames(reader, decode_all(videos[name]), exact=exact)
-
-
-@NEEDS_DECORD
-@pytest.mark.parametrize("name", sorted(NOT_FOR_DECORD))
-def test_decord_refuses_what_it_gets_wrong_and_auto_reads_it(name, videos, decode_all) -> None:
-    with pytest.raises(DecodeError, match=r"DATA\.DECODING_BACKEND auto or pyav"):
-        open_video(videos[name], "decord")
-    with open_video(videos[name], "auto") as reader:
-        assert reader.num_frames == len(decode_all(videos[name]))
-
-
-@pytest.mark.parametrize("backend", ["pyav", DECORD])
+@pytest.mark.parametrize("backend", NAMED)
 @pytest.mark.parametrize("name", ["lossless.mkv", "h264_b.mp4", "mpeg4.avi", "vp9.webm"])
 def test_frames_show_their_own_number(name, backend, videos, decode_index) -> None:
     indices = [39, 0, 17, 17, 23, 4]
@@ -158,7 +73,7 @@ def test_lossless_frames_come_back_as_they_were_written(backend, videos, index_f
         assert np.array_equal(reader.frames_at(range(40)), index_frames(40))
 
 
-@pytest.mark.parametrize("backend", ["pyav", DECORD])
+@pytest.mark.parametrize("backend", NAMED)
 @pytest.mark.parametrize(
     ("name", "quarter_turns"),
     [("h264_turned.mp4", 1), ("h264_turned_right.mp4", -1), ("h264_upside_down.mp4", 2)],
@@ -169,9 +84,11 @@ def test_rotation_tags_are_applied(name, quarter_turns, backend, videos, decode_
     assert decode_index(np.rot90(frame_HWC, -quarter_turns)) == 22
 
 
-@NEEDS_DECORD
+@pytest.mark.parametrize("backend", ["torchcodec", "decord"])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
-def test_mirrored_pictures_are_mirrored(rotation, tmp_path, make_video, index_frames) -> None:
+def test_mirrored_pictures_are_mirrored(
+    rotation, backend, tmp_path, make_video, index_frames
+) -> None:
     path = make_video(
         tmp_path / "mirrored.mkv",
         index_frames(3),
@@ -184,7 +101,7 @@ def test_mirrored_pictures_are_mirrored(rotation, tmp_path, make_video, index_fr
     with open_video(path) as reader:
         assert np.array_equal(reader.frames_at([0, 1, 2]), turned_THWC[:, :, ::-1])
     with pytest.raises(DecodeError, match="display matrix"):
-        open_video(path, "decord")
+        open_video(path, backend)
 
 
 def test_hidden_frames_are_not_counted(videos, decode_index) -> None:
@@ -196,7 +113,7 @@ def test_hidden_frames_are_not_counted(videos, decode_index) -> None:
         assert decode_index(reader.frames_at([5])[0]) == 6
 
 
-@pytest.mark.parametrize("backend", ["pyav", DECORD])
+@pytest.mark.parametrize("backend", NAMED)
 @pytest.mark.parametrize("name", ["h264_b.mp4", "h264_late_start.mkv", "mpeg4.avi", "vp9.webm"])
 def test_frame_rate(name, backend, videos) -> None:
     with open_video(videos[name], backend) as reader:
@@ -235,7 +152,7 @@ def test_what_cannot_be_opened_is_one_line(name, cause, backend, bad_videos, cap
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("backend", ["pyav", "auto"])
+@pytest.mark.parametrize("backend", ["pyav", "torchcodec", "auto"])
 @pytest.mark.parametrize("name", ["cut_off.mp4", "damaged.mp4"])
 def test_frames_before_the_damage_are_read_and_no_others(
     name, backend, bad_videos, decode_index, decode_all, capfd
@@ -252,33 +169,33 @@ def test_frames_before_the_damage_are_read_and_no_others(
     assert capfd.readouterr().err == ""
 
 
-@NEEDS_DECORD
+@pytest.mark.parametrize("backend", ["decord"])
 @pytest.mark.parametrize(
     ("name", "cause"),
     [("cut_off.mp4", "of the promised 40 frames"), ("damaged.mp4", "cannot be relied on")],
 )
 def test_decord_never_repeats_a_frame_for_one_that_is_missing(
-    name, cause, bad_videos, capfd
+    name, cause, backend, bad_videos, capfd
 ) -> None:
     with pytest.raises(DecodeError, match=cause) as caught:
-        open_video(bad_videos[name], "decord")
+        open_video(bad_videos[name], backend)
     assert caught.value.path == bad_videos[name]
     assert capfd.readouterr().err == ""
 
 
-@NEEDS_DECORD
-def test_decord_tells_how_many_frames_decode(tmp_path, videos, capfd) -> None:
+@pytest.mark.parametrize("backend", ["torchcodec", "decord"])
+def test_it_is_told_how_many_frames_decode(backend, tmp_path, videos, capfd) -> None:
     # Only the last group is damaged, past its first packet: all packets look as they should.
     data = bytearray(open(videos["h264_index_first.mp4"], "rb").read())  # noqa: SIM115
     data[-60:] = b"\xff" * 60
     (tmp_path / "end.mp4").write_bytes(data)
-    reader = open_video(str(tmp_path / "end.mp4"), "decord")
+    reader = open_video(str(tmp_path / "end.mp4"), backend)
     with pytest.raises(DecodeError, match=r"only \d\d of the promised 40 frames"):
         reader.frames_at([0, 39])
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("backend", ["pyav", DECORD])
+@pytest.mark.parametrize("backend", NAMED)
 def test_indices_outside_the_video_are_refused(backend, videos) -> None:
     with open_video(videos["h264_b.mp4"], backend) as reader:
         for bad in ([40], [-1], [0, 99]):
@@ -302,14 +219,19 @@ def test_pictures_that_change_size_are_refused(tmp_path, make_video, index_frame
         reader.frames_at([0, reader.num_frames - 1])
 
 
-@NEEDS_DECORD
-def test_auto_goes_to_the_next_backend_for_a_file(videos, decode_index, monkeypatch) -> None:
+@pytest.mark.parametrize("backend", ["torchcodec", "decord"])
+def test_auto_goes_to_the_next_backend_for_a_file(
+    backend, videos, decode_index, monkeypatch
+) -> None:
     def refuse(path: str) -> VideoReader:
         raise DecodeError(path, "made to fail")
 
-    monkeypatch.setattr(pyav_backend, "open_video", refuse)
+    before = {"torchcodec": (pyav_backend,), "decord": (pyav_backend, torchcodec_backend)}
+    for module in before[backend]:
+        monkeypatch.setattr(module, "open_video", refuse)
     with open_video(videos["h264_b.mp4"]) as reader:
-        assert isinstance(reader, DecordReader)
+        kinds = {"torchcodec": TorchcodecReader, "decord": DecordReader}
+        assert isinstance(reader, kinds[backend])
         assert decode_index(reader.frames_at([31])[0]) == 31
     # Where nothing else can read the file either, the first reason is the one to hear.
     with pytest.raises(DecodeError, match="made to fail"):
@@ -329,7 +251,7 @@ def test_errors_cross_processes() -> None:
     assert error.path == "a.mp4"
 
 
-@pytest.mark.parametrize("backend", ["pyav", DECORD])
+@pytest.mark.parametrize("backend", NAMED)
 def test_closing_twice_is_harmless(backend, videos: dict[str, str]) -> None:
     reader: VideoReader = open_video(videos["h264_b.mp4"], backend)
     reader.close()

@@ -1,0 +1,139 @@
+"""Read videos with torchcodec, where its answer agrees with that of a full sequential decode.
+
+torchcodec numbers frames by their packets and finds them by time. Where times are guessed (B-frames
+in AVI) or a seek ends after its target (MPEG-TS) that gives a neighbour of the frame, and a file of
+such a kind is refused. Each frame comes with its time, which is held against the packets too.
+
+It decodes with the FFmpeg libraries of the system: codecs are theirs. The frames are PyAV's bit for
+bit where the picture is 8-bit and its height even; elsewhere colours may differ at their edges, as
+FFmpeg's versions interpolate chroma in different ways.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from hiera_video.data.decoders._doubts import WAY_OUT, doubt_of_seeking
+from hiera_video.data.decoders._errors import DecodeError, too_few
+from hiera_video.data.decoders._orientation import first_matrix
+from hiera_video.data.decoders._packets import count_decodable, open_stream, scan
+from hiera_video.data.decoders._reader import BaseReader, fetch_file, unique_indices
+from hiera_video.data.decoders._timeline import timeline_of
+from hiera_video.utils.errors import UserError
+
+# Whatever it raises for a file that it cannot read; none of them is its own class.
+_FAILURES = (RuntimeError, ValueError, IndexError, OSError)
+
+
+def open_video(path: str) -> "TorchcodecReader":
+    """Open a video with torchcodec; raises DecodeError if it cannot be read or not be relied on."""
+    return TorchcodecReader(path)
+
+
+def check_available() -> None:
+    """Raise UserError if torchcodec is not installed, or does not find FFmpeg's libraries."""
+    _decoder_class()
+
+
+@cache
+def _decoder_class() -> Any:
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except ImportError as error:
+        raise _not_installed(str(error), "pip install torchcodec") from None
+    except (OSError, RuntimeError):
+        # Its own words are pages of traceback, one for each version of FFmpeg that it tried.
+        raise _not_installed(
+            "installed, but its libraries do not load",
+            "installing FFmpeg's shared libraries (apt-get install ffmpeg), and the torchcodec "
+            "made for the installed torch",
+        ) from None
+    return VideoDecoder
+
+
+def _not_installed(cause: str, way_out: str) -> UserError:
+    return UserError(
+        "DATA.DECODING_BACKEND must be a decoder that is installed, got torchcodec "
+        f"({cause}). Try auto, or {way_out}."
+    )
+
+
+class TorchcodecReader(BaseReader):
+    """An opened video; see VideoReader. Holds one file and one single-threaded decoder."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._file = fetch_file(path)
+        container, stream = open_stream(self._file, path, needs_decoder=False)
+        with container:
+            self._table = scan(container, stream)
+            doubt = doubt_of_seeking(container, stream, self._table)
+            self._stream_index = stream.index
+        if doubt:
+            raise DecodeError(path, f"torchcodec cannot be relied on here ({doubt}). {WAY_OUT}")
+        self.num_frames = self._table.num_frames
+        if self.num_frames == 0:
+            raise DecodeError(path, "holds a video stream without frames.")
+        self.timeline = timeline_of(self._table, num_frames=self.num_frames)
+        self._decoder: Any = self._open_decoder()
+        if self._decoder.metadata.rotation is not None:
+            self._check_matrix()
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frames at `indices` as uint8 RGB [T,H,W,3]; see VideoReader.frames_at."""
+        wanted_U, place_T = unique_indices(indices, num_frames=self.num_frames, path=self.path)
+        decoder, self._decoder = self._decoder or self._open_decoder(), None
+        try:
+            batch = decoder.get_frames_at(wanted_U.tolist())
+        except _FAILURES:
+            raise self._failure(wanted_U) from None
+        self._check_times(wanted_U, batch.pts_seconds.numpy())
+        # Only now: after an error it would decode on from what it has, without what it lacks.
+        self._decoder = decoder
+        frames_UHWC = batch.data.numpy()
+        in_order = len(place_T) == len(wanted_U) and bool(np.all(np.diff(place_T) > 0))
+        return frames_UHWC if in_order else frames_UHWC[place_T]
+
+    def _open_decoder(self) -> Any:
+        decoder_class = _decoder_class()
+        try:
+            return decoder_class(
+                self._file,
+                stream_index=self._stream_index,
+                dimension_order="NHWC",
+                num_ffmpeg_threads=1,
+                seek_mode="exact",
+            )
+        except _FAILURES:
+            cause = f"torchcodec cannot open its codec or format. {WAY_OUT}"
+            raise DecodeError(self.path, cause) from None
+
+    def _check_matrix(self) -> None:
+        """Raise unless the display matrix is one that it follows as we do: a quarter turn."""
+        container, stream = open_stream(self._file, self.path, needs_decoder=False)
+        with container:
+            matrix = first_matrix(container, stream)
+        if matrix is None or matrix.is_mirrored or not matrix.is_right_angle:
+            cause = f"torchcodec does not follow its display matrix. {WAY_OUT}"
+            raise DecodeError(self.path, cause)
+
+    def _check_times(self, wanted_U: np.ndarray, times_U: np.ndarray) -> None:
+        """Raise unless the frames are those shown at the times that the packets tell."""
+        expected_U = self._table.pts_N[wanted_U] * float(self._table.time_base)
+        # To within half a unit: the times come back in seconds.
+        if np.abs(times_U - expected_U).max() > float(self._table.time_base) / 2:
+            raise DecodeError(self.path, f"torchcodec gave the frame of another time. {WAY_OUT}")
+
+    def _failure(self, wanted_U: np.ndarray) -> DecodeError:
+        decoded, _damaged = count_decodable(self._file, self.path)
+        missing_U = wanted_U[wanted_U >= decoded]
+        if len(missing_U) and decoded < self.num_frames:
+            first = int(missing_U[0])
+            return too_few(self.path, decoded=decoded, promised=self.num_frames, index=first)
+        return DecodeError(self.path, f"torchcodec fails to decode it. {WAY_OUT}")
+
+    def close(self) -> None:
+        """Close the file; harmless the second time."""
+        self._decoder = None
