@@ -98,8 +98,10 @@ class Journal:
 
 
 def _state(path: str) -> _State:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
+    for file in (path, path.rpartition("::")[0]):  # a video in a shard changes with its shard
+        try:
+            status = os.stat(file)
+        except OSError:
+            continue
+        return status.st_size, status.st_mtime_ns
+    return None

@@ -59,6 +59,14 @@ def test_a_changed_file_is_looked_at_again(file, video) -> None:
     assert verdict_on(file, video) == GOOD  # the last word counts
 
 
+def test_a_video_in_a_shard_changes_with_it(file, video) -> None:
+    path = f"{video}::clips/a.mp4@512+100"
+    write(file, (path, GOOD))
+    assert verdict_on(file, path) == GOOD
+    os.utime(video, ns=(1, 1))
+    assert verdict_on(file, path) is None
+
+
 def test_a_scan_of_other_settings_has_verdicts_of_its_own(file, video) -> None:
     full = {**SETTINGS, "full": True}
     write(file, (video, GOOD))

@@ -1,0 +1,195 @@
+"""Decode every video of a list as training would, in processes that can be killed.
+
+A video that hangs its decoder, or takes it down, costs its process and nothing else. Verdicts go
+into a journal at once, so that a scan goes on where it was stopped.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import av
+import numpy as np
+
+from hiera_video.data import sampling
+from hiera_video.data.decoders import DecodeError, VideoReader, open_video
+from hiera_video.data.fingerprint import VideoFacts
+from hiera_video.data.scan_journal import Journal, Verdict
+from hiera_video.data.worker import Job
+from hiera_video.data.workers import Lost, WorkerPool
+from hiera_video.utils.io import local_path
+
+# Where in a video the clips lie that stand for it: at its start, its middle and its end.
+POSITIONS = (0.0, 0.5, 1.0)
+
+# Frames in memory at a time when all are decoded.
+_CHUNK_BYTES = 128 << 20
+# Frames of a video that no clip is too long for.
+_ENDLESS = 1 << 40
+# Videos handed to the pool ahead of their turn, for each worker.
+_AHEAD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ScanSettings:
+    """What "decodable" means in a scan: decoder, clip, and whether every frame is decoded."""
+
+    backend: str
+    full: bool
+    sampling: str
+    num_frames: int
+    sampling_rate: float
+    target_fps: float
+
+    @property
+    def depth(self) -> str:
+        """How deep the scan looks: "full" or "clips"."""
+        return "full" if self.full else "clips"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as plain types."""
+        return asdict(self)
+
+
+Opener = Callable[..., VideoReader]
+
+
+def check_video(
+    path: str, job: Job, *, settings: ScanSettings, opener: Opener = open_video
+) -> Verdict:
+    """Decode one video, as one step of `job`; never raises for what is wrong with it.
+
+    `opener` is `open_video`, or another one with its interface.
+    """
+    job.begin(0)
+    try:
+        with opener(path, backend=settings.backend) as reader:
+            picture_HWC = _decode(reader, settings)
+            facts = _facts(reader, picture_HWC, settings)
+    except DecodeError as error:
+        return Verdict(reason=error.cause)
+    except MemoryError:
+        return Verdict(reason="takes more memory to decode than there is.")
+    except Exception as error:  # a bug in a decoder: this file is not to stop the scan either
+        text = (str(error).strip().splitlines() or [""])[0]
+        return Verdict(reason=f"stopped its decoder with {type(error).__name__}: {text}")
+    return Verdict(facts=facts)
+
+
+def scan(
+    paths: Sequence[str],
+    *,
+    settings: ScanSettings,
+    journal: Journal,
+    num_workers: int,
+    time_limit_sec: float,
+    progress: Callable[[Verdict], None] = lambda verdict: None,
+) -> dict[str, Verdict]:
+    """Return the verdict on every path; those that the journal has are not decoded again.
+
+    A video that takes longer than `time_limit_sec` is bad, and so is one that takes its process
+    down. `progress` is called with each verdict. Paths are distinct.
+    """
+    verdicts: dict[str, Verdict] = {}
+    left: list[str] = []
+    for path in paths:
+        known = journal.verdict(path, time_limit_sec=time_limit_sec)
+        if known is None:
+            left.append(path)
+        else:
+            verdicts[path] = known
+            progress(known)
+    work = partial(check_video, settings=settings, opener=open_video)
+    num_workers = min(num_workers, len(left))
+    if left:
+        with WorkerPool(work, num_workers=num_workers, deadline_sec=time_limit_sec) as pool:
+            for path, verdict in _verdicts(pool, left, num_workers, time_limit_sec):
+                journal.add(path, verdict)
+                verdicts[path] = verdict
+                progress(verdict)
+    return verdicts
+
+
+def _verdicts(
+    pool: WorkerPool, paths: Sequence[str], num_workers: int, time_limit_sec: float
+) -> Iterator[tuple[str, Verdict]]:
+    """Keep the pool busy; yield the verdicts as they come."""
+    waiting = iter(enumerate(paths))
+    for number, path in islice(waiting, num_workers * _AHEAD):
+        pool.submit(number, path)
+    for _ in paths:
+        result = pool.next()
+        for number, path in islice(waiting, 1):
+            pool.submit(number, path)
+        assert result is not None  # there is no time limit on waiting
+        if isinstance(result, Lost):
+            verdict = Verdict(reason=f"{result.reason}.", lost_after_sec=time_limit_sec)
+        else:
+            verdict = result.value
+        yield paths[result.task_id], verdict
+
+
+def _decode(reader: VideoReader, settings: ScanSettings) -> np.ndarray:
+    """Decode what the settings want; return one picture."""
+    picture_HWC = np.empty(0)
+    for frame_indices_T in _wanted(reader, settings):
+        picture_HWC = reader.frames_at(frame_indices_T)[0]
+    if not settings.full:
+        return picture_HWC
+    per_chunk = max(_CHUNK_BYTES // max(picture_HWC.nbytes, 1), settings.num_frames)
+    for start in range(0, reader.num_frames, per_chunk):
+        reader.frames_at(np.arange(start, min(start + per_chunk, reader.num_frames)))
+    return picture_HWC
+
+
+def _wanted(reader: VideoReader, settings: ScanSettings) -> list[np.ndarray]:
+    """Return the clips that training would take at the start, in the middle and at the end."""
+    if settings.sampling == "uniform":
+        offsets = [min(position, 0.999) for position in POSITIONS]
+        clips = [
+            sampling.uniform_indices(
+                reader.num_ticks, num_frames=settings.num_frames, offset=offset
+            )
+            for offset in offsets
+        ]
+    else:
+        clips = [_dense(reader.num_ticks, reader.fps, settings, position) for position in POSITIONS]
+    return [reader.ticks_to_frames(ticks_T) for ticks_T in clips]
+
+
+def _dense(num_ticks: int, fps: float, settings: ScanSettings, position: float) -> np.ndarray:
+    return sampling.dense_indices(
+        num_ticks,
+        fps,
+        num_frames=settings.num_frames,
+        sampling_rate=settings.sampling_rate,
+        target_fps=settings.target_fps,
+        position=position,
+    )
+
+
+def _facts(reader: VideoReader, picture_HWC: np.ndarray, settings: ScanSettings) -> VideoFacts:
+    if settings.sampling == "uniform":
+        needed = settings.num_frames
+    else:
+        needed = int(_dense(_ENDLESS, reader.fps, settings, 0.0)[-1]) + 1
+    return VideoFacts(
+        num_frames=reader.num_frames,
+        length_sec=round(reader.num_ticks / reader.fps, 3) if reader.fps > 0 else None,
+        width=int(picture_HWC.shape[1]),
+        height=int(picture_HWC.shape[0]),
+        codec=_codec(reader.path),
+        is_short=reader.num_ticks < needed,
+    )
+
+
+def _codec(path: str) -> str:
+    """Return FFmpeg's name of the codec; only the header is read."""
+    try:
+        with av.open(local_path(path), metadata_errors="replace") as container:
+            stream = container.streams.best("video")
+            return stream.codec_context.codec.canonical_name
+    except (av.FFmpegError, OSError, AttributeError):
+        return "unknown"
