@@ -33,6 +33,8 @@ setup(
         "av",
         "fvcore",
         "iopath",
+        "fsspec",
+        "webdataset",
         "safetensors",
         "simplejson",
         "tqdm",

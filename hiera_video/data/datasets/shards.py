@@ -1,0 +1,109 @@
+"""Videos in tar files: `train-000000.tar`, `train-000001.tar`, ..., and `val-...`, `test-...`.
+
+Where `train.json` lies in the folder, it says what the shards of the split hold and where they are,
+possibly elsewhere: `tools/make_shards.py` writes both. Without it, the headers of the shards are
+read, every time. A `classes.txt` beside them names the classes.
+"""
+
+import os
+from urllib.parse import quote, urlsplit
+
+from hiera_video.data import shard_index
+from hiera_video.data.datasets import kinetics
+from hiera_video.data.records import (
+    NO_LABEL,
+    RecordError,
+    VideoRecord,
+    check_split,
+    raise_problems,
+    resolve_path,
+)
+from hiera_video.data.shard_cache import cache_limit_bytes
+from hiera_video.data.shard_index import Shard
+from hiera_video.utils.io import is_dir, is_file, is_url
+
+
+def read_index(
+    data_dir: str,
+    split: str,
+    *,
+    path_prefix: str = "",
+    num_classes: int | None = None,
+    labelled: bool = True,
+) -> list[VideoRecord]:
+    """Read the shards of a split; split is "train", "val" or "test".
+
+    Shards lie in `path_prefix`, a folder or a URL, or, if that is empty, in `data_dir`; unless the
+    index gives a path or a URL of their own. Whether they are there is not checked here: a video
+    whose shard is missing is a video that does not decode. Where they are not `labelled`, for
+    pretraining, labels are not looked at.
+
+    Raises RecordError for a split without index and shards, an index of another shape, and for all
+    samples without one video or a label in range (the first ten, and how many).
+    """
+    check_split(split)
+    folder = os.path.expanduser(path_prefix) or data_dir
+    file = os.path.join(data_dir, f"{split}.json")
+    problems: list[str] = []
+    if data_dir and is_file(file):
+        shards = shard_index.read_index(file)
+    else:
+        shards, problems = _scan(data_dir, folder, split, labelled=labelled)
+    records: list[VideoRecord] = []
+    for shard in shards:
+        location = _locate(shard.file, folder)
+        for sample, member in zip(shard.samples, shard.members(location), strict=True):
+            problem = _label_problem(sample.label, num_classes) if labelled else ""
+            if problem:
+                problems.append(f"{location}: {sample.name}: {problem}")
+            else:
+                label = sample.label if labelled else NO_LABEL
+                records.append(VideoRecord(member.path, label, len(records)))
+    raise_problems(problems)
+    if not records:
+        raise RecordError(f"the shards of {split} in {folder} must hold videos, got none.")
+    if any(is_url(_locate(shard.file, folder)) for shard in shards):
+        cache_limit_bytes()  # wrong, it would be wrong in every worker
+    return records
+
+
+def class_names(data_dir: str) -> list[str] | None:
+    """Return the lines of `classes.txt`, name by label; None if there is no such file."""
+    return kinetics.class_names(data_dir)
+
+
+def _scan(
+    data_dir: str, folder: str, split: str, *, labelled: bool
+) -> tuple[list[Shard], list[str]]:
+    names = shard_index.shard_files(folder, split) if data_dir and is_dir(folder) else []
+    if not names:
+        raise RecordError(
+            f"DATA.PATH_TO_DATA_DIR must be the folder of {split}.json ({shard_index.HOLDS}) or "
+            f"{split}-000000.tar and so on, got {data_dir!r}, which has neither."
+        )
+    shards, problems = [], []
+    for name in names:
+        samples, wrong = shard_index.scan_shard(os.path.join(folder, name), labelled=labelled)
+        shards.append(Shard(name, samples))
+        problems += wrong
+    return shards, problems
+
+
+def _locate(file: str, folder: str) -> str:
+    if not is_url(folder) or is_url(file):
+        return resolve_path(file, folder=folder)
+    is_web = urlsplit(folder).scheme in ("http", "https")
+    return f"{folder.rstrip('/')}/{quote(file) if is_web else file}"
+
+
+def _label_problem(label: int, num_classes: int | None) -> str:
+    if label == NO_LABEL:
+        return "must have a label, got none. Try TASK ssl, which needs none."
+    if label < 0:
+        return f"the label must be 0 or more, got {label}."
+    if num_classes is not None and label >= num_classes:
+        return (
+            f"the label must be in 0..{num_classes - 1} (MODEL.NUM_CLASSES is {num_classes}), "
+            f"got {label}."
+        )
+    return ""

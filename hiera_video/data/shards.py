@@ -1,0 +1,198 @@
+"""Videos inside of tar files (shards): their paths, their bytes, and an order that fetches few.
+
+The path of such a video is `SHARD::MEMBER@OFFSET+SIZE`: the tar file or its URL, the name of the
+file in it, and where its bytes lie. It says all there is to say, so that any process can read any
+video at once, and nothing has to be kept for that.
+
+Legend: N videos, S shards.
+"""
+
+import os
+import re
+import tempfile
+import weakref
+from collections.abc import Iterable
+from dataclasses import dataclass
+from tarfile import BLOCKSIZE, HeaderError, TarInfo
+from typing import IO
+
+import numpy as np
+
+from hiera_video.data.shard_cache import cached_shard, open_shard
+from hiera_video.utils.io import is_url
+
+_PATH = re.compile(r"(?P<shard>.+)::(?P<name>.+)@(?P<offset>[0-9]+)\+(?P<size>[0-9]+)", re.DOTALL)
+# A name may hold the mark between shard and member; a shard's URL may too, but is not changed.
+_ESCAPES = {"%": "%25", ":": "%3A"}
+
+_COPY_BYTES = 1 << 20
+# Longer names stand in a header of their own, and so do others than ASCII in some tar files.
+_NAME_BYTES = 100
+
+WINDOW = 8
+
+
+class ShardError(Exception):
+    """A video that cannot be had from its shard; the text is the cause, as DecodeError wants it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A file in a tar file; its bytes are [offset, offset + size)."""
+
+    shard: str
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def path(self) -> str:
+        """The path that a VideoRecord has and `open_video` takes."""
+        name = "".join(_ESCAPES.get(letter, letter) for letter in self.name)
+        return f"{self.shard}::{name}@{self.offset}+{self.size}"
+
+
+def parse_member(path: str) -> Member | None:
+    """Return what the path of a video in a shard says; None for any other path."""
+    match = _PATH.fullmatch(path)
+    if match is None:
+        return None
+    name = match["name"].replace("%3A", ":").replace("%25", "%")
+    return Member(match["shard"], name, int(match["offset"]), int(match["size"]))
+
+
+class HeldFile(str):
+    """A path on this machine whose file is there for as long as this object is, or until `close`.
+
+    A string, so that it goes wherever a path goes.
+    """
+
+    _release: weakref.finalize
+
+    @classmethod
+    def new(cls, name: str) -> "HeldFile":
+        """Make an empty file: in memory where the system can (Linux), else a temporary one."""
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create(name)
+            held = cls(f"/proc/self/fd/{descriptor}")
+            held._release = weakref.finalize(held, os.close, descriptor)
+        else:
+            descriptor, path = tempfile.mkstemp(suffix=os.path.splitext(name)[1])
+            os.close(descriptor)
+            held = cls(path)
+            held._release = weakref.finalize(held, os.unlink, path)
+        return held
+
+    def close(self) -> None:
+        """Give the file back; harmless the second time."""
+        self._release()
+
+
+def read_member(member: Member) -> HeldFile:
+    """Return a path on this machine for a video in a shard; its bytes are in memory.
+
+    They are this process's own: the shard may be removed from its cache the next moment. Raises
+    ShardError for a shard that is missing, cannot be fetched, breaks off, or is not the one that
+    the path was written for.
+    """
+    if member.size == 0:
+        raise ShardError("is empty (0 bytes).")
+    try:
+        with open_shard(member.shard) as tar:
+            _check_header(tar, member)
+            held = HeldFile.new("video")
+            try:
+                _copy(tar, member, held)
+            except BaseException:
+                held.close()
+                raise
+            return held
+    except FileNotFoundError:
+        raise ShardError(f"its shard is missing: no such file as {member.shard}.") from None
+    except OSError as error:
+        reason = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
+        raise ShardError(f"its shard cannot be read or fetched ({reason}).") from None
+
+
+def _check_header(tar: IO[bytes], member: Member) -> None:
+    """Raise unless the tar file says the same of the bytes before which its header stands."""
+    tar.seek(max(member.offset - BLOCKSIZE, 0))
+    block = tar.read(BLOCKSIZE)
+    if len(block) < BLOCKSIZE:
+        raise _breaks_off(0, member)
+    try:
+        header = TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except HeaderError:
+        header = TarInfo()
+    plain = member.name.isascii() and len(member.name) <= _NAME_BYTES
+    if header.size != member.size or (plain and header.name != member.name):
+        raise ShardError(
+            "its shard holds something else at this place: it was written anew, and its index was "
+            "not."
+        )
+
+
+def _copy(tar: IO[bytes], member: Member, target: str) -> None:
+    left = member.size
+    with open(target, "wb") as file:
+        while left:
+            block = tar.read(min(left, _COPY_BYTES))
+            if not block:
+                raise _breaks_off(member.size - left, member)
+            file.write(block)
+            left -= len(block)
+
+
+def _breaks_off(num_bytes: int, member: Member) -> ShardError:
+    return ShardError(f"its shard breaks off: {num_bytes} of its {member.size} bytes are there.")
+
+
+def fetch_shard(path: str) -> None:
+    """Have the shard of a video on this machine; nothing to do for any other path.
+
+    A remote shard takes as long to fetch as its size and the network make it: call this before a
+    time limit for decoding begins. Raises nothing; reading the video will say what was wrong.
+    """
+    member = parse_member(path)
+    if member is not None and is_url(member.shard):
+        try:
+            cached_shard(member.shard)
+        except OSError:
+            return
+
+
+def remote_shard_numbers(paths: Iterable[str]) -> np.ndarray | None:
+    """Return the number of each video's shard, int32 [N], or None where no shard is remote.
+
+    Shards are numbered from 0 in the order in which they first appear.
+    """
+    numbers: dict[str, int] = {}
+    shard_of_video_N = np.fromiter(
+        (numbers.setdefault(_shard_of(path), len(numbers)) for path in paths), dtype=np.int32
+    )
+    return shard_of_video_N if any(is_url(shard) for shard in numbers) else None
+
+
+def _shard_of(path: str) -> str:
+    member = parse_member(path)
+    return member.shard if member else ""
+
+
+def shard_order(
+    shard_of_video_N: np.ndarray, rng: np.random.Generator, window: int = WINDOW
+) -> np.ndarray:
+    """Return a random order of the videos that uses few shards at a time, int64 [N].
+
+    The shards are shuffled and taken `window` at a time; the videos of those are shuffled. So each
+    video comes once, each shard is used in one stretch of the order, and a cache of `window` shards
+    (better two windows: the next is fetched while the last is in use) fetches every shard once an
+    epoch. With `window` of all shards this is a plain shuffle. The numbers in `shard_of_video_N`
+    are >= 0; `window` is >= 1. The order depends on them and on `rng` alone.
+    """
+    if window < 1:
+        raise ValueError(f"window must be 1 or more, got {window}.")
+    num_shards = int(shard_of_video_N.max(initial=-1)) + 1
+    place_S = rng.permutation(num_shards)
+    group_N = place_S[shard_of_video_N] // window
+    # Sorted by group, and within a group by a random number.
+    return np.lexsort((rng.random(len(shard_of_video_N)), group_N))
