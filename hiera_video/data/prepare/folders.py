@@ -29,8 +29,8 @@ class Source:
     """All that is to be prepared. `root`: the folder that the names of outputs are relative to.
 
     kind: in words, how it was read. class_names: by number, where the source numbers its classes
-    itself and names them. lacking: (path, reason) of what cannot be prepared. list_files: the csv
-    and json files read.
+    itself and names them; where it names more than it has videos of, all of them. lacking: (path,
+    reason) of what cannot be prepared. list_files: the csv and json files read.
     """
 
     kind: str

@@ -39,6 +39,9 @@ def number_classes(source: Source, output: str, classes_file: str = "") -> list[
     """
     labels = {entry.label for entry in source.entries} - {None}
     named = sorted(label for label in labels if isinstance(label, str))
+    if named:
+        # A class without a video at hand has its number too.
+        named = sorted({*named, *(source.class_names or ())})
     path = os.path.join(output, CLASSES)
     before = kinetics.class_names(output) if os.path.isfile(path) else None
     if classes_file:

@@ -145,7 +145,7 @@ def _read_official(files: list[str], videos: str, output: str) -> Source:
     source = Source("official Kinetics csv", root)
     found = videos_in(root, skip=os.path.realpath(output) if output else None)
     at_hand = {os.path.splitext(os.path.basename(path))[0]: path for path in found}
-    seen = set()
+    seen, names = set(), set()
     for file in files:
         for number, row in _rows(file):
             split = SPLIT_NAMES.get(row.get("split") or os.path.splitext(os.path.basename(file))[0])
@@ -163,10 +163,12 @@ def _read_official(files: list[str], videos: str, output: str) -> Source:
             if (stem, split, label) in seen:
                 continue
             seen.add((stem, split, label))
+            names.add(label)
             if stem in at_hand:
                 source.entries.append(Entry(at_hand[stem], split, label))
             else:
                 source.lacking.append((os.path.join(root, f"{stem}.mp4"), "no such file"))
+    source.class_names = sorted(names)
     if not source.entries:
         raise UserError(
             f"--videos must be the folder of the videos that {files[0]} names "

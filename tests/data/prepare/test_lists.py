@@ -67,6 +67,10 @@ def test_classes_are_numbered_by_the_alphabet(tmp_path):
     assert label_numbers(source.entries, names) == [1, 0, 2] * 2
 
 
+def test_a_class_without_videos_has_its_number_too(tmp_path):
+    assert number_classes(source_of("c", class_names=["c", "b"]), str(tmp_path)) == ["b", "c"]
+
+
 def test_numbers_of_the_source_are_kept(tmp_path):
     source = source_of(5, 0, class_names=list("abcdef"))
     names = number_classes(source, str(tmp_path))

@@ -138,6 +138,7 @@ def test_official_kinetics_lists_find_their_videos(tmp_path, layout):
         ("val", "zumba"),
     ]
     assert source.entries[0].path == str(tmp_path / "videos" / f"{layout}{name}")
+    assert source.class_names == ["abseiling, slowly", "zumba"]
     assert source.lacking == [(str(tmp_path / "videos" / "gone_000001_000011.mp4"), "no such file")]
 
 
