@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import weakref
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from tarfile import BLOCKSIZE, HeaderError, TarInfo
@@ -59,6 +60,12 @@ def parse_member(path: str) -> Member | None:
         return None
     name = match["name"].replace("%3A", ":").replace("%25", "%")
     return Member(match["shard"], name, int(match["offset"]), int(match["size"]))
+
+
+def file_behind(path: str) -> str:
+    """Return the file or URL that must be there for a video: its shard, or the path itself."""
+    member = parse_member(path)
+    return member.shard if member else path
 
 
 class HeldFile(str):
@@ -164,18 +171,17 @@ def fetch_shard(path: str) -> None:
 def remote_shard_numbers(paths: Iterable[str]) -> np.ndarray | None:
     """Return the number of each video's shard, int32 [N], or None where no shard is remote.
 
-    Shards are numbered from 0 in the order in which they first appear.
+    Shards are numbered from 0 in the order in which they first appear. Local ones need no order of
+    their own: any place of them is as near as any other.
     """
     numbers: dict[str, int] = {}
-    shard_of_video_N = np.fromiter(
-        (numbers.setdefault(_shard_of(path), len(numbers)) for path in paths), dtype=np.int32
-    )
-    return shard_of_video_N if any(is_url(shard) for shard in numbers) else None
-
-
-def _shard_of(path: str) -> str:
-    member = parse_member(path)
-    return member.shard if member else ""
+    is_remote = False
+    shard_of_video_N = array("i")
+    for path in paths:
+        shard = file_behind(path)
+        is_remote = is_remote or (shard != path and is_url(shard))
+        shard_of_video_N.append(numbers.setdefault(shard, len(numbers)))
+    return np.array(shard_of_video_N, dtype=np.int32) if is_remote else None
 
 
 def shard_order(

@@ -21,6 +21,7 @@ from hiera_video.data.shards import (
     HeldFile,
     Member,
     fetch_shard,
+    file_behind,
     parse_member,
     remote_shard_numbers,
     shard_order,
@@ -77,11 +78,13 @@ def cause(path, backend="auto"):
 def test_a_path_says_where_the_bytes_are_and_is_read_back(shard, name):
     member = Member(shard, name, 1536, 48213)
     assert parse_member(member.path) == member
+    assert file_behind(member.path) == shard
 
 
 @pytest.mark.parametrize("path", ["a.mp4", "x.tar", "x.tar::a.mp4", "http://[::1]/a.mp4", "::@1+2"])
 def test_other_paths_are_no_members(path):
     assert parse_member(path) is None
+    assert file_behind(path) == path
 
 
 # --- reading -------------------------------------------------------------------------------------
