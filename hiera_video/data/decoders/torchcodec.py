@@ -47,7 +47,7 @@ def _decoder_class() -> Any:
         # Its own words are pages of traceback, one for each version of FFmpeg that it tried.
         raise _not_installed(
             "installed, but its libraries do not load",
-            "installing FFmpeg's shared libraries (apt-get install ffmpeg), and the torchcodec "
+            "install FFmpeg's shared libraries (apt-get install ffmpeg), and the torchcodec "
             "made for the installed torch",
         ) from None
     return VideoDecoder
