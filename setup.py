@@ -46,5 +46,7 @@ setup(
     extras_require={
         "test": ["pytest", "pytest-cov", "ruff", "mypy", "pillow"],
         "peers": ["hiera-transformer"],
+        # A third video decoder; it needs FFmpeg's shared libraries on the machine.
+        "torchcodec": ["torchcodec"],
     },
 )

@@ -4,7 +4,7 @@ decord takes a key frame's place in the order of decoding for its place in the o
 where the two differ (open groups of pictures) a seek ends at a neighbour. It also counts packets
 that never become a frame, and may then wait for one for ever. So the packets are looked at first,
 through PyAV, and a file of a kind that it is known to get wrong is refused. Not found out in this
-way, and wrong after a seek: H.264 with intra refresh (live streams).
+way: a picture that changes size on the way, which it scales to the size of its first frame.
 
 The frames are PyAV's bit for bit where the picture is 8-bit and its height even; elsewhere colours
 differ at their edges, as decord's older FFmpeg interpolates chroma in another way.

@@ -84,6 +84,8 @@ class TorchcodecReader(BaseReader):
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frames at `indices` as uint8 RGB [T,H,W,3]; see VideoReader.frames_at."""
         wanted_U, place_T = unique_indices(indices, num_frames=self.num_frames, path=self.path)
+        if wanted_U[-1] >= len(self._table.pts_N):  # promised by the header, and not in the file
+            raise self._failure(wanted_U)
         decoder, self._decoder = self._decoder or self._open_decoder(), None
         try:
             batch = decoder.get_frames_at(wanted_U.tolist())

@@ -8,7 +8,8 @@ import pytest
 
 from hiera_video.data.decoders import DecodeError, check_backend, describe_backend, open_video
 from hiera_video.data.decoders import torchcodec as torchcodec_backend
-from hiera_video.data.decoders._packets import has_software
+from hiera_video.data.decoders._doubts import doubt_of_seeking
+from hiera_video.data.decoders._packets import has_software, open_stream, scan
 from hiera_video.utils.errors import UserError
 
 BACKENDS = ("pyav", "torchcodec", "decord")
@@ -151,6 +152,19 @@ def test_torchcodec_refuses_turns_that_are_no_quarter(
         open_video(path, backend)
     with open_video(path) as reader:
         assert reader.frames_at([0]).shape == (1, 64, 96, 3)
+
+
+def test_packets_are_read_without_a_decoder_for_them(bad_videos) -> None:
+    """A codec that PyAV was built without may be one that torchcodec's FFmpeg has."""
+    path = bad_videos["unknown_codec.mp4"]
+    container, stream = open_stream(path, path, needs_decoder=False)
+    with container:
+        table = scan(container, stream)
+        assert stream.codec_context is None
+        assert (table.num_frames, len(table.pts_N), table.doubt) == (40, 40, "")
+        assert doubt_of_seeking(container, stream, table) == ""
+    with pytest.raises(DecodeError, match="codec that FFmpeg does not know"):
+        open_stream(path, path)
 
 
 def test_a_decoder_that_needs_hardware_is_not_taken_for_one() -> None:
