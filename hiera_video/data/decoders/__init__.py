@@ -40,7 +40,12 @@ def open_video(path: str, backend: str = "auto") -> VideoReader:
         except UserError as error:
             first_error = first_error or error
     assert first_error is not None
-    raise first_error
+    try:
+        raise first_error
+    finally:
+        # An error holds this frame, and with it the readers that failed, and the bytes they held:
+        # if the frame held the error in turn, all would stay until the garbage collector comes.
+        del first_error
 
 
 def check_backend(backend: str) -> None:
