@@ -18,7 +18,7 @@ from hiera_video.utils.lookup import find_module
 __all__ = ["DecodeError", "VideoReader", "check_backend", "describe_backend", "open_video"]
 
 # The order of "auto", and the package each comes with. PyAV first: exact on every file tried, and
-# the fastest (docs/benchmarks.md). torchcodec before decord: faster, and its codecs are newer.
+# the fastest on all but AV1. torchcodec before decord: faster, and its codecs are newer.
 _LADDER = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}
 
 
@@ -68,7 +68,7 @@ def describe_backend(backend: str) -> str:
             "says; a file that it cannot read exactly is a bad file."
         )
     best, *others = (named[name] for name in _LADDER if versions[name])
-    line = f"Videos are decoded by {best}: of all backends the most exact, and the fastest."
+    line = f"Videos are decoded by {best}: of all backends the most exact, and the fastest on all but AV1."
     if others:
         line += f" A file that it cannot open goes to {', then '.join(others)}."
     missing = [name for name in _LADDER if not versions[name]]
