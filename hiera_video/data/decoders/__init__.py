@@ -45,7 +45,7 @@ def open_video(path: str, backend: str = "auto") -> VideoReader:
     finally:
         # An error holds this frame, and with it the readers that failed, and the bytes they held:
         # if the frame held the error in turn, all would stay until the garbage collector comes.
-        del first_error
+        pass
 
 
 def check_backend(backend: str) -> None:
@@ -68,7 +68,7 @@ def describe_backend(backend: str) -> str:
             "says; a file that it cannot read exactly is a bad file."
         )
     best, *others = (named[name] for name in _LADDER if versions[name])
-    line = f"Videos are decoded by {best}: of all backends the most exact, and the fastest on all but AV1."
+    line = f"Videos are decoded by {best}: the most exact of all, and the fastest on all but AV1."
     if others:
         line += f" A file that it cannot open goes to {', then '.join(others)}."
     missing = [name for name in _LADDER if not versions[name]]
