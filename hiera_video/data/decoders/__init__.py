@@ -45,7 +45,7 @@ def open_video(path: str, backend: str = "auto") -> VideoReader:
     finally:
         # An error holds this frame, and with it the readers that failed, and the bytes they held:
         # if the frame held the error in turn, all would stay until the garbage collector comes.
-        pass
+        del first_error
 
 
 def check_backend(backend: str) -> None:
