@@ -46,7 +46,7 @@ def test_1_is_training_2_is_test_and_0_is_neither(root):
 def test_the_config_chooses_the_split(root):
     words = f"DATA.PATH_TO_DATA_DIR {root} TEST.ENABLE False DATA.SPLIT_NUMBER 2".split()
     words += ["TRAIN.DATASET", "hmdb51"]
-    records = read_records(load_config(None, words), "train")
+    records = list(read_records(load_config(None, words), "train"))
     assert records == [VideoRecord(f"{root}/wave/c.avi", 1, 0)]
 
 
