@@ -73,7 +73,9 @@ def _decode_all(path: str) -> list[np.ndarray]:
     frames = []
     with av.open(path, metadata_errors="replace") as container:
         try:
-            for frame in container.decode(container.streams.best("video")):
+            stream = container.streams.best("video")
+            stream.codec_context.thread_count = 1  # threads conceal damage differently
+            for frame in container.decode(stream):
                 turned_HWC = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
                 frames.append(turned_HWC)
         except av.FFmpegError:

@@ -83,6 +83,15 @@ class DataSection:
         Floats,
         Key("Red, green and blue are divided by it.", length=3, above=0, source="PySlowFast"),
     ] = (0.225, 0.225, 0.225)
+    MAX_BAD_FRACTION: Annotated[
+        float,
+        Key(
+            "Largest share of videos that may be undecodable: training stops, and a test ends "
+            "with an error status, where there are more.",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = 0.1
     DECODING_BACKEND: Annotated[
         str,
         Key(
@@ -101,6 +110,22 @@ class DataLoaderSection:
         int,
         Key("Decoding processes per GPU; 0: decode in the main process.", minimum=0),
     ] = 8
+    TIMEOUT_SEC: Annotated[
+        float,
+        Key(
+            "Longest that one video may take: then its process is killed and replaced, and the "
+            "video counts as bad; 0: for ever. Without processes of their own there is no limit.",
+            unit="seconds",
+            minimum=0,
+        ),
+    ] = 120.0
+    NORMALIZE_ON_DEVICE: Annotated[
+        bool,
+        Key(
+            "Send pixels to the device, a quarter of the bytes, and normalise them there; False: "
+            "in the decoding processes. The clips are the same."
+        ),
+    ] = True
     PIN_MEMORY: Annotated[bool, Key("Hold batches in page-locked memory, for faster copies.")] = (
         True
     )

@@ -1,7 +1,7 @@
 """From config to data: the records of a split, and the loader that reads them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,7 +9,9 @@ from hiera_video.config import Config
 from hiera_video.data import datasets, sampling
 from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset, ViewMaker
 from hiera_video.data.decoders import check_backend
-from hiera_video.data.loader import BatchLoader, EpochBatchSampler
+from hiera_video.data.loader import BatchLoader
+from hiera_video.data.order import EpochBatchSampler
+from hiera_video.data.record_table import RecordTable
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
@@ -29,14 +31,14 @@ def check_data_settings(cfg: Config) -> None:
         parse_policy(cfg.AUG.AA_TYPE)
 
 
-def read_records(cfg: Config, split: str) -> list[VideoRecord]:
+def read_records(cfg: Config, split: str) -> Sequence[VideoRecord]:
     """Read the index of a split ("train", "val" or "test") of the configured dataset.
 
     Raises:
         UserError: a file is missing or wrong; the message says which, and what it must hold.
     """
     read_index = _dataset_function(cfg, split, "read_index")
-    return read_index(
+    records = read_index(
         cfg.DATA.PATH_TO_DATA_DIR,
         split,
         path_prefix=cfg.DATA.PATH_PREFIX,
@@ -44,6 +46,7 @@ def read_records(cfg: Config, split: str) -> list[VideoRecord]:
         labelled=cfg.TASK == "classify",
         **split_number(read_index, cfg.DATA.SPLIT_NUMBER),
     )
+    return RecordTable(records)
 
 
 def split_number(read_index: Callable[..., Any], number: int) -> dict[str, int]:
@@ -86,7 +89,7 @@ def _dataset_function(cfg: Config, split: str, name: str) -> Callable[..., Any]:
     return find_function(module, name, key=f"{key}.DATASET")
 
 
-def build_loader(cfg: Config, split: str, records: list[VideoRecord]) -> BatchLoader:
+def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> BatchLoader:
     """Return the loader of a split; a loader of Batch.
 
     "train" gives random views, "val" one centre view of each video, "test" all its views.
@@ -100,6 +103,7 @@ def build_loader(cfg: Config, split: str, records: list[VideoRecord]) -> BatchLo
         backend=cfg.DATA.DECODING_BACKEND,
         seed=cfg.RNG_SEED,
         replace_bad=train,
+        finish=not cfg.DATA_LOADER.NORMALIZE_ON_DEVICE,
     )
     # TEST.BATCH_SIZE counts views; a loader's batch is whole videos.
     videos = (
@@ -113,6 +117,7 @@ def build_loader(cfg: Config, split: str, records: list[VideoRecord]) -> BatchLo
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and cfg.NUM_GPUS > 0,
         # Only the training loader is iterated again and again.
         keep_workers=train,
+        deadline_sec=cfg.DATA_LOADER.TIMEOUT_SEC,
     )
 
 

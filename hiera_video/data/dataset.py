@@ -3,7 +3,7 @@
 Shape suffixes: V views, C channels, T frames, H height, W width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,11 +13,17 @@ from torch.utils.data import Dataset
 
 from hiera_video.data.decoders import DecodeError, VideoReader, open_video
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.transforms.erasing import Erasure
+from hiera_video.data.transforms.normalize import Finish
+from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.utils.seed import rng_for
 
 # A training video that does not decode is replaced by another; after so many misses in a row the
 # trouble is not the file but the path, the disk or the decoder, and the run should hear of it.
 MAX_TRIES = 10
+
+Allocate = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
+"""Gives memory for all views of one video, of undefined content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,40 +36,51 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One video's views, `views_VCTHW` float32 or None where it did not decode, and what failed."""
+    """One video's views, or None where it did not decode, and what failed.
 
-    views_VCTHW: torch.Tensor | None
+    `views` are float32 `[V, C, T, H, W]`, normalised; or uint8 pixels `[V, T, H, W, C]`, of which
+    `erasures` are still to be made, one per view.
+    """
+
+    views: torch.Tensor | None
     label: int
     video_index: int
     failures: tuple[Failure, ...] = ()
+    erasures: tuple[Erasure | None, ...] = ()
 
 
 class ViewMaker(Protocol):
-    """Turns an opened video into its views, `[V, C, T, H, W]`."""
+    """Turns an opened video into the pixels of its views."""
 
-    def __call__(self, reader: VideoReader, rng: np.random.Generator) -> torch.Tensor:
-        """Decode what the views need, once, and cut them."""
+    finish: Finish
+
+    def __call__(
+        self, reader: VideoReader, rng: np.random.Generator, allocate: Allocate
+    ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
+        """Decode what the views need, once; return uint8 `[V, T, H, W, C]`, and what to erase."""
 
 
 class TrainViews:
     """Random views for training: all views of one video are cut from one decoded clip."""
 
     def __init__(
-        self,
-        *,
-        sample_frames: Callable[..., np.ndarray],
-        transform: Callable[[np.ndarray, np.random.Generator], torch.Tensor],
-        num_views: int,
+        self, *, sample_frames: Callable[..., np.ndarray], transform: TrainTransform, num_views: int
     ) -> None:
         self.sample_frames = sample_frames
         self.transform = transform
         self.num_views = num_views
+        self.finish = transform.finish
 
-    def __call__(self, reader: VideoReader, rng: np.random.Generator) -> torch.Tensor:
-        """Return `views_VCTHW`, V = `num_views` (repeated augmentation)."""
+    def __call__(
+        self, reader: VideoReader, rng: np.random.Generator, allocate: Allocate
+    ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
+        """Return `num_views` views (repeated augmentation)."""
         ticks_T = self.sample_frames(reader.num_ticks, reader.fps, rng=rng)
         frames_THWC = reader.frames_at(reader.ticks_to_frames(ticks_T))
-        return torch.stack([self.transform(frames_THWC, rng) for _ in range(self.num_views)])
+        side = self.transform.crop_size
+        pixels_VTHWC = allocate((self.num_views, len(frames_THWC), side, side, 3), torch.uint8)
+        erasures = [self.transform.write(frames_THWC, rng, view) for view in pixels_VTHWC]
+        return pixels_VTHWC, tuple(erasures)
 
 
 class TestViews:
@@ -72,23 +89,27 @@ class TestViews:
     __test__ = False  # not a pytest class
 
     def __init__(
-        self,
-        *,
-        sample_frames: Callable[[int, float], np.ndarray],
-        transform: Callable[[np.ndarray], torch.Tensor],
+        self, *, sample_frames: Callable[[int, float], np.ndarray], transform: TestTransform
     ) -> None:
         self.sample_frames = sample_frames
         self.transform = transform
+        self.finish = transform.finish
 
-    def __call__(self, reader: VideoReader, rng: np.random.Generator) -> torch.Tensor:
-        """Return `views_VCTHW`, the crops of the first clip first; `rng` is not used."""
+    def __call__(
+        self, reader: VideoReader, rng: np.random.Generator, allocate: Allocate
+    ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
+        """Return the crops of the first clip, then of the next; `rng` is not used."""
         ticks_VT = self.sample_frames(reader.num_ticks, reader.fps)
         frame_indices_VT = reader.ticks_to_frames(ticks_VT)
-        # The clips of one video overlap: every frame is decoded once, whoever wants it.
+        # The clips of one video overlap: every frame is decoded and resized once, whoever wants it.
         wanted, places = np.unique(frame_indices_VT, return_inverse=True)
-        frames_THWC = reader.frames_at(wanted)
-        clips = places.reshape(frame_indices_VT.shape)
-        return torch.cat([self.transform(frames_THWC[clip]) for clip in clips])
+        frames_TCHW = self.transform.resize(reader.frames_at(wanted))
+        clips = torch.from_numpy(places.reshape(frame_indices_VT.shape))
+        side, num_crops = self.transform.crop_size, self.transform.num_crops
+        pixels = allocate((len(clips) * num_crops, clips.shape[1], side, side, 3), torch.uint8)
+        for clip, out_STHWC in zip(clips, pixels.split(num_crops), strict=True):
+            self.transform.write(frames_TCHW, clip, out_STHWC)
+        return pixels, (None,) * len(pixels)
 
 
 class VideoDataset(Dataset[Sample]):
@@ -96,7 +117,8 @@ class VideoDataset(Dataset[Sample]):
 
     Never raises for a bad file. With `replace_bad`, a video that does not decode is replaced by
     another one, drawn from the same random numbers; otherwise its sample has no views. Either way
-    the sample carries the failures, for the log.
+    the sample carries the failures, for the log. With `finish`, views are normalised here, and
+    otherwise left as pixels, a quarter of the bytes, for whoever computes with them.
     """
 
     def __init__(
@@ -107,30 +129,66 @@ class VideoDataset(Dataset[Sample]):
         backend: str,
         seed: int,
         replace_bad: bool,
+        finish: bool = True,
     ) -> None:
         self.records = records
         self.make_views = make_views
         self.backend = backend
         self.seed = seed
         self.replace_bad = replace_bad
+        self.finish = finish
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """Return the sample of video `index` in `epoch`."""
-        epoch, index = key
-        rng = rng_for("sample", self.seed, epoch, index)
+        return self.read(key)
+
+    def read(
+        self,
+        key: tuple[int, int],
+        *,
+        refused: Mapping[int, str] | None = None,
+        begin: Callable[[int], None] = lambda index: None,
+        allocate: Allocate | None = None,
+    ) -> Sample:
+        """Return the sample of `(epoch, index)`.
+
+        `refused` are videos that are not to be opened, by index, and why; they fail as if they had
+        been. `begin` is told the index of each video before it is opened. `allocate` gives the
+        memory of the views.
+        """
+        epoch, first = key
+        rng = rng_for("sample", self.seed, epoch, first)
         failures: list[Failure] = []
-        record = self.records[index]
+        index = first
         for _ in range(MAX_TRIES if self.replace_bad else 1):
+            record = self.records[index]
+            begin(index)
             try:
-                with open_video(record.path, backend=self.backend) as reader:
-                    views_VCTHW = self.make_views(reader, rng)
-                return Sample(views_VCTHW, record.label, record.video_index, tuple(failures))
+                if refused and index in refused:
+                    raise DecodeError(record.path, refused[index])
+                views, erasures = self._views(record, rng, allocate or _plain)
+                return Sample(views, record.label, record.video_index, tuple(failures), erasures)
             except DecodeError as error:
                 failures.append(Failure(record.path, str(error)))
-                record = self.records[int(rng.integers(len(self.records)))]
-        return Sample(
-            None, self.records[index].label, self.records[index].video_index, tuple(failures)
-        )
+                index = int(rng.integers(len(self.records)))
+        record = self.records[first]
+        return Sample(None, record.label, record.video_index, tuple(failures))
+
+    def _views(
+        self, record: VideoRecord, rng: np.random.Generator, allocate: Allocate
+    ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
+        with open_video(record.path, backend=self.backend) as reader:
+            if not self.finish:
+                return self.make_views(reader, rng, allocate)
+            pixels_VTHWC, erasures = self.make_views(reader, rng, _plain)
+        num_views, num_frames, height, width, channels = pixels_VTHWC.shape
+        clips_VCTHW = allocate((num_views, channels, num_frames, height, width), torch.float32)
+        self.make_views.finish(pixels_VTHWC, erasures, out=clips_VCTHW)
+        return clips_VCTHW, ()
+
+
+def _plain(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype)

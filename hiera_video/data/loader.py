@@ -1,94 +1,76 @@
-"""Samples to batches: the order of the videos in each epoch, and how views are stacked.
+"""Batches from worker processes, in order, whatever becomes of the processes.
 
-Shape suffixes: B views of all videos in a batch, C channels, T frames, H height, W width.
+A batch is a task of the pool and each video in it a step under a deadline. A video that makes its
+process hang or crash is remembered and fails from then on without being opened, and its batch is
+read again: no other video of it is lost, and none comes twice.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+import itertools
+import signal
+from collections.abc import Iterator
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader, Sampler
 
-from hiera_video.data.dataset import Failure, Sample, VideoDataset
+from hiera_video.data.batch import Batch, collate
+from hiera_video.data.dataset import VideoDataset
+from hiera_video.data.order import EpochBatchSampler
+from hiera_video.data.worker import Job
+from hiera_video.data.workers import Done, Lost, WorkerPool
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.seed import rng_for
+
+# For each worker: one batch that it reads, one that waits for it.
+_BATCHES_PER_WORKER = 2
+# Signals that come from outside: the video that was being read is not to blame.
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+_MAX_KILLED_IN_A_ROW = 4
 
 
-@dataclass(slots=True)
-class Batch:
-    """The views of some videos, those of one video side by side.
+class BatchReader:
+    """Reads the samples of one batch into one piece of memory; the function of the workers."""
 
-    `clips_BCTHW` float32, `labels_B` and `video_indices_B` int64, one entry a view; B may be 0
-    where no video of an evaluation batch decoded. `failures` are the videos that did not.
-    """
+    def __init__(self, dataset: VideoDataset) -> None:
+        self._dataset = dataset
 
-    clips_BCTHW: torch.Tensor
-    labels_B: torch.Tensor
-    video_indices_B: torch.Tensor
-    failures: tuple[Failure, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels_B)
-
-    def to(self, device: torch.device) -> "Batch":
-        """Return the batch with its clips and labels on the device."""
-        return replace(
-            self,
-            clips_BCTHW=self.clips_BCTHW.to(device, non_blocking=True),
-            labels_B=self.labels_B.to(device, non_blocking=True),
-        )
-
-    def pin_memory(self) -> "Batch":
-        """Return the batch in page-locked memory; the data loader calls it."""
-        self.clips_BCTHW = self.clips_BCTHW.pin_memory()
-        self.labels_B = self.labels_B.pin_memory()
-        return self
+    def __call__(self, task: tuple[list[tuple[int, int]], dict[int, str]], job: Job) -> Batch:
+        """Return the batch of the keys; the task is they and the videos that are refused."""
+        keys, refused = task
+        memory = _BatchMemory(job, num_samples=len(keys))
+        samples = []
+        for key in keys:
+            samples.append(
+                self._dataset.read(key, refused=refused, begin=job.begin, allocate=memory.allocate)
+            )
+            memory.keep(samples[-1].views)
+        finish = None if self._dataset.finish else self._dataset.make_views.finish
+        return collate(samples, finish, memory.views())
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack the views of the samples that have any."""
-    good = [(s.views_VCTHW, s) for s in samples if s.views_VCTHW is not None]
-    views_per_sample = torch.tensor([len(views) for views, _ in good], dtype=torch.int64)
+class _BatchMemory:
+    """Memory for the views of all samples, which are all of one shape, one after the other."""
 
-    def per_view(values: list[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int64).repeat_interleave(views_per_sample)
+    def __init__(self, job: Job, *, num_samples: int) -> None:
+        self._job = job
+        self._num_samples = num_samples
+        self._all: torch.Tensor | None = None
+        self._used = 0
 
-    return Batch(
-        torch.cat([views for views, _ in good]) if good else torch.empty(0),
-        per_view([sample.label for _, sample in good]),
-        per_view([sample.video_index for _, sample in good]),
-        tuple(failure for sample in samples for failure in sample.failures),
-    )
+    def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Return the place of the next sample's views; it is the next one's until `keep`."""
+        if self._all is None:
+            whole = (self._num_samples * shape[0], *shape[1:])
+            numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
+            self._all = torch.from_numpy(self._job.empty(whole, numpy_dtype))
+        views = self._all[self._used : self._used + shape[0]]
+        assert views.shape == shape
+        return views
 
+    def keep(self, views: torch.Tensor | None) -> None:
+        """Say that a sample is there, with these views."""
+        self._used += 0 if views is None else len(views)
 
-class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of `(epoch, index)` keys; shuffled anew in each epoch from `seed` alone.
-
-    With `shuffle`, a last batch that is not full is left out (unless it is the only one), so that
-    every iteration sees as many videos as the learning rate was set for.
-    """
-
-    def __init__(self, num_videos: int, *, batch_size: int, shuffle: bool, seed: int) -> None:
-        self.num_videos = num_videos
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        if self.shuffle:
-            return max(self.num_videos // self.batch_size, 1)
-        return -(-self.num_videos // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.arange(self.num_videos)
-        if self.shuffle:
-            order = rng_for("order", self.seed, self.epoch).permutation(self.num_videos)
-        for batch in range(len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield [(self.epoch, int(index)) for index in chosen]
+    def views(self) -> torch.Tensor:
+        """Return the views of all samples that have any."""
+        return torch.empty(0) if self._all is None else self._all[: self._used]
 
 
 class BatchLoader:
@@ -97,9 +79,11 @@ class BatchLoader:
     Args:
         dataset: the videos of the split.
         sampler: their order.
-        num_workers: processes that decode; 0 decodes in this one.
+        num_workers: processes that decode; 0 decodes in this one, where nothing protects it from a
+            decoder that hangs or crashes.
         pin_memory: put batches in page-locked memory, for a GPU.
         keep_workers: keep the processes from one epoch to the next.
+        deadline_sec: the longest that one video may take; 0: for ever.
     """
 
     def __init__(
@@ -110,40 +94,101 @@ class BatchLoader:
         num_workers: int,
         pin_memory: bool,
         keep_workers: bool,
+        deadline_sec: float = 0.0,
     ) -> None:
         self._sampler = sampler
-        self._loader: DataLoader[Any] = DataLoader(
-            dataset,
-            batch_sampler=sampler,
-            collate_fn=collate,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            persistent_workers=keep_workers and num_workers > 0,
-            # A batch of clips is large (64 of 16 x 224 x 224 are 616 MB of shared memory), and one
-            # in flight for each worker is enough.
-            prefetch_factor=1 if num_workers else None,
-            # Its own generator: the model's random numbers must not depend on how data is loaded.
-            generator=torch.Generator(),
-        )
+        self._num_workers = num_workers
+        self._pin_memory = pin_memory
+        self._keep_workers = keep_workers
+        self._deadline_sec = deadline_sec
+        self._read = BatchReader(dataset)
+        self._refused: dict[int, str] = {}
+        self._pool: WorkerPool | None = None
+        self._task_ids = itertools.count()
+        self._killed_in_a_row = 0
 
     def __len__(self) -> int:
         return len(self._sampler)
 
-    def batches(self, epoch: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch; the same ones whenever it is asked for.
+    def batches(self, epoch: int = 0, *, first: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from number `first` on; the same whenever it is asked for.
 
         Raises:
-            UserError: a worker process was killed.
+            UserError: worker processes are killed again and again.
         """
-        self._sampler.epoch = epoch
+        self._sampler.epoch, self._sampler.first = epoch, first
+        keys_of_batches = iter(list(self._sampler))
+        batches = (
+            self._in_workers(keys_of_batches)
+            if self._num_workers
+            else (self._read((keys, self._refused), Job()) for keys in keys_of_batches)
+        )
+        for batch in batches:
+            yield batch.pin_memory() if self._pin_memory else batch
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _in_workers(self, keys_of_batches: Iterator[list[tuple[int, int]]]) -> Iterator[Batch]:
+        pool = self._pool = self._pool or WorkerPool(
+            self._read, num_workers=self._num_workers, deadline_sec=self._deadline_sec
+        )
+        tasks: dict[int, tuple[int, list[tuple[int, int]]]] = {}  # by id: number and keys
+        ready: dict[int, Batch] = {}
+        next_in, next_out = 0, 0
+
+        def submit(number: int, keys: list[tuple[int, int]]) -> None:
+            task_id = next(self._task_ids)
+            tasks[task_id] = number, keys
+            pool.submit(task_id, (keys, self._refused))
+
         try:
-            yield from self._loader
-        except RuntimeError as error:
-            # What PyTorch says of a worker that is gone, whichever of its two checks sees it first.
-            gone = ("killed by signal", "exited unexpectedly")
-            if not any(words in str(error) for words in gone):
-                raise
+            while True:
+                while next_in - next_out < _BATCHES_PER_WORKER * self._num_workers and (
+                    keys := next(keys_of_batches, None)
+                ):
+                    submit(next_in, keys)
+                    next_in += 1
+                if next_out == next_in:
+                    return
+                while next_out not in ready:
+                    result = pool.next()
+                    assert result is not None
+                    number, keys = tasks.pop(result.task_id)
+                    if isinstance(result, Done):
+                        ready[number] = result.value
+                        self._killed_in_a_row = 0
+                    else:
+                        self._blame(result)
+                        submit(number, keys)
+                yield ready.pop(next_out)
+                next_out += 1
+        finally:
+            if self._keep_workers:
+                pool.cancel()
+            else:
+                self.close()
+
+    def _blame(self, lost: Lost) -> None:
+        """Refuse the video that a lost task was at, unless its process was killed from outside."""
+        if lost.signal not in _FROM_OUTSIDE and lost.step >= 0:
+            self._refused[lost.step] = _reason(lost)
+            return
+        self._killed_in_a_row += 1
+        if self._killed_in_a_row >= _MAX_KILLED_IN_A_ROW:
             raise UserError(
-                "a data loader process was killed, perhaps for want of memory or of shared memory "
-                "(/dev/shm). Try fewer DATA_LOADER.NUM_WORKERS or a smaller batch."
-            ) from None
+                f"data loader processes were killed {self._killed_in_a_row} times in a row "
+                f"({lost.reason}), perhaps for want of memory. Try fewer DATA_LOADER.NUM_WORKERS "
+                "or a smaller batch."
+            )
+
+
+def _reason(lost: Lost) -> str:
+    if lost.hung:
+        return (
+            f"the decoder hung: {lost.reason} (DATA_LOADER.TIMEOUT_SEC); its process was replaced."
+        )
+    return f"the decoder crashed: {lost.reason}; it was replaced."

@@ -97,8 +97,8 @@ class Scratch:
         """Return where bytes lie in shared memory; they are copied there if they do not yet."""
         bytes_N = np.frombuffer(content, np.uint8)
         place = self._place_at.get(_address(bytes_N))
-        if place is not None and place.num_bytes == len(bytes_N):
-            return place
+        if place is not None and place.num_bytes >= len(bytes_N):
+            return Place(place.block, len(bytes_N))
         self._reserve(len(bytes_N))[:] = bytes_N
         return self.places[-1]
 

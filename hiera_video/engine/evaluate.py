@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config
+from hiera_video.data.batch import Batch
 from hiera_video.data.build import num_views
 from hiera_video.data.dataset import Failure
-from hiera_video.data.loader import Batch, BatchLoader
+from hiera_video.data.loader import BatchLoader
 from hiera_video.engine.logging import RunLog
 from hiera_video.metrics.confusion import confusion_matrix, mean_class_accuracy
 from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
@@ -36,6 +37,16 @@ class Evaluation:
     confusion_KK: np.ndarray
     top1_by_views: dict[str, float]
     failures: tuple[Failure, ...] = field(default=())
+
+    def refuse_bad(self, max_fraction: float, split: str) -> None:
+        """Raise a UserError if more than `max_fraction` of the videos have no score."""
+        if len(self.failures) > max_fraction * self.num_videos:
+            raise UserError(
+                f"DATA.MAX_BAD_FRACTION must be at least the share of bad videos, got "
+                f"{max_fraction:g}: {len(self.failures)} of the {self.num_videos} videos of the "
+                f"{split} split could not be evaluated, the first: {self.failures[0].reason} "
+                "Try tools/check_data.py."
+            )
 
     @property
     def num_evaluated(self) -> int:
@@ -116,9 +127,10 @@ def add_batch(
     if len(batch) == 0:
         return
     parts = []
-    for clips_BCTHW in batch.clips_BCTHW.split(cfg.TEST.BATCH_SIZE):
+    for part in batch.split(cfg.TEST.BATCH_SIZE):
+        clips_BCTHW = part.to(device).clips_BCTHW
         with torch.autocast(device.type, torch.bfloat16, enabled=cfg.TRAIN.MIXED_PRECISION):
-            logits_BK = model(clips_BCTHW.to(device, non_blocking=True))
+            logits_BK = model(clips_BCTHW)
         parts.append(logits_BK.float().softmax(-1).cpu())
     probabilities_BK = torch.cat(parts)
     if not probabilities_BK.isfinite().all():

@@ -1,7 +1,7 @@
 """From a config to a run: everything that can be checked is checked before anything is written."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -9,6 +9,7 @@ import torch
 from hiera_video import __version__
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.build import check_data_settings, read_class_names, read_records
+from hiera_video.data.decoders import describe_backend
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint
 from hiera_video.engine.evaluate import Evaluation
@@ -35,9 +36,13 @@ def launch(cfg: Config) -> Evaluation | None:
     try:
         log.line(f"hiera_video {__version__}, torch {torch.__version__}, {platform.platform()}")
         log.line(f"config:\n{to_yaml(cfg)}")
-        if cfg.TRAIN.ENABLE:
-            train(cfg, records, device, log)
-        return test(cfg, records, device, log) if cfg.TEST.ENABLE else None
+        log.line(describe_backend(cfg.DATA.DECODING_BACKEND))
+        validation = train(cfg, records, device, log) if cfg.TRAIN.ENABLE else None
+        result = test(cfg, records, device, log) if cfg.TEST.ENABLE else None
+        if validation is not None:
+            # Only now: bad videos of a validation do not stop a training.
+            validation.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "val")
+        return result
     except UserError as error:
         # The tool shows it on the console; the log file should have it too.
         log.logger.error("stopped: %s", error, extra={"file_only": True})
@@ -49,7 +54,7 @@ def launch(cfg: Config) -> Evaluation | None:
         log.close()
 
 
-def preflight(cfg: Config) -> tuple[torch.device, dict[str, list[VideoRecord]]]:
+def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord]]]:
     """Check device, model, checkpoints and data lists together; return device and records.
 
     Raises:
@@ -118,7 +123,7 @@ def refuse_earlier_checkpoints(cfg: Config) -> None:
         )
 
 
-def refuse_missing_videos(split: str, records: list[VideoRecord]) -> None:
+def refuse_missing_videos(split: str, records: Sequence[VideoRecord]) -> None:
     """Raise a UserError if none of ten videos, spread over the list, is there: a wrong folder."""
     some = records[:: max(len(records) // 10, 1)][:10]
     if some and not any(io.is_url(record.path) or io.exists(record.path) for record in some):

@@ -134,21 +134,19 @@ def read_clip(
     with open_video(path, cfg.DATA.DECODING_BACKEND) as reader:
         fps = reader.fps if reader.fps > 0 else cfg.DATA.TARGET_FPS
         if start_sec is None:
-            frame_indices_T = sampling.testing_indices(
-                cfg.DATA.SAMPLING, reader.num_frames, fps, num_clips=1, **settings
+            ticks_T = sampling.testing_indices(
+                cfg.DATA.SAMPLING, reader.num_ticks, fps, num_clips=1, **settings
             )[0]
         else:
-            _check_start(path, start_sec, duration_sec=reader.num_frames / fps)
-            frame_indices_T = sampling.dense_indices(
-                reader.num_frames, fps, position=0.0, **settings
-            )
-            slack = reader.num_frames - 1 - int(frame_indices_T[-1])
-            frame_indices_T += min(round(start_sec * fps), slack)
-        frames_THWC = reader.frames_at(frame_indices_T)
+            _check_start(path, start_sec, duration_sec=reader.num_ticks / fps)
+            ticks_T = sampling.dense_indices(reader.num_ticks, fps, position=0.0, **settings)
+            slack = reader.num_ticks - 1 - int(ticks_T[-1])
+            ticks_T += min(round(start_sec * fps), slack)
+        frames_THWC = reader.frames_at(reader.ticks_to_frames(ticks_T))
     transform = TestTransform(
         crop_size=crop_size, num_crops=1, mean=cfg.DATA.MEAN, std=cfg.DATA.STD
     )
-    return Clip(transform(frames_THWC)[0], frame_indices_T / fps)
+    return Clip(transform(frames_THWC)[0], ticks_T / fps)
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """The multi-view test of a trained model, and the files it leaves."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,9 +25,14 @@ CONFUSION_FILE = "test_confusion.png"
 
 
 def test(
-    cfg: Config, records: dict[str, list[VideoRecord]], device: torch.device, log: RunLog
+    cfg: Config, records: dict[str, Sequence[VideoRecord]], device: torch.device, log: RunLog
 ) -> Evaluation:
-    """Test TEST.CHECKPOINT_FILE_PATH, or the run's last checkpoint, and write the results."""
+    """Test TEST.CHECKPOINT_FILE_PATH, or the run's last checkpoint, and write the results.
+
+    Raises:
+        UserError: more than DATA.MAX_BAD_FRACTION of the videos could not be evaluated; the
+            results of the others are written all the same.
+    """
     path, key = weights_to_test(cfg)
     model = build_model(cfg).to(device)
     summary = load_weights(model, path, key=key)
@@ -43,6 +49,7 @@ def test(
         log.line("top-1 by views (clips x crops):\n" + views_table(result.top1_by_views))
     write_results(cfg, result, records["test"], checkpoint=path)
     log.line(f"scores, results and confusion matrix are in {cfg.OUTPUT_DIR}")
+    result.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "test")
     return result
 
 
@@ -72,7 +79,7 @@ def views_table(top1_by_views: dict[str, float]) -> str:
 
 
 def write_results(
-    cfg: Config, result: Evaluation, records: list[VideoRecord], *, checkpoint: str
+    cfg: Config, result: Evaluation, records: Sequence[VideoRecord], *, checkpoint: str
 ) -> None:
     """Write the per-video scores (npz), the figures (json) and the confusion matrix (png).
 

@@ -1,15 +1,19 @@
 """Training: epochs over the videos, with validation and checkpoints between them."""
 
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from hiera_video.config import Config, to_yaml
+from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_class_names
-from hiera_video.data.loader import Batch, BatchLoader
+from hiera_video.data.fingerprint import describe_check, describe_records
+from hiera_video.data.health import BadVideos
+from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.checkpoint import (
     changed_keys,
@@ -43,15 +47,21 @@ class TrainRun:
     train_loader: BatchLoader
     val_loader: BatchLoader | None
     class_names: list[str] | None
+    bad_videos: BadVideos
 
 
 def train(
-    cfg: Config, records: dict[str, list[VideoRecord]], device: torch.device, log: RunLog
-) -> None:
-    """Train from fresh or given weights, or the run's last checkpoint, to SOLVER.MAX_EPOCH."""
-    run = prepare(cfg, records, device, log)
+    cfg: Config, records: dict[str, Sequence[VideoRecord]], device: torch.device, log: RunLog
+) -> Evaluation | None:
+    """Train from fresh or given weights, or the run's last checkpoint, to SOLVER.MAX_EPOCH.
+
+    Returns the last validation, if there was one.
+    """
+    run, result = prepare(cfg, records, device, log), None
     finished = start_weights(run)
     save_config(cfg)
+    for line in describe_data(cfg, records["train"]):
+        log.line(line)
     log.line(describe(run, num_videos=len(records["train"]), finished=finished))
     for epoch in range(finished, cfg.SOLVER.MAX_EPOCH):
         train_epoch(run, epoch)
@@ -68,10 +78,11 @@ def train(
         if run.val_loader and (last or finished % cfg.TRAIN.EVAL_PERIOD == 0):
             result = evaluate(cfg, run.model, run.val_loader, "val", device=device, log=log)
             log_validation(run, result, finished)
+    return result
 
 
 def prepare(
-    cfg: Config, records: dict[str, list[VideoRecord]], device: torch.device, log: RunLog
+    cfg: Config, records: dict[str, Sequence[VideoRecord]], device: torch.device, log: RunLog
 ) -> TrainRun:
     """Build everything a training run needs, from the config."""
     torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
@@ -87,6 +98,7 @@ def prepare(
         train_loader=build_loader(cfg, "train", records["train"]),
         val_loader=build_loader(cfg, "val", records["val"]) if "val" in records else None,
         class_names=read_class_names(cfg, "train"),
+        bad_videos=BadVideos(cfg.DATA.MAX_BAD_FRACTION),
     )
 
 
@@ -109,6 +121,16 @@ def start_weights(run: TrainRun) -> int:
         )
         run.log.line(f"started from {train_cfg.CHECKPOINT_FILE_PATH}: {summary}")
     return 0
+
+
+def describe_data(cfg: Config, records: Sequence[VideoRecord]) -> list[str]:
+    """Return what can be said of the train list, and of its last check by tools/check_data.py."""
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    checked = [os.path.join(cfg.OUTPUT_DIR, "data_check"), folder, f"{folder}/data_check"]
+    return [
+        *describe_records(records, cfg.MODEL.NUM_CLASSES),
+        *describe_check(checked, "train", records),
+    ]
 
 
 def describe(run: TrainRun, *, num_videos: int, finished: int) -> str:
@@ -138,7 +160,7 @@ def train_epoch(run: TrainRun, epoch: int) -> None:
     num_iterations, log = len(run.train_loader), EpochLog(run, epoch)
     for iteration, batch in enumerate(log.watch.waiting(run.train_loader.batches(epoch))):
         log.failures(batch)
-        refuse_empty(batch)
+        refuse_bad(run, batch)
         lr = run.lr_at(epoch + iteration / num_iterations)
         group_size, ends_group = accumulation(run.cfg.SOLVER.ACCUM_STEPS, iteration, num_iterations)
         with autocast(run.device, enabled=run.cfg.TRAIN.MIXED_PRECISION):
@@ -148,6 +170,7 @@ def train_epoch(run: TrainRun, epoch: int) -> None:
         grad_norm = optimizer_step(run, lr) if ends_group else None
         log.iteration(iteration, loss=value, lr=lr, grad_norm=grad_norm, num_clips=len(batch))
     log.end()
+    run.bad_videos.check(at_end=True)
 
 
 def accumulation(accum_steps: int, iteration: int, num_iterations: int) -> tuple[int, bool]:
@@ -160,8 +183,9 @@ def accumulation(accum_steps: int, iteration: int, num_iterations: int) -> tuple
     return size, iteration == start + size - 1
 
 
-def refuse_empty(batch: Batch) -> None:
-    """Raise a UserError if no video of the batch decoded, its replacements included."""
+def refuse_bad(run: TrainRun, batch: Batch) -> None:
+    """Raise a UserError if too many videos are bad, or all of the batch, replacements included."""
+    run.bad_videos.check()
     if len(batch) == 0:
         raise UserError(
             "no video of a training batch could be decoded, "
@@ -215,10 +239,10 @@ class EpochLog:
         self.bar = run.log.progress(self.num_iterations, f"epoch {self.label}")
 
     def failures(self, batch: Batch) -> None:
-        """Name the videos that did not decode and were replaced."""
-        for failure in batch.failures:
-            self.num_failures += 1
-            self.run.log.warning(f"{failure.reason} Another video took its place.")
+        """Name the videos that did not decode and were replaced, each once in a run."""
+        self.num_failures += len(batch.failures)
+        for reason in self.run.bad_videos.add(batch):
+            self.run.log.warning(f"{reason} Another video took its place.")
 
     def iteration(
         self, iteration: int, *, loss: float, lr: float, grad_norm: float | None, num_clips: int

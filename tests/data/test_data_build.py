@@ -15,7 +15,8 @@ NUM_FRAMES = 20  # of a video; a clip is 4 of them, 2 apart, and can begin at fr
 PLAIN = (
     "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64 "
     "DATA.TRAIN_JITTER_SCALES_RELATIVE [1.0,1.0] DATA.TRAIN_JITTER_ASPECT_RELATIVE [1.0,1.0] "
-    "DATA.MEAN [0.3,0.4,0.5] DATA.STD [0.2,0.25,0.35] DATA_LOADER.NUM_WORKERS 0 TRAIN.BATCH_SIZE 4 "
+    "DATA.MEAN [0.3,0.4,0.5] DATA.STD [0.2,0.25,0.35] DATA_LOADER.NUM_WORKERS 0 "
+    "DATA_LOADER.NORMALIZE_ON_DEVICE False TRAIN.BATCH_SIZE 4 "
     "TEST.NUM_TEMPORAL_CLIPS 2 TEST.NUM_SPATIAL_CROPS 3 TEST.BATCH_SIZE 12"
 )
 
@@ -319,7 +320,7 @@ def test_each_split_has_its_own_list(tmp_path):
         (tmp_path / f"{split}.csv").write_text(f"{split}.mp4 {label}\n")
     cfg = make_cfg(f"DATA.PATH_TO_DATA_DIR {tmp_path} DATA.PATH_PREFIX /videos")
     for label, split in enumerate(("train", "val", "test")):
-        assert read_records(cfg, split) == [VideoRecord(f"/videos/{split}.mp4", label, 0)]
+        assert list(read_records(cfg, split)) == [VideoRecord(f"/videos/{split}.mp4", label, 0)]
 
 
 def own_shares(*overrides, draws=60):

@@ -95,16 +95,16 @@ def test_test_views_are_every_crop_of_the_first_clip_then_of_the_next(
             box = (slice(corner, corner + 48), slice(None))
             rows, columns = box if tall else box[::-1]
             expected.append(normalised(frames_THWC[start : start + 7 : 2, rows, columns]))
-    assert sample.views_VCTHW.shape == (9, 3, 4, 48, 48)
-    np.testing.assert_allclose(sample.views_VCTHW.numpy(), np.stack(expected), atol=1e-5)
+    assert sample.views.shape == (9, 3, 4, 48, 48)
+    np.testing.assert_allclose(sample.views.numpy(), np.stack(expected), atol=1e-5)
     assert (sample.label, sample.video_index, sample.failures) == (5, 6, ())
 
 
 def test_test_views_are_the_same_in_every_epoch(numbered):
     videos = dataset(numbered, fixed_views())
     other_seed = dataset(numbered, fixed_views(), seed=1)
-    assert torch.equal(videos[0, 1].views_VCTHW, videos[5, 1].views_VCTHW)
-    assert torch.equal(videos[0, 1].views_VCTHW, other_seed[0, 1].views_VCTHW)
+    assert torch.equal(videos[0, 1].views, videos[5, 1].views)
+    assert torch.equal(videos[0, 1].views, other_seed[0, 1].views)
 
 
 def test_a_training_clip_runs_forwards_from_a_start_drawn_anew_in_every_epoch(numbered, numbers_of):
@@ -113,7 +113,7 @@ def test_a_training_clip_runs_forwards_from_a_start_drawn_anew_in_every_epoch(nu
     for epoch in range(30):
         for index in range(3):
             sample = videos[epoch, index]
-            numbers = numbers_of(sample.views_VCTHW[0])
+            numbers = numbers_of(sample.views[0])
             start = numbers[0] - NUM_FRAMES * index
             assert numbers == [NUM_FRAMES * index + start + 2 * t for t in range(4)]
             assert 0 <= start <= 13
@@ -126,20 +126,20 @@ def test_a_training_clip_runs_forwards_from_a_start_drawn_anew_in_every_epoch(nu
 def test_a_training_sample_depends_on_seed_epoch_and_video_alone(numbered):
     jitter = train_views(scale=(0.1, 1.0), flip=True)
     videos, again = dataset(numbered, jitter), dataset(numbered, jitter)
-    backwards = [again[epoch, 2].views_VCTHW for epoch in (3, 2, 1, 0)][::-1]
+    backwards = [again[epoch, 2].views for epoch in (3, 2, 1, 0)][::-1]
     for epoch, expected in enumerate(backwards):
-        assert torch.equal(videos[epoch, 2].views_VCTHW, expected)
+        assert torch.equal(videos[epoch, 2].views, expected)
     other_seed = dataset(numbered, jitter, seed=1)
-    same = [torch.equal(other_seed[e, 2].views_VCTHW, backwards[e]) for e in range(4)]
+    same = [torch.equal(other_seed[e, 2].views, backwards[e]) for e in range(4)]
     assert not any(same)
 
 
 def test_training_views_of_a_video_are_cut_differently_from_the_same_frames(numbered, numbers_of):
     whole = dataset(numbered, train_views(num_views=4))[0, 1]
-    clips = [numbers_of(view) for view in whole.views_VCTHW]
+    clips = [numbers_of(view) for view in whole.views]
     assert len(clips) == 4
     assert all(clip == clips[0] for clip in clips)
-    cut = dataset(numbered, train_views(num_views=4, scale=(0.1, 0.9)))[0, 1].views_VCTHW
+    cut = dataset(numbered, train_views(num_views=4, scale=(0.1, 0.9)))[0, 1].views
     for one in range(4):
         assert not any(torch.equal(cut[one], cut[other]) for other in range(one))
 
@@ -156,7 +156,7 @@ def test_a_replacement_brings_its_own_label_and_index(with_bad, numbers_of):
     seen = set()
     for epoch in range(20):
         sample = videos[epoch, 0]
-        video = numbers_of(sample.views_VCTHW[0])[0] // NUM_FRAMES  # what the pixels say
+        video = numbers_of(sample.views[0])[0] // NUM_FRAMES  # what the pixels say
         assert (sample.label, sample.video_index) == (10 + video, 70 + video)
         assert {failure.path for failure in sample.failures} == {with_bad[0].path}
         assert with_bad[0].path in sample.failures[0].reason
@@ -169,7 +169,7 @@ def test_a_replacement_brings_its_own_label_and_index(with_bad, numbers_of):
 def test_a_bad_video_of_an_evaluation_keeps_its_place_without_views(with_bad):
     videos = dataset(with_bad, fixed_views(), replace_bad=False)
     sample = videos[0, 0]
-    assert sample.views_VCTHW is None
+    assert sample.views is None
     assert (sample.label, sample.video_index) == (3, 69)
     assert [failure.path for failure in sample.failures] == [with_bad[0].path]
     assert len(videos) == 4
@@ -177,5 +177,5 @@ def test_a_bad_video_of_an_evaluation_keeps_its_place_without_views(with_bad):
 
 def test_replacing_ends_after_some_tries(with_bad):
     sample = dataset(with_bad[:1], train_views(), replace_bad=True)[0, 0]
-    assert sample.views_VCTHW is None
+    assert sample.views is None
     assert len(sample.failures) == MAX_TRIES

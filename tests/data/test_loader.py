@@ -1,12 +1,18 @@
 """Order and batches: what an epoch reads, and how views are stacked."""
 
+import copy
+import os
+import signal
+import time
 from functools import partial
 
 import pytest
 import torch
 
+from hiera_video.data.batch import collate
 from hiera_video.data.dataset import Failure, Sample, TrainViews, VideoDataset
-from hiera_video.data.loader import BatchLoader, EpochBatchSampler, collate
+from hiera_video.data.loader import BatchLoader
+from hiera_video.data.order import EpochBatchSampler
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.sampling import training_indices
 from hiera_video.data.transforms.pipeline import TrainTransform
@@ -157,3 +163,120 @@ def test_kept_worker_processes_read_what_this_one_does(dataset):
         for here, there in pairs:
             assert here.video_indices_B.tolist() == there.video_indices_B.tolist()
             assert torch.equal(here.clips_BCTHW, there.clips_BCTHW)
+
+
+def test_the_loader_begins_with_any_batch(dataset):
+    for num_workers in (0, 2):
+        videos = loader(dataset, num_workers=num_workers)
+        whole = [batch.video_indices_B.tolist() for batch in videos.batches(5)]
+        assert [b.video_indices_B.tolist() for b in videos.batches(5, first=1)] == whole[1:]
+        assert [b.video_indices_B.tolist() for b in videos.batches(5)] == whole
+        videos.close()
+
+
+@pytest.mark.parametrize("mode", ["pixel", "const"])
+def test_clips_are_the_same_wherever_they_are_normalised(dataset, mode):
+    transform = copy.copy(dataset.make_views.transform)
+    transform.erase_probability, transform.erase_mode = 0.5, mode
+    make_views = TrainViews(
+        sample_frames=dataset.make_views.sample_frames, transform=transform, num_views=2
+    )
+    here, there = (
+        VideoDataset(
+            dataset.records,
+            make_views=make_views,
+            backend="pyav",
+            seed=0,
+            replace_bad=True,
+            finish=finish,
+        )
+        for finish in (True, False)
+    )
+    erased = 0
+    pairs = zip(loader(here).batches(), loader(there, num_workers=1).batches(), strict=True)
+    for finished, pixels in pairs:
+        assert pixels.clips_BCTHW.dtype == torch.uint8
+        erased += sum(erasure is not None for erasure in pixels.erasures_B)
+        on_device = pixels.to(torch.device("cpu"))
+        assert torch.equal(on_device.clips_BCTHW, finished.clips_BCTHW)
+        assert on_device.clips_BCTHW.is_contiguous()
+        parts = [part.to(torch.device("cpu")).clips_BCTHW for part in pixels.split(3)]
+        assert torch.equal(torch.cat(parts), finished.clips_BCTHW)
+    assert 0 < erased < 12
+
+
+class TrickyViews:
+    """Hangs, crashes or is killed on its way, by the name of the file; otherwise as `views`."""
+
+    def __init__(self, views, marks):
+        self.views, self.marks, self.finish = views, marks, views.finish
+
+    def __call__(self, reader, rng, allocate):
+        name = os.path.basename(reader.path)
+        if name.startswith("hang"):
+            time.sleep(1000)
+        elif name.startswith("crash"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif name.startswith("kill") and not os.path.exists(self.marks / name):
+            (self.marks / name).touch()  # once only, as the kernel does that lacks memory
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.views(reader, rng, allocate)
+
+
+def tricky(dataset, tmp_path, names, *, replace_bad):
+    """Return the six videos and some more, whose names say what they do to a process."""
+    records = list(dataset.records)
+    for name in names:
+        path = tmp_path / name
+        path.symlink_to(records[0].path)
+        records.append(VideoRecord(str(path), len(records), len(records)))
+    return VideoDataset(
+        records,
+        make_views=TrickyViews(dataset.make_views, tmp_path),
+        backend="pyav",
+        seed=0,
+        replace_bad=replace_bad,
+    )
+
+
+def read_all(videos, epoch, *, shuffle, num_workers=2):
+    order = sampler(len(videos), batch_size=2, shuffle=shuffle)
+    batches = BatchLoader(
+        videos,
+        order,
+        num_workers=num_workers,
+        pin_memory=False,
+        keep_workers=False,
+        deadline_sec=2.0,
+    )
+    return list(batches.batches(epoch))
+
+
+def test_a_decoder_that_hangs_or_crashes_costs_an_evaluation_that_video_alone(dataset, tmp_path):
+    names = ["hang.mkv", "crash.mkv", "kill.mkv"]
+    videos = tricky(dataset, tmp_path, names, replace_bad=False)
+    batches = read_all(videos, 0, shuffle=False)
+    seen = torch.cat([batch.video_indices_B for batch in batches]).tolist()
+    assert seen == [i for i in range(9) for _ in range(2) if i not in (6, 7)]
+    hung, crashed = [failure for batch in batches for failure in batch.failures]
+    assert hung.path.endswith("hang.mkv")
+    assert "hung: took longer than 2 s (DATA_LOADER.TIMEOUT_SEC)" in hung.reason
+    assert crashed.path.endswith("crash.mkv")
+    assert "crashed: its process died (SIGSEGV)" in crashed.reason
+
+
+def test_training_goes_on_past_a_decoder_that_hangs_with_every_other_sample(dataset, tmp_path):
+    videos = tricky(dataset, tmp_path, ["hang 1.mkv", "hang 2.mkv"], replace_bad=True)
+    for record in videos.records[6:]:
+        assert os.path.exists(record.path)
+    batches = read_all(videos, 1, shuffle=True)
+    # As if the two had been files that do not decode: their places are taken, and no others.
+    for name in ("hang 1.mkv", "hang 2.mkv"):
+        (tmp_path / name).unlink()
+    expected = read_all(videos, 1, shuffle=True, num_workers=0)
+    assert len(batches) == len(expected) == 4
+    for batch, plain in zip(batches, expected, strict=True):
+        assert batch.video_indices_B.tolist() == plain.video_indices_B.tolist()
+        assert torch.equal(batch.clips_BCTHW, plain.clips_BCTHW)
+        assert [f.path for f in batch.failures] == [f.path for f in plain.failures]
+    assert {f.path for b in batches for f in b.failures} == {r.path for r in videos.records[6:]}

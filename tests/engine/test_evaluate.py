@@ -30,6 +30,7 @@ def test_scores_are_the_mean_over_views_of_softmax_one_view_at_a_time(small_cfg,
     model.load_state_dict(torch.load(checkpoint, weights_only=True)["model_state"])
     loader = build_loader(cfg, "test", read_records(cfg, "test"))
     for batch in loader.batches():
+        batch = batch.to(torch.device("cpu"))
         with torch.no_grad():
             views = [model(clip[None]).softmax(-1)[0] for clip in batch.clips_BCTHW]
         expected = torch.stack(views).unflatten(0, (-1, 6)).mean(1).numpy()
@@ -55,6 +56,7 @@ def test_videos_that_do_not_decode_are_named_and_not_replaced(
     cfg = small_cfg(
         f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {checkpoint}",
         f"DATA.PATH_TO_DATA_DIR {tmp_path} DATA_LOADER.NUM_WORKERS 2 TEST.BATCH_SIZE 12",
+        "DATA.MAX_BAD_FRACTION 0.6",
     )
     result = launch(cfg)
     assert result.num_evaluated == 2
@@ -75,13 +77,50 @@ def test_training_replaces_videos_that_do_not_decode_and_says_so(
 ):
     broken_set(tmp_path, tiny_set)
     cfg = small_cfg(
-        f"DATA.PATH_TO_DATA_DIR {tmp_path} TRAIN.BATCH_SIZE 5 SOLVER.MAX_EPOCH 1 TEST.ENABLE False"
+        f"DATA.PATH_TO_DATA_DIR {tmp_path} TRAIN.BATCH_SIZE 5 SOLVER.MAX_EPOCH 1 TEST.ENABLE False",
+        "DATA.MAX_BAD_FRACTION 0.8",
     )
     launch(cfg)
     out = capsys.readouterr().out
-    assert "zero.mp4" in out
+    assert out.count("zero.mp4: is empty (0 bytes). Another") == 1  # however often it was drawn
     assert "Another video took its place" in out
     assert "2 of 5 videos evaluated" in out  # the validation
+
+
+def test_a_test_with_too_many_bad_videos_keeps_its_results_and_ends_in_an_error(
+    small_cfg, checkpoint, tiny_set, tmp_path
+):
+    broken_set(tmp_path, tiny_set)
+    cfg = small_cfg(
+        f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {checkpoint}",
+        f"DATA.PATH_TO_DATA_DIR {tmp_path} DATA.MAX_BAD_FRACTION 0.59",
+    )
+    with pytest.raises(UserError, match=r"MAX_BAD_FRACTION.*3 of the 5 videos.*test.*zero"):
+        launch(cfg)
+    with io.open_file(f"{cfg.OUTPUT_DIR}/test_results.json") as file:
+        assert simplejson.load(file)["num_evaluated"] == 2
+
+
+def test_training_with_too_many_bad_videos_stops(small_cfg, tiny_set, tmp_path):
+    broken_set(tmp_path, tiny_set)
+    cfg = small_cfg(
+        f"DATA.PATH_TO_DATA_DIR {tmp_path} TRAIN.BATCH_SIZE 5 SOLVER.MAX_EPOCH 1 TEST.ENABLE False",
+        "DATA.MAX_BAD_FRACTION 0.2",
+    )
+    with pytest.raises(UserError, match=r"MAX_BAD_FRACTION.*got 0.2.*tools/check_data.py"):
+        launch(cfg)
+    assert not io.exists(f"{cfg.OUTPUT_DIR}/checkpoints/checkpoint_epoch_00001.pyth")
+
+
+def test_bad_videos_of_the_validation_end_the_run_after_it_is_done(small_cfg, tiny_set, tmp_path):
+    broken_set(tmp_path, tiny_set)
+    with io.open_file(f"{tiny_set}/train.csv") as file:
+        good = [f"{tiny_set}/{line.strip()}" for line in file]
+    (tmp_path / "train.csv").write_text("\n".join(good) + "\n")
+    cfg = small_cfg(f"DATA.PATH_TO_DATA_DIR {tmp_path} SOLVER.MAX_EPOCH 1 TEST.ENABLE False")
+    with pytest.raises(UserError, match=r"MAX_BAD_FRACTION.*videos of the val split"):
+        launch(cfg)
+    assert io.exists(f"{cfg.OUTPUT_DIR}/checkpoints/checkpoint_epoch_00001.pyth")
 
 
 def test_a_split_without_one_good_video_stops_the_run(small_cfg, checkpoint, tmp_path):
@@ -152,13 +191,13 @@ def test_a_list_in_the_wrong_folder_is_noticed_before_anything_is_read(small_cfg
     assert not io.exists(small_cfg().OUTPUT_DIR)
 
 
-def test_a_killed_loader_process_is_told_in_one_line(small_cfg, checkpoint):
+def test_loader_processes_killed_again_and_again_are_told_in_one_line(small_cfg, checkpoint):
     cfg = small_cfg("DATA_LOADER.NUM_WORKERS 1")
     loader = build_loader(cfg, "test", read_records(cfg, "test"))
-    loader._loader.dataset.make_views = kill_this_process
-    with pytest.raises(UserError, match="loader process was killed.*fewer DATA_LOADER.NUM_WORKERS"):
+    loader._read._dataset.make_views = kill_this_process
+    with pytest.raises(UserError, match=r"processes were killed.*SIGKILL.*fewer DATA_LOADER.NUM_W"):
         list(loader.batches())
 
 
-def kill_this_process(reader, rng):
+def kill_this_process(reader, rng, allocate):
     os.kill(os.getpid(), signal.SIGKILL)

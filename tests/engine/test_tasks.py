@@ -14,8 +14,8 @@ from pytorchvideo.layers import DropPath
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
+from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_records
-from hiera_video.data.loader import Batch
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.engine.checkpoint import checkpoint_path
 from hiera_video.engine.launch import launch
@@ -72,7 +72,8 @@ def json_stats(cfg, kind):
 def plain_batches(cfg):
     """Return the training batches of all epochs, as they are before any mixing."""
     loader = build_loader(cfg, "train", read_records(cfg, "train"))
-    return [batch for epoch in range(cfg.SOLVER.MAX_EPOCH) for batch in loader.batches(epoch)]
+    epochs = range(cfg.SOLVER.MAX_EPOCH)
+    return [batch.to(torch.device("cpu")) for epoch in epochs for batch in loader.batches(epoch)]
 
 
 def soft_loss(logits_BK, targets_BK, *, smoothing):
@@ -165,7 +166,7 @@ def test_evaluation_sees_clips_unmixed(small_cfg, watch):
     launch(cfg)
     (call,) = evaluating(calls)
     (batch,) = build_loader(cfg, "val", read_records(cfg, "val")).batches()
-    assert torch.equal(call.input, batch.clips_BCTHW)
+    assert torch.equal(call.input, batch.to(torch.device("cpu")).clips_BCTHW)
 
 
 @pytest.mark.parametrize("mixed", [True, False])

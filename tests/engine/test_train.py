@@ -129,8 +129,11 @@ def test_accumulated_steps_equal_the_large_batch(small_cfg, tmp_path):
     one, other = (weights_of(checkpoint_path(cfg.OUTPUT_DIR, 1)) for cfg in (large, small))
 
     # By hand: one step down the gradient of all 16 videos, and of the last iteration's alone.
+    cpu = torch.device("cpu")
     batches = list(build_loader(small, "train", read_records(small, "train")).batches(0))
-    losses = [F.cross_entropy(model(batch.clips_BCTHW), batch.labels_B) for batch in batches]
+    losses = [
+        F.cross_entropy(model(batch.to(cpu).clips_BCTHW), batch.labels_B) for batch in batches
+    ]
     assert len(losses) == 4
     names, parameters = zip(*model.named_parameters(), strict=True)
 

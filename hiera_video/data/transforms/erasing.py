@@ -6,6 +6,8 @@ and PySlowFast: 0.02 to 1/3 of the area, aspect ratio 0.3 to 1/0.3, log-uniform 
 paper). As in PySlowFast's video form the box is a cube in time: what is hidden stays hidden.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -35,11 +37,51 @@ def draw_erase_box(
     return draw_box(height, width, area=area, aspect=aspect, rng=rng)
 
 
-def erase(clip_CTHW: torch.Tensor, box: Box, *, filling: torch.Tensor) -> torch.Tensor:
-    """Return a copy of the clip in which `filling` (broadcastable to the box) replaces `box`."""
-    erased_CTHW = clip_CTHW.clone()
-    erased_CTHW[..., box.rows, box.columns] = filling
-    return erased_CTHW
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """A box that is to be erased, and the seed of the noise that fills it; None: zeros."""
+
+    box: Box
+    noise_seed: int | None
+
+
+def draw_erasure(
+    height: int,
+    width: int,
+    *,
+    probability: float,
+    mode: str,
+    rng: np.random.Generator,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Erasure | None:
+    """Draw whether, where and with what to erase; `mode` is one of `MODES`.
+
+    Raises a UserError for another mode or a probability outside 0..1.
+    """
+    check_fraction("probability", probability)
+    check_mode(mode)
+    if rng.random() >= probability:
+        return None
+    box = draw_erase_box(height, width, rng=rng, area=area, aspect=aspect)
+    if box is None:
+        return None
+    return Erasure(box, int(rng.integers(2**63)) if mode == "pixel" else None)
+
+
+def erase_(clip_CTHW: torch.Tensor, erasure: Erasure) -> None:
+    """Erase a box of a normalised float clip in place; noise is drawn on the clip's device."""
+    box = erasure.box
+    if erasure.noise_seed is None:
+        clip_CTHW[..., box.rows, box.columns] = 0.0
+        return
+    # torch's normal numbers cost 2/5 of numpy's, and the box may hold 800,000 of them: 5 ms on a
+    # CPU, which is why a GPU makes its own (others, but the same whenever it is asked).
+    generator = torch.Generator(clip_CTHW.device).manual_seed(erasure.noise_seed)
+    shape = (*clip_CTHW.shape[:2], box.height, box.width)
+    clip_CTHW[..., box.rows, box.columns] = torch.randn(
+        shape, generator=generator, dtype=clip_CTHW.dtype, device=clip_CTHW.device
+    )
 
 
 def random_erase(
@@ -57,17 +99,11 @@ def random_erase(
     `MODES`; 0 is the mean colour of a normalised clip. Raises a UserError for another mode or a
     probability outside 0..1.
     """
-    check_fraction("probability", probability)
-    check_mode(mode)
-    if rng.random() >= probability:
+    erasure = draw_erasure(
+        *clip_CTHW.shape[-2:], probability=probability, mode=mode, rng=rng, area=area, aspect=aspect
+    )
+    if erasure is None:
         return clip_CTHW
-    box = draw_erase_box(*clip_CTHW.shape[-2:], rng=rng, area=area, aspect=aspect)
-    if box is None:
-        return clip_CTHW
-    if mode == "const":
-        return erase(clip_CTHW, box, filling=clip_CTHW.new_zeros(()))
-    # torch's normal numbers cost 2/5 of numpy's, and the box may hold 800,000 of them.
-    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    shape = (*clip_CTHW.shape[:2], box.height, box.width)
-    noise = torch.randn(shape, generator=generator, dtype=clip_CTHW.dtype)
-    return erase(clip_CTHW, box, filling=noise)
+    erased_CTHW = clip_CTHW.clone()
+    erase_(erased_CTHW, erasure)
+    return erased_CTHW

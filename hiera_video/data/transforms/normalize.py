@@ -1,12 +1,14 @@
 """From uint8 frames to the normalised float clip that the model takes.
 
-Legend: T frames, C colour channels, H height, W width (pixels).
+Legend: B views, T frames, C colour channels, H height, W width (pixels).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
+from hiera_video.data.transforms.erasing import Erasure, erase_
 from hiera_video.utils.errors import UserError
 
 
@@ -24,15 +26,53 @@ def to_clip(
     Raises a UserError if `mean` or `std` do not fit the channels or a `std` is not positive.
     """
     num_frames, channels, height, width = frames_TCHW.shape
+    _check(mean, std, channels)
+    if out is None:
+        out = torch.empty((channels, num_frames, height, width), dtype=torch.float32)
+    out.copy_(frames_TCHW.transpose(0, 1))
+    _normalize_(out, mean, std)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What is left to do to the pixels of views, in a worker or on the device: it is the same.
+
+    `mean` and `std` are those of `to_clip`.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+
+    def __call__(
+        self,
+        pixels_BTHWC: torch.Tensor,
+        erasures_B: Sequence[Erasure | None] = (),
+        *,
+        out: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return uint8 pixels as normalised, erased clips, float32 [B, C, T, H, W], contiguous."""
+        _check(self.mean, self.std, pixels_BTHWC.shape[-1])
+        pixels_BCTHW = pixels_BTHWC.permute(0, 4, 1, 2, 3)
+        if out is None:
+            out = torch.empty(pixels_BCTHW.shape, dtype=torch.float32, device=pixels_BTHWC.device)
+        out.copy_(pixels_BCTHW)
+        _normalize_(out.transpose(0, 1), self.mean, self.std)
+        for clip_CTHW, erasure in zip(out, erasures_B, strict=False):
+            if erasure is not None:
+                erase_(clip_CTHW, erasure)
+        return out
+
+
+def _check(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
     if len(mean) != channels or len(std) != channels or min(std) <= 0.0:
         raise UserError(
             f"mean and std must have {channels} numbers each with every std above 0, "
             f"got {list(mean)} and {list(std)}. Try 0.45 and 0.225 for all channels."
         )
-    if out is None:
-        out = torch.empty((channels, num_frames, height, width), dtype=torch.float32)
-    out.copy_(frames_TCHW.transpose(0, 1))
-    for channel_THW, channel_mean, channel_std in zip(out, mean, std, strict=True):
+
+
+def _normalize_(clip_C: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
+    for channel, channel_mean, channel_std in zip(clip_C, mean, std, strict=True):
         # One multiplication and one addition per pixel, by numbers worked out in double precision.
-        channel_THW.mul_(1.0 / (255.0 * channel_std)).sub_(channel_mean / channel_std)
-    return out
+        channel.mul_(1.0 / (255.0 * channel_std)).sub_(channel_mean / channel_std)

@@ -16,8 +16,8 @@ from hiera_video.data.transforms.crops import (
     resize_short_side,
     spatial_crops,
 )
-from hiera_video.data.transforms.erasing import check_mode, random_erase
-from hiera_video.data.transforms.normalize import to_clip
+from hiera_video.data.transforms.erasing import Erasure, check_mode, draw_erasure
+from hiera_video.data.transforms.normalize import Finish
 from hiera_video.data.transforms.randaugment import Policy, rand_augment
 
 
@@ -29,6 +29,11 @@ def to_frames(frames_THWC: np.ndarray) -> torch.Tensor:
     """
     frames_THWC = np.require(frames_THWC, requirements=["C", "W"])
     return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+
+
+def write_pixels(frames_TCHW: torch.Tensor, out_THWC: torch.Tensor) -> None:
+    """Write uint8 frames where a view's pixels go; channels stay innermost: a plain copy."""
+    out_THWC.copy_(frames_TCHW.permute(0, 2, 3, 1))
 
 
 class TrainTransform:
@@ -72,8 +77,7 @@ class TrainTransform:
         self.policy = policy
         self.erase_probability = erase_probability
         self.erase_mode = erase_mode
-        self.mean = mean
-        self.std = std
+        self.finish = Finish(mean, std)
         self.fill = [255.0 * channel for channel in mean]
 
     def __call__(self, frames_THWC: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
@@ -82,6 +86,16 @@ class TrainTransform:
         S is `crop_size`. The frames are not changed, so that one decode can give several views
         (repeated augmentation) by calling this again with the same `rng`.
         """
+        pixels_THWC = torch.empty(
+            (len(frames_THWC), self.crop_size, self.crop_size, 3), dtype=torch.uint8
+        )
+        erasure = self.write(frames_THWC, rng, pixels_THWC)
+        return self.finish(pixels_THWC[None], [erasure])[0]
+
+    def write(
+        self, frames_THWC: np.ndarray, rng: np.random.Generator, out_THWC: torch.Tensor
+    ) -> Erasure | None:
+        """Do all but `finish`: write a view's pixels to `out_THWC`, return what is to be erased."""
         frames_TCHW = random_resized_crop(
             to_frames(frames_THWC),
             size=self.crop_size,
@@ -93,12 +107,16 @@ class TrainTransform:
             frames_TCHW = random_flip(frames_TCHW, rng=rng)
         if self.policy is not None:
             frames_TCHW = rand_augment(frames_TCHW, policy=self.policy, rng=rng, fill=self.fill)
-        clip_CTHW = to_clip(frames_TCHW, self.mean, self.std)
-        if self.erase_probability > 0.0:
-            clip_CTHW = random_erase(
-                clip_CTHW, probability=self.erase_probability, mode=self.erase_mode, rng=rng
-            )
-        return clip_CTHW
+        write_pixels(frames_TCHW, out_THWC)
+        if self.erase_probability == 0.0:
+            return None
+        return draw_erasure(
+            self.crop_size,
+            self.crop_size,
+            probability=self.erase_probability,
+            mode=self.erase_mode,
+            rng=rng,
+        )
 
 
 class TestTransform:
@@ -117,20 +135,27 @@ class TestTransform:
         check_num_crops(num_crops)
         self.crop_size = crop_size
         self.num_crops = num_crops
-        self.mean = mean
-        self.std = std
+        self.finish = Finish(mean, std)
 
     def __call__(self, frames_THWC: np.ndarray) -> torch.Tensor:
         """Turn decoded frames, uint8 RGB [T, H, W, 3], into views, float32 [S, 3, T, H', W'].
 
         H' and W' are `crop_size`, S is `num_crops`.
         """
-        frames_TCHW = resize_short_side(to_frames(frames_THWC), self.crop_size)
-        crops = spatial_crops(frames_TCHW, size=self.crop_size, num_crops=self.num_crops)
-        num_frames, channels = frames_TCHW.shape[:2]
-        views_SCTHW = torch.empty(
-            (len(crops), channels, num_frames, self.crop_size, self.crop_size)
-        )
-        for crop_TCHW, view_CTHW in zip(crops, views_SCTHW, strict=True):
-            to_clip(crop_TCHW, self.mean, self.std, out=view_CTHW)
-        return views_SCTHW
+        frames_TCHW = self.resize(frames_THWC)
+        shape = (self.num_crops, len(frames_TCHW), self.crop_size, self.crop_size, 3)
+        pixels_STHWC = torch.empty(shape, dtype=torch.uint8)
+        self.write(frames_TCHW, torch.arange(len(frames_TCHW)), pixels_STHWC)
+        return self.finish(pixels_STHWC)
+
+    def resize(self, frames_THWC: np.ndarray) -> torch.Tensor:
+        """Return all frames, uint8 [T, C, H, W], with `crop_size` pixels on the shorter side."""
+        return resize_short_side(to_frames(frames_THWC), self.crop_size)
+
+    def write(
+        self, frames_NCHW: torch.Tensor, clip_T: torch.Tensor, out_STHWC: torch.Tensor
+    ) -> None:
+        """Write the pixels of all crops of the clip that has the resized frames `clip_T`."""
+        crops = spatial_crops(frames_NCHW, size=self.crop_size, num_crops=self.num_crops)
+        for crop_NCHW, out_THWC in zip(crops, out_STHWC, strict=True):
+            torch.index_select(crop_NCHW.permute(0, 2, 3, 1), 0, clip_T, out=out_THWC)
