@@ -13,6 +13,7 @@ from hiera_video.data.loader import BatchLoader
 from hiera_video.data.order import EpochBatchSampler
 from hiera_video.data.record_table import RecordTable
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.shards import remote_shard_numbers
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.data.transforms.randaugment import parse_policy
@@ -109,7 +110,13 @@ def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> Bat
     videos = (
         cfg.TRAIN.BATCH_SIZE if train else max(cfg.TEST.BATCH_SIZE // (num_clips * num_crops), 1)
     )
-    sampler = EpochBatchSampler(len(records), batch_size=videos, shuffle=train, seed=cfg.RNG_SEED)
+    sampler = EpochBatchSampler(
+        len(records),
+        batch_size=videos,
+        shuffle=train,
+        seed=cfg.RNG_SEED,
+        shard_of_video_N=remote_shard_numbers(record.path for record in records) if train else None,
+    )
     return BatchLoader(
         dataset,
         sampler,

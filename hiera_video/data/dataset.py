@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from hiera_video.data.decoders import DecodeError, VideoReader, open_video
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.shards import fetch_shard
 from hiera_video.data.transforms.erasing import Erasure
 from hiera_video.data.transforms.normalize import Finish
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
@@ -156,8 +157,8 @@ class VideoDataset(Dataset[Sample]):
         """Return the sample of `(epoch, index)`.
 
         `refused` are videos that are not to be opened, by index, and why; they fail as if they had
-        been. `begin` is told the index of each video before it is opened. `allocate` gives the
-        memory of the views.
+        been. `begin` is told the index of each video before it is opened, and -1 while its shard is
+        fetched. `allocate` gives the memory of the views.
         """
         epoch, first = key
         rng = rng_for("sample", self.seed, epoch, first)
@@ -165,6 +166,8 @@ class VideoDataset(Dataset[Sample]):
         index = first
         for _ in range(MAX_TRIES if self.replace_bad else 1):
             record = self.records[index]
+            begin(-1)
+            fetch_shard(record.path)
             begin(index)
             try:
                 if refused and index in refused:

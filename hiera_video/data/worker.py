@@ -37,7 +37,10 @@ class Job:
         self._scratch = scratch
 
     def begin(self, step: int) -> None:
-        """Say that step number `step` (0 or more) begins now, and with it its deadline."""
+        """Say that step number `step` (0 or more) begins now, and with it its deadline.
+
+        -1 is what is at no deadline, as a download may be that has one of its own.
+        """
         if self._board is not None:
             self._board[1] = step
             self._board[2] += 1
@@ -145,7 +148,7 @@ class Worker:
     def stuck_for(self, passed_sec: float) -> float:
         """Take note that time passed; return for how long it has been at its step."""
         count = int(self._board[2])
-        if count != self._seen_count or self._board[0] == _IDLE:
+        if count != self._seen_count or _IDLE in self._board[:2]:
             self._seen_count, self._stuck_sec = count, 0.0
         else:
             self._stuck_sec += passed_sec

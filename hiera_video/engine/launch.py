@@ -11,6 +11,7 @@ from hiera_video.config import Config, to_yaml
 from hiera_video.data.build import check_data_settings, read_class_names, read_records
 from hiera_video.data.decoders import describe_backend
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.shards import file_behind
 from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint
 from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import RunLog
@@ -126,7 +127,8 @@ def refuse_earlier_checkpoints(cfg: Config) -> None:
 def refuse_missing_videos(split: str, records: Sequence[VideoRecord]) -> None:
     """Raise a UserError if none of ten videos, spread over the list, is there: a wrong folder."""
     some = records[:: max(len(records) // 10, 1)][:10]
-    if some and not any(io.is_url(record.path) or io.exists(record.path) for record in some):
+    files = [file_behind(record.path) for record in some]
+    if some and not any(io.is_url(file) or io.exists(file) for file in files):
         raise UserError(
             f"the videos of the {split} split are not where its list says: {some[0].path!r} does "
             f"not exist, nor do {len(some) - 1} others tried. Try DATA.PATH_PREFIX."

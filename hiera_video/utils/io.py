@@ -1,6 +1,7 @@
 """Files by path or URL, through iopath; and writes that leave either the old file or the new."""
 
 import hashlib
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -41,7 +42,9 @@ def _download(url: str, target: str) -> None:
             length = answer.headers.get("Content-Length")
             total = int(length) if length else None
             name = os.path.basename(urlsplit(url).path)
-            with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=None) as bar:
+            # One bar for people at a terminal, none from each of many loader processes.
+            no_bar = True if multiprocessing.parent_process() else None
+            with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=no_bar) as bar:
                 while block := answer.read(_BLOCK_BYTES):
                     file.write(block)
                     bar.update(len(block))

@@ -19,6 +19,9 @@ def work(task, job):
         job.begin(step)
         if word == "hang":
             time.sleep(1000)
+        elif word == "download":
+            job.begin(-1)
+            time.sleep(2.5)
         elif word == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         elif word == "exit":
@@ -93,6 +96,13 @@ def test_a_step_that_hangs_costs_its_process_and_nothing_else():
 def test_the_deadline_is_for_a_step_not_for_a_task():
     with WorkerPool(work, num_workers=1, deadline_sec=1.5) as pool:
         pool.submit(0, ["wait"] * 8)
+        (done,) = results(pool, 1)
+        assert isinstance(done, Done)
+
+
+def test_what_is_no_step_has_no_deadline():
+    with WorkerPool(work, num_workers=1, deadline_sec=1.0) as pool:
+        pool.submit(0, ["download", "fine"])
         (done,) = results(pool, 1)
         assert isinstance(done, Done)
 

@@ -7,6 +7,7 @@ import pytest
 import simplejson
 import torch
 import torch.nn.functional as F
+import webdataset
 from torch.nn.modules.module import register_module_forward_hook
 
 from hiera_video.data.build import build_loader, read_records
@@ -336,3 +337,25 @@ def test_epochs_that_are_done_already_are_said(small_cfg):
     launch(small_cfg("TEST.ENABLE False SOLVER.MAX_EPOCH 1"))
     log = (folder / "stdout.log").read_text()
     assert "nothing to train: 2 epochs are done, SOLVER.MAX_EPOCH is 1" in log
+
+
+def test_a_run_from_shards_has_the_weights_of_one_from_the_files(small_cfg, tiny_set, tmp_path):
+    plain = "SOLVER.MAX_EPOCH 1 TEST.ENABLE False DATA_LOADER.NUM_WORKERS 0"
+    files = small_cfg(plain, f"OUTPUT_DIR {tmp_path / 'files'}")
+    packed = small_cfg(
+        plain,
+        f"OUTPUT_DIR {tmp_path / 'packed'} DATA.PATH_TO_DATA_DIR {tmp_path / 'shards'}",
+        "TRAIN.DATASET shards TEST.DATASET shards",
+    )
+    (tmp_path / "shards").mkdir()
+    for split in ("train", "val"):
+        with webdataset.TarWriter(f"{tmp_path}/shards/{split}-000000.tar") as tar:
+            for record in read_records(files, split):
+                with open(record.path, "rb") as file:
+                    sample = {"mp4": file.read(), "cls": record.label}
+                tar.write({"__key__": str(record.video_index), **sample})
+    launch(files)
+    launch(packed)
+    one, other = (weights_of(checkpoint_path(cfg.OUTPUT_DIR, 1)) for cfg in (files, packed))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
