@@ -1,0 +1,122 @@
+"""The processes of a run: which one this is, and what they tell one another.
+
+Without a process group everything here is that of a run of one process. Numbers and objects travel
+between CPUs; gradients are the business of `engine/parallel.py`.
+"""
+
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from hiera_video.utils.errors import UserError
+
+T = TypeVar("T")
+
+
+def in_group() -> bool:
+    """Say whether this process has met others."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def rank() -> int:
+    """Return the number of this process among all, from 0."""
+    return dist.get_rank() if in_group() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes on all machines."""
+    return dist.get_world_size() if in_group() else 1
+
+
+def local_rank() -> int:
+    """Return the number of this process among those of its machine, from 0."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if in_group() else 0
+
+
+def local_world_size() -> int:
+    """Return the number of processes on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) if in_group() else 1
+
+
+def num_machines() -> int:
+    """Return the number of machines; each has as many processes."""
+    return world_size() // local_world_size()
+
+
+def is_main() -> bool:
+    """Say whether this is the process that writes files and logs: rank 0."""
+    return rank() == 0
+
+
+def restart_count() -> int:
+    """Return how often torch's elastic agent has started the processes anew, 0 without one."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def agree(flag: bool) -> bool:
+    """Return, in all processes, whether the flag is True in any; all must call it."""
+    return total([float(flag)])[0] > 0
+
+
+def total(values: Sequence[float]) -> list[float]:
+    """Return the sums of the numbers over all processes, in float64; all must call it."""
+    if world_size() == 1:
+        return [float(value) for value in values]
+    sums = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(sums)
+    return sums.tolist()
+
+
+def mean(values: Sequence[float]) -> list[float]:
+    """Return the means of the numbers over all processes; all must call it."""
+    return [value / world_size() for value in total(values)]
+
+
+def gather(value: T) -> list[T]:
+    """Return every process's value, by rank, in all processes; it must pickle."""
+    if world_size() == 1:
+        return [value]
+    values: list[T | None] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
+def gather_to_main(value: T) -> list[T] | None:
+    """Return every process's value, by rank, in rank 0, and None in the others."""
+    if world_size() == 1:
+        return [value]
+    values: list[T | None] | None = [None] * world_size() if is_main() else None
+    dist.gather_object(value, values)
+    return values  # type: ignore[return-value]
+
+
+def from_main(value: T) -> T:
+    """Return rank 0's value in all processes; it must pickle."""
+    if world_size() == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def barrier(timeout_sec: float) -> None:
+    """Wait until all processes are here.
+
+    Raises:
+        UserError: some are not within `timeout_sec`, or are gone.
+    """
+    if world_size() == 1:
+        return
+    work = dist.all_reduce(torch.zeros(1), async_op=True)
+    assert work is not None
+    try:
+        work.wait(timedelta(seconds=timeout_sec))
+    except RuntimeError as error:
+        raise UserError(
+            f"rank {rank()} waited {timeout_sec:g} s for the other processes, in vain "
+            f"({str(error).splitlines()[0]}). Their logs may say what keeps them."
+        ) from None
