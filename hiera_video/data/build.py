@@ -17,6 +17,7 @@ from hiera_video.data.shards import remote_shard_numbers
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.data.transforms.randaugment import parse_policy
+from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
 
@@ -93,7 +94,8 @@ def _dataset_function(cfg: Config, split: str, name: str) -> Callable[..., Any]:
 def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> BatchLoader:
     """Return the loader of a split; a loader of Batch.
 
-    "train" gives random views, "val" one centre view of each video, "test" all its views.
+    "train" gives random views, "val" one centre view of each video, "test" all its views. Where
+    there are several processes, it reads this one's part.
     """
     train = split == "train"
     num_clips, num_crops = num_views(cfg, split)
@@ -107,12 +109,12 @@ def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> Bat
         finish=not cfg.DATA_LOADER.NORMALIZE_ON_DEVICE,
     )
     # TEST.BATCH_SIZE counts views; a loader's batch is whole videos.
-    videos = (
-        cfg.TRAIN.BATCH_SIZE if train else max(cfg.TEST.BATCH_SIZE // (num_clips * num_crops), 1)
-    )
+    videos = global_batch(cfg) if train else max(cfg.TEST.BATCH_SIZE // (num_clips * num_crops), 1)
     sampler = EpochBatchSampler(
         len(records),
         batch_size=videos,
+        rank=dist.rank(),
+        world_size=dist.world_size(),
         shuffle=train,
         seed=cfg.RNG_SEED,
         shard_of_video_N=remote_shard_numbers(record.path for record in records) if train else None,
@@ -126,6 +128,14 @@ def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> Bat
         keep_workers=train,
         deadline_sec=cfg.DATA_LOADER.TIMEOUT_SEC,
     )
+
+
+def global_batch(cfg: Config) -> int:
+    """Return the videos that all processes together read for one iteration of training.
+
+    TRAIN.BATCH_SIZE is a machine's, whatever the number of its processes.
+    """
+    return cfg.TRAIN.BATCH_SIZE * dist.num_machines()
 
 
 def num_views(cfg: Config, split: str) -> tuple[int, int]:

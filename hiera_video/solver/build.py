@@ -9,14 +9,16 @@ from torch import nn
 from hiera_video.config import Config
 from hiera_video.solver.param_groups import build_param_groups
 from hiera_video.solver.schedule import cosine_with_warmup, scaled_lr
+from hiera_video.utils import dist
 
 
 def effective_batch(cfg: Config) -> int:
-    """Return the videos that one optimizer step sees: batch times accumulation.
+    """Return the videos that one optimizer step sees: batch times machines times accumulation.
 
-    Videos, not views: the recipes count so, whatever the repeated augmentation.
+    TRAIN.BATCH_SIZE is a machine's, whatever the number of its processes. Videos, not views: the
+    recipes count so, whatever the repeated augmentation.
     """
-    return cfg.TRAIN.BATCH_SIZE * cfg.SOLVER.ACCUM_STEPS
+    return cfg.TRAIN.BATCH_SIZE * dist.num_machines() * cfg.SOLVER.ACCUM_STEPS
 
 
 def build_lr_schedule(cfg: Config) -> Callable[[float], float]:
