@@ -104,12 +104,13 @@ class TestViews:
         frame_indices_VT = reader.ticks_to_frames(ticks_VT)
         # The clips of one video overlap: every frame is decoded and resized once, whoever wants it.
         wanted, places = np.unique(frame_indices_VT, return_inverse=True)
-        frames_TCHW = self.transform.resize(reader.frames_at(wanted))
-        clips = torch.from_numpy(places.reshape(frame_indices_VT.shape))
+        frames_NHWC = reader.frames_at(wanted)
+        clips_VT = places.reshape(frame_indices_VT.shape)
         side, num_crops = self.transform.crop_size, self.transform.num_crops
-        pixels = allocate((len(clips) * num_crops, clips.shape[1], side, side, 3), torch.uint8)
-        for clip, out_STHWC in zip(clips, pixels.split(num_crops), strict=True):
-            self.transform.write(frames_TCHW, clip, out_STHWC)
+        num_clips, num_frames = clips_VT.shape
+        pixels = allocate((num_clips * num_crops, num_frames, side, side, 3), torch.uint8)
+        pixels_VSTHWC = pixels.view(num_clips, num_crops, num_frames, side, side, 3)
+        self.transform.write(frames_NHWC, clips_VT, pixels_VSTHWC)
         return pixels, (None,) * len(pixels)
 
 

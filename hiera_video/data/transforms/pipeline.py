@@ -1,6 +1,7 @@
 """The two ways from decoded frames to model input: one for training, one for testing.
 
-Legend: T frames, H height, W width (pixels), C colour channels, S spatial crops.
+Legend: T frames of a clip, N decoded frames, H height, W width (pixels), C colour channels,
+V clips, S spatial crops.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,9 @@ from hiera_video.data.transforms.crops import (
 from hiera_video.data.transforms.erasing import Erasure, check_mode, draw_erasure
 from hiera_video.data.transforms.normalize import Finish
 from hiera_video.data.transforms.randaugment import Policy, rand_augment
+
+# Few enough for the processor's cache to keep them from being resized until they are written.
+_FRAMES_AT_ONCE = 4
 
 
 def to_frames(frames_THWC: np.ndarray) -> torch.Tensor:
@@ -142,20 +146,23 @@ class TestTransform:
 
         H' and W' are `crop_size`, S is `num_crops`.
         """
-        frames_TCHW = self.resize(frames_THWC)
-        shape = (self.num_crops, len(frames_TCHW), self.crop_size, self.crop_size, 3)
-        pixels_STHWC = torch.empty(shape, dtype=torch.uint8)
-        self.write(frames_TCHW, torch.arange(len(frames_TCHW)), pixels_STHWC)
-        return self.finish(pixels_STHWC)
-
-    def resize(self, frames_THWC: np.ndarray) -> torch.Tensor:
-        """Return all frames, uint8 [T, C, H, W], with `crop_size` pixels on the shorter side."""
-        return resize_short_side(to_frames(frames_THWC), self.crop_size)
+        clip_1T = np.arange(len(frames_THWC))[None]
+        shape = (1, self.num_crops, len(frames_THWC), self.crop_size, self.crop_size, 3)
+        pixels_1STHWC = torch.empty(shape, dtype=torch.uint8)
+        self.write(frames_THWC, clip_1T, pixels_1STHWC)
+        return self.finish(pixels_1STHWC[0])
 
     def write(
-        self, frames_NCHW: torch.Tensor, clip_T: torch.Tensor, out_STHWC: torch.Tensor
+        self, frames_NHWC: np.ndarray, clips_VT: np.ndarray, out_VSTHWC: torch.Tensor
     ) -> None:
-        """Write the pixels of all crops of the clip that has the resized frames `clip_T`."""
-        crops = spatial_crops(frames_NCHW, size=self.crop_size, num_crops=self.num_crops)
-        for crop_NCHW, out_THWC in zip(crops, out_STHWC, strict=True):
-            torch.index_select(crop_NCHW.permute(0, 2, 3, 1), 0, clip_T, out=out_THWC)
+        """Write the pixels of all crops of clips of the frames `clips_VT`; each is resized once."""
+        out = out_VSTHWC.numpy()
+        for start in range(0, len(frames_NHWC), _FRAMES_AT_ONCE):
+            frames_NCHW = to_frames(frames_NHWC[start : start + _FRAMES_AT_ONCE])
+            resized_NCHW = resize_short_side(frames_NCHW, self.crop_size)
+            crops = spatial_crops(resized_NCHW, size=self.crop_size, num_crops=self.num_crops)
+            crops_SNHWC = [crop_NCHW.permute(0, 2, 3, 1).numpy() for crop_NCHW in crops]
+            shown = (clips_VT >= start) & (clips_VT < start + _FRAMES_AT_ONCE)
+            for clip, place in zip(*shown.nonzero(), strict=True):
+                for crop, crop_NHWC in enumerate(crops_SNHWC):
+                    out[clip, crop, place] = crop_NHWC[clips_VT[clip, place] - start]

@@ -169,3 +169,13 @@ def test_frames_that_are_read_only_or_stored_backwards_work():
     expected = transform(frames)
     frames.flags.writeable = False
     assert torch.equal(transform(frames), expected)
+
+
+def test_clips_that_share_and_repeat_frames_are_those_of_each_clip_alone():
+    frames = noise_frames(11, 30, 40)
+    transform = TestTransform(crop_size=24, num_crops=3, mean=MEAN, std=STD)
+    clips = np.array([[0, 1, 5, 5], [4, 5, 10, 10], [10, 0, 3, 7]])  # in any order
+    pixels = torch.empty((3, 3, 4, 24, 24, 3), dtype=torch.uint8)
+    transform.write(frames, clips, pixels)
+    for clip, pixels_of_clip in zip(clips, pixels, strict=True):
+        assert torch.equal(transform.finish(pixels_of_clip), transform(frames[clip]))
