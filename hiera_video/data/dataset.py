@@ -107,7 +107,7 @@ class TestViews:
         frames_NHWC = reader.frames_at(wanted)
         clips_VT = places.reshape(frame_indices_VT.shape)
         side, num_crops = self.transform.crop_size, self.transform.num_crops
-        num_clips, num_frames = clips_VT.shape
+        num_clips, num_frames = ticks_VT.shape
         pixels = allocate((num_clips * num_crops, num_frames, side, side, 3), torch.uint8)
         pixels_VSTHWC = pixels.view(num_clips, num_crops, num_frames, side, side, 3)
         self.transform.write(frames_NHWC, clips_VT, pixels_VSTHWC)
