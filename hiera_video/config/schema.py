@@ -16,6 +16,7 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from hiera_video.config.rules import Key, KeySpec
 from hiera_video.config.schema_data import AugSection, DataLoaderSection, DataSection, MixupSection
+from hiera_video.config.schema_dist import DistSection
 from hiera_video.config.schema_model import MaskSection, ModelSection, SolverSection
 
 
@@ -37,6 +38,19 @@ class TrainSection:
     CHECKPOINT_PERIOD: Annotated[
         int, Key("Save a checkpoint after every so many epochs.", unit="epochs", minimum=1)
     ] = 1
+    CHECKPOINT_ITERS: Annotated[
+        int,
+        Key(
+            "Save a checkpoint after every so many iterations too, and after every epoch; 0: only "
+            "as CHECKPOINT_PERIOD says. The two newest of those inside an epoch are kept.",
+            unit="iterations",
+            minimum=0,
+        ),
+    ] = 0
+    KEEP_CHECKPOINTS: Annotated[
+        int,
+        Key("Newest checkpoints after an epoch that are kept; 0: all.", minimum=0),
+    ] = 0
     CHECKPOINT_FILE_PATH: Annotated[
         str, Key("Weights to start from, a path or URL; empty: a fresh model.")
     ] = ""
@@ -107,7 +121,7 @@ class Config:
             choices=("classify", "ssl"),
         ),
     ] = "classify"
-    NUM_GPUS: Annotated[int, Key("GPUs used on this machine; 0: the CPU.", minimum=0)] = 1
+    NUM_GPUS: Annotated[int, Key("GPUs used on a machine; 0: the CPU.", minimum=0)] = 1
     OUTPUT_DIR: Annotated[
         str, Key("Folder for checkpoints, logs, scores and the resolved config.", nonempty=True)
     ] = "output"
@@ -124,6 +138,7 @@ class Config:
     AUG: AugSection = field(default_factory=AugSection)
     MIXUP: MixupSection = field(default_factory=MixupSection)
     SOLVER: SolverSection = field(default_factory=SolverSection)
+    DIST: DistSection = field(default_factory=DistSection)
     TENSORBOARD: TensorboardSection = field(default_factory=TensorboardSection)
 
 

@@ -1,19 +1,42 @@
-"""Checkpoints: written whole or not at all, read with weights_only, found again by their epoch."""
+"""Checkpoints: written whole or not at all, read with weights_only, found again by their position.
+
+`checkpoint_epoch_00010.pyth` stands after 10 finished epochs, `checkpoint_epoch_00010_iter_0000200`
+200 iterations further on, `checkpoint_best.pyth` where the validation was best.
+"""
 
 import os
 import re
-from typing import Any
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
-import yaml
 from torch import nn
 
 from hiera_video.config import Config, to_yaml
-from hiera_video.models.weights import load_state, model_state, read_checkpoint
+from hiera_video.models.weights import load_state, read_checkpoint
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 
-_NAME = re.compile(r"checkpoint_epoch_(\d{5,})\.pyth")
+BEST = "checkpoint_best.pyth"
+_NAME = re.compile(r"checkpoint_epoch_(\d{5,})(?:_iter_(\d{7,}))?\.pyth")
+_TEMPORARY = re.compile(r"\.checkpoint_.*\.tmp")
+# Of those inside an epoch: the newest, and one more should that be broken.
+_KEPT_INSIDE_EPOCHS = 2
+_KEY = "TRAIN.AUTO_RESUME"
+
+
+class Position(NamedTuple):
+    """How far a run has come: finished epochs, and the iterations done of the next one."""
+
+    epoch: int
+    iteration: int = 0
+
+    def __str__(self) -> str:
+        if not self.iteration:
+            return f"epoch {self.epoch}"
+        return f"iteration {self.iteration} of epoch {self.epoch + 1}"
 
 
 def checkpoint_folder(output_dir: str) -> str:
@@ -35,17 +58,29 @@ def save_config(cfg: Config) -> None:
         raise UserError(f"OUTPUT_DIR: {path!r} could not be written ({error}).") from None
 
 
-def checkpoint_path(output_dir: str, epoch: int) -> str:
-    """Return where the checkpoint after `epoch` finished epochs stands."""
-    return os.path.join(checkpoint_folder(output_dir), f"checkpoint_epoch_{epoch:05d}.pyth")
+def checkpoint_path(output_dir: str, epoch: int, iteration: int = 0) -> str:
+    """Return where the checkpoint after `epoch` finished epochs and `iteration` more stands."""
+    inside = f"_iter_{iteration:07d}" if iteration else ""
+    return os.path.join(checkpoint_folder(output_dir), f"checkpoint_epoch_{epoch:05d}{inside}.pyth")
+
+
+def best_path(output_dir: str) -> str:
+    """Return where the checkpoint of the best validation stands."""
+    return os.path.join(checkpoint_folder(output_dir), BEST)
+
+
+def positions(output_dir: str) -> list[Position]:
+    """Return the positions of the checkpoints in `output_dir`, the last one first."""
+    folder = checkpoint_folder(output_dir)
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    matches = [match for name in names if (match := _NAME.fullmatch(name))]
+    return sorted((Position(*(int(n or 0) for n in m.groups())) for m in matches), reverse=True)
 
 
 def last_checkpoint(output_dir: str) -> str | None:
-    """Return the checkpoint of the highest epoch in `output_dir`, or None."""
-    folder = checkpoint_folder(output_dir)
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    epochs = [int(match.group(1)) for name in names if (match := _NAME.fullmatch(name))]
-    return checkpoint_path(output_dir, max(epochs)) if epochs else None
+    """Return the checkpoint of the last position in `output_dir`, or None."""
+    found = positions(output_dir)
+    return checkpoint_path(output_dir, *found[0]) if found else None
 
 
 def save_checkpoint(
@@ -56,27 +91,42 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     config_yaml: str,
     class_names: list[str] | None,
+    iteration: int = 0,
+    more: Mapping[str, Any] | None = None,
 ) -> str:
-    """Save what a run needs to go on after `epoch` finished epochs; return the path.
+    """Save what a run needs to go on after `epoch` epochs and `iteration` more; return the path.
 
-    Plain types only: `epoch`, `model_state`, `optimizer_state`, `cfg` (YAML text), `scaler_state`
-    (empty: bfloat16 needs no loss scaling) and `class_names`.
+    Plain types only: `epoch`, `iteration`, `model_state`, `optimizer_state`, `cfg` (YAML text),
+    `scaler_state` (empty: bfloat16 needs no loss scaling), `class_names`, and `more`.
 
     Raises:
         UserError: the file cannot be written; older checkpoints are untouched.
     """
-    path = checkpoint_path(output_dir, epoch)
+    path = checkpoint_path(output_dir, epoch, iteration)
     content = {
         "epoch": epoch,
+        "iteration": iteration,
         "model_state": model.state_dict(),
         "optimizer_state": optimizer.state_dict(),
         "cfg": config_yaml,
         "scaler_state": {},
         "class_names": class_names,
     }
+    write_checkpoint(path, content | dict(more or {}))
+    return path
+
+
+def write_checkpoint(path: str, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint: to a file beside it, to the disk, then under its name.
+
+    Raises:
+        UserError: it cannot be written; what stood there is untouched.
+    """
+    folder = os.path.dirname(path)
     try:
-        io.make_dirs(os.path.dirname(path))
-        io.write_atomic(path, lambda file: torch.save(content, file))
+        io.make_dirs(folder)
+        io.write_atomic(path, lambda file: torch.save(dict(content), file))
+        _flush_folder(folder)
     except (OSError, RuntimeError) as error:
         # PyTorch's writer hides what the system said behind an error of its own.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
@@ -84,48 +134,99 @@ def save_checkpoint(
             f"OUTPUT_DIR: the checkpoint {path!r} could not be written ({cause}). Older "
             "checkpoints are intact: free some space and start again to go on from the last one."
         ) from None
-    return path
 
 
-def changed_keys(saved_yaml: str, cfg: Config) -> list[str]:
-    """Return "KEY: then -> now" for each key that a checkpoint's `cfg` has another value of."""
-    saved = _flat(yaml.safe_load(saved_yaml) or {})
-    now = _flat(yaml.safe_load(to_yaml(cfg)))
-    return [
-        f"{key}: {saved.get(key)} -> {now.get(key)}"
-        for key in dict.fromkeys([*saved, *now])
-        if saved.get(key) != now.get(key)
-    ]
+def _flush_folder(folder: str) -> None:
+    """Bring a new name in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+def remove_old(output_dir: str, now: Position, *, keep: int) -> None:
+    """Remove what a checkpoint at `now` has made superfluous.
+
+    `keep` (0: all) are left of those after an epoch, and two of those inside one. What is of a
+    later position than `now` (a broken file that was skipped, say) neither counts nor goes.
+    """
+    found = [position for position in positions(output_dir) if position <= now]
+    epochs = [position for position in found if not position.iteration]
+    kept = set(epochs[:keep] if keep else epochs)
+    for rank, position in enumerate(found):
+        inside_and_new = position.iteration and rank < _KEPT_INSIDE_EPOCHS
+        if position not in kept and not inside_and_new:
+            with suppress(OSError):  # gone already, or not ours to remove
+                os.unlink(checkpoint_path(output_dir, *position))
+
+
+def remove_unfinished(output_dir: str) -> None:
+    """Remove what a run that was killed while it saved has left behind."""
+    folder = checkpoint_folder(output_dir)
+    for name in os.listdir(folder) if os.path.isdir(folder) else []:
+        if _TEMPORARY.fullmatch(name):
+            with suppress(OSError):
+                os.unlink(os.path.join(folder, name))
+
+
+def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:
+    """Return path and content of the last checkpoint that is whole, or None if there is none.
+
+    Broken ones after it are skipped with a warning.
+
+    Raises:
+        UserError: there are checkpoints, and all of them are broken.
+    """
+    broken: list[str] = []
+    for position in positions(output_dir):
+        path = checkpoint_path(output_dir, *position)
+        try:
+            return path, _read_whole(path)
+        except UserError as error:
+            broken.append(str(error))
+            warn(f"skipped a checkpoint: {error}")
+    if broken:
+        raise UserError(
+            f"{broken[0]} There is no whole checkpoint in {checkpoint_folder(output_dir)!r}. Try "
+            "another OUTPUT_DIR to start anew."
         )
-    return flat
+    return None
 
 
-def resume(path: str, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, str]:
-    """Load a run's own checkpoint; return the number of finished epochs and its config's YAML.
+def _read_whole(path: str) -> dict[str, Any]:
+    content = read_checkpoint(path, key=_KEY)
+    missing = [name for name in ("epoch", "model_state", "optimizer_state") if name not in content]
+    if missing:
+        raise UserError(f"{_KEY}: {path!r} has no {', '.join(missing)}: not a run's checkpoint.")
+    # PyTorch does not look at the checksums it writes; a damaged weight would be loaded.
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile) as error:
+        damaged = str(error)
+    if damaged:
+        raise UserError(f"{_KEY}: {path!r} is damaged (checksum of {damaged}).")
+    return content
+
+
+def restore(
+    content: dict[str, Any], path: str, *, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Load a run's own checkpoint into model and optimizer; `path` is for messages.
 
     What the optimizer has gathered comes from the file, what the config says of it (weight decay,
     betas, momentum) from the config.
 
     Raises:
-        UserError: the file is broken, or was written by a run of another model or optimizer.
+        UserError: it was written by a run of another model or optimizer.
     """
-    key = "TRAIN.AUTO_RESUME"
-    content: dict[str, Any] = read_checkpoint(path, key=key)
-    missing = [name for name in ("epoch", "model_state", "optimizer_state") if name not in content]
-    if missing:
-        raise UserError(f"{key}: {path!r} has no {', '.join(missing)}: not a run's checkpoint.")
-    load_state(model, model_state(content), path=path, key=key)
+    load_state(model, content["model_state"], path=path, key=_KEY)
     ours, theirs = optimizer.param_groups, content["optimizer_state"]["param_groups"]
     if [_shape_of(group) for group in ours] != [_shape_of(group) for group in theirs]:
         raise UserError(
-            f"{key}: {path!r} was written with another SOLVER.OPTIMIZING_METHOD, "
+            f"{_KEY}: {path!r} was written with another SOLVER.OPTIMIZING_METHOD, "
             "SOLVER.LAYER_DECAY or MODEL.FREEZE_LAYERS than the one configured. Try those it was "
             "trained with (config.yaml), another OUTPUT_DIR, or TRAIN.CHECKPOINT_FILE_PATH to "
             "start from it."
@@ -134,7 +235,6 @@ def resume(path: str, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> 
     optimizer.load_state_dict(content["optimizer_state"])
     for group, settings in zip(optimizer.param_groups, configured, strict=True):
         group.update(settings)
-    return int(content["epoch"]), str(content.get("cfg", ""))
 
 
 def _shape_of(group: dict[str, Any]) -> tuple[object, ...]:

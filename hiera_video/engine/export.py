@@ -1,0 +1,49 @@
+"""A checkpoint's weights as one plain state dict, without optimizer, config and position."""
+
+import os
+
+import torch
+from safetensors.torch import save
+
+from hiera_video.models.weights import model_state, read_checkpoint
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+ENDINGS = (".pyth", ".pth", ".pt", ".safetensors")
+
+
+def export_checkpoint(path: str, out: str, *, ema: bool) -> str:
+    """Write the weights of a checkpoint to `out`; return a line that says what was written.
+
+    `ema` takes the averaged weights, which a run with TRAIN.EMA_DECAY saves beside the others.
+
+    Raises:
+        UserError: there is no such checkpoint, it has no averaged weights, or `out` is no name
+            for a state dict or cannot be written.
+    """
+    if not out.endswith(ENDINGS):
+        raise UserError(f"OUT must end in {', '.join(ENDINGS)}, got {out!r}. Try weights.pyth.")
+    content = read_checkpoint(path, key="CHECKPOINT")
+    if ema and not content.get("ema_state"):
+        raise UserError(
+            f"--ema must go with the checkpoint of a run with TRAIN.EMA_DECAY, got {path!r}, which "
+            "has no averaged weights. Try without --ema."
+        )
+    state = model_state({"model_state": content["ema_state"]} if ema else content)
+    if not state:
+        raise UserError(f"CHECKPOINT: {path!r} holds no tensors under 'model_state'.")
+    state = {name: value.contiguous() for name, value in state.items()}
+    try:
+        if out.endswith(".safetensors"):
+            text = save(state, metadata={"format": "pt"})
+            io.write_atomic(out, lambda file: file.write(text))
+        else:
+            io.write_atomic(out, lambda file: torch.save(state, file))
+    except (OSError, RuntimeError) as error:
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        raise UserError(f"OUT: {out!r} could not be written ({cause}).") from None
+    num_parameters = sum(value.numel() for value in state.values())
+    return (
+        f"{'averaged weights' if ema else 'weights'} of {path}: {len(state)} tensors, "
+        f"{num_parameters / 1e6:.2f} M numbers, {os.path.getsize(out) / 1e6:.1f} MB in {out}"
+    )

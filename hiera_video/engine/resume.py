@@ -1,0 +1,135 @@
+"""A run's state on the disk and back: where it stood, and all that it had gathered until then."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hiera_video.config import to_yaml
+from hiera_video.engine.checkpoint import (
+    Position,
+    read_last,
+    remove_old,
+    remove_unfinished,
+    restore,
+    save_checkpoint,
+)
+from hiera_video.engine.config_changes import changed_keys
+from hiera_video.engine.run import TrainRun
+from hiera_video.models.weights import start_from_weights
+from hiera_video.utils import dist
+from hiera_video.utils.seed import seed_for
+
+RngState = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run begins; `rng_state` is that of this process, inside an epoch."""
+
+    position: Position
+    rng_state: RngState | None = None
+
+
+def start_run(run: TrainRun) -> Start:
+    """Load the run's last whole checkpoint, or the weights to start from, if there are any."""
+    train_cfg = run.cfg.TRAIN
+    if dist.is_main():
+        remove_unfinished(run.cfg.OUTPUT_DIR)
+    last = read_last(run.cfg.OUTPUT_DIR, run.log.warning) if train_cfg.AUTO_RESUME else None
+    if last:
+        return _go_on(run, *last)
+    if train_cfg.CHECKPOINT_FILE_PATH:
+        summary = start_from_weights(
+            run.model,
+            train_cfg.CHECKPOINT_FILE_PATH,
+            key="TRAIN.CHECKPOINT_FILE_PATH",
+            num_classes=run.cfg.MODEL.NUM_CLASSES if run.cfg.TASK == "classify" else None,
+        )
+        run.log.line(f"started from {train_cfg.CHECKPOINT_FILE_PATH}: {summary}")
+    return Start(Position(0))
+
+
+def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
+    restore(content, path, model=run.model, optimizer=run.optimizer)
+    saved = Position(int(content["epoch"]), int(content.get("iteration", 0)))
+    run.log.line(f"resumed after {saved} from {path}")
+    if changed := changed_keys(str(content.get("cfg", "")), run.cfg):
+        run.log.line(f"changed since that checkpoint: {'; '.join(changed)}")
+    position = position_now(
+        saved,
+        saved_iterations=int(content.get("num_iterations", len(run.train_loader))),
+        num_iterations=len(run.train_loader),
+        accum_steps=run.cfg.SOLVER.ACCUM_STEPS,
+    )
+    rng_states = content.get("rng_states", [])
+    if not saved.iteration or (position == saved and len(rng_states) == dist.world_size()):
+        return Start(position, rng_states[dist.rank()] if saved.iteration else None)
+    run.log.warning(
+        f"the batches or processes are others than when the checkpoint was written: the run goes "
+        f"on after {position}, and its numbers are not those of one never stopped."
+    )
+    return Start(position)
+
+
+def position_now(
+    saved: Position, *, saved_iterations: int, num_iterations: int, accum_steps: int
+) -> Position:
+    """Return the position in epochs of `num_iterations`, at the beginning of a step.
+
+    Where they had `saved_iterations` then, it is the same share of the epoch, rounded down.
+    """
+    iteration = saved.iteration * num_iterations // saved_iterations
+    return Position(saved.epoch, iteration // accum_steps * accum_steps)
+
+
+def save_run(run: TrainRun, position: Position) -> str | None:
+    """Save a checkpoint at `position` and remove old ones; return its path, in rank 0 alone.
+
+    Raises:
+        UserError: it cannot be written; older ones are untouched.
+    """
+    rng_states = dist.gather(rng_state(run.device))
+    if not dist.is_main():
+        return None
+    path = save_checkpoint(
+        run.cfg.OUTPUT_DIR,
+        epoch=position.epoch,
+        iteration=position.iteration,
+        model=run.model,
+        optimizer=run.optimizer,
+        config_yaml=to_yaml(run.cfg),
+        class_names=run.class_names,
+        more={"num_iterations": len(run.train_loader), "rng_states": rng_states},
+    )
+    remove_old(run.cfg.OUTPUT_DIR, position, keep=run.cfg.TRAIN.KEEP_CHECKPOINTS)
+    return path
+
+
+def seed_epoch(run: TrainRun, epoch: int, start: Start) -> int:
+    """Set PyTorch's generators for an epoch; return the iteration to begin with.
+
+    Seeded by epoch, so that a resumed run draws the same drop paths as one that never stopped.
+    """
+    # Rank 0 draws what a run of one process does.
+    ranks = [dist.rank()] if dist.rank() else []
+    torch.manual_seed(seed_for("epoch", run.cfg.RNG_SEED, epoch, *ranks))
+    if epoch != start.position.epoch:
+        return 0
+    if start.rng_state is not None:
+        set_rng_state(start.rng_state, run.device)
+    return start.position.iteration
+
+
+def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the states of PyTorch's generators of this process: `cpu`, and `cuda` on a GPU."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def set_rng_state(state: RngState, device: torch.device) -> None:
+    """Put PyTorch's generators back into a state of `rng_state`."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,92 @@
+"""What a training run works with, built once from the config, and what it says at its start."""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from hiera_video.config import Config
+from hiera_video.data.build import build_loader, read_class_names
+from hiera_video.data.fingerprint import describe_check, describe_records
+from hiera_video.data.health import BadVideos
+from hiera_video.data.loader import BatchLoader
+from hiera_video.data.records import VideoRecord
+from hiera_video.engine.checkpoint import Position
+from hiera_video.engine.logging import RunLog
+from hiera_video.engine.tasks import Task, build_task
+from hiera_video.engine.validations import Validations
+from hiera_video.models.build import build_model
+from hiera_video.solver.build import build_lr_schedule, build_optimizer, effective_batch
+from hiera_video.utils.seed import seed_for
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRun:
+    """What the loop works with; built once by `prepare`."""
+
+    cfg: Config
+    device: torch.device
+    log: RunLog
+    model: nn.Module
+    task: Task
+    optimizer: torch.optim.Optimizer
+    lr_at: Callable[[float], float]
+    train_records: Sequence[VideoRecord]
+    train_loader: BatchLoader
+    val_loader: BatchLoader | None
+    class_names: list[str] | None
+    bad_videos: BadVideos
+    validations: Validations
+
+
+def prepare(
+    cfg: Config, records: dict[str, Sequence[VideoRecord]], device: torch.device, log: RunLog
+) -> TrainRun:
+    """Build everything a training run needs, from the config."""
+    torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
+    model = build_model(cfg).to(device)
+    return TrainRun(
+        cfg=cfg,
+        device=device,
+        log=log,
+        model=model,
+        task=build_task(cfg, model),
+        optimizer=build_optimizer(cfg, model),
+        lr_at=build_lr_schedule(cfg),
+        train_records=records["train"],
+        train_loader=build_loader(cfg, "train", records["train"]),
+        val_loader=build_loader(cfg, "val", records["val"]) if "val" in records else None,
+        class_names=read_class_names(cfg, "train"),
+        bad_videos=BadVideos(cfg.DATA.MAX_BAD_FRACTION),
+        validations=Validations(cfg.OUTPUT_DIR),
+    )
+
+
+def describe_data(cfg: Config, records: Sequence[VideoRecord]) -> list[str]:
+    """Return what can be said of the train list, and of its last check by tools/check_data.py."""
+    folder = cfg.DATA.PATH_TO_DATA_DIR
+    checked = [os.path.join(cfg.OUTPUT_DIR, "data_check"), folder, f"{folder}/data_check"]
+    return [
+        *describe_records(records, cfg.MODEL.NUM_CLASSES),
+        *describe_check(checked, "train", records),
+    ]
+
+
+def describe(run: TrainRun, start: Position) -> str:
+    """Return the line that says what is about to run."""
+    cfg = run.cfg
+    if start.epoch >= cfg.SOLVER.MAX_EPOCH:
+        return (
+            f"nothing to train: {start.epoch} epochs are done, SOLVER.MAX_EPOCH is "
+            f"{cfg.SOLVER.MAX_EPOCH}"
+        )
+    millions = sum(p.numel() for p in run.model.parameters()) / 1e6
+    return (
+        f"training {cfg.MODEL.MODEL_NAME} ({millions:.1f} M parameters) on "
+        f"{len(run.train_records)} videos: epochs {start.epoch + 1} to {cfg.SOLVER.MAX_EPOCH}, "
+        f"{len(run.train_loader)} iterations each; "
+        f"effective batch {effective_batch(cfg)} videos, "
+        f"peak learning rate {run.lr_at(cfg.SOLVER.WARMUP_EPOCHS):.3g}, device {run.device}"
+    )

@@ -1,0 +1,51 @@
+"""What the validations of a run gave: on the disk, so that none is lost, and which was best."""
+
+import os
+
+import simplejson
+
+from hiera_video.engine.checkpoint import checkpoint_folder
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+FILE = "validations.json"
+
+
+class Validations:
+    """Top-1 by finished epochs, in `checkpoints/validations.json`.
+
+    A run that dies between a checkpoint and its validation validates when it is resumed.
+
+    Args:
+        output_dir: OUTPUT_DIR of the run.
+    """
+
+    def __init__(self, output_dir: str) -> None:
+        self._path = os.path.join(checkpoint_folder(output_dir), FILE)
+        self._top1: dict[int, float] = {}
+        try:
+            with io.open_file(self._path) as file:
+                self._top1 = {int(epoch): float(top1) for epoch, top1 in simplejson.load(file)}
+        except (OSError, ValueError, TypeError):
+            pass  # none yet; or lost, and then no more than the comparison with the earlier ones
+
+    def done(self, epoch: int) -> bool:
+        """Say whether the run has been validated after so many epochs."""
+        return epoch in self._top1
+
+    def is_best(self, epoch: int, top1: float) -> bool:
+        """Say whether a validation is better than all after fewer epochs."""
+        return all(top1 > earlier for number, earlier in self._top1.items() if number < epoch)
+
+    def add(self, epoch: int, top1: float) -> None:
+        """Take note of a validation; later ones are forgotten: the run has gone back.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        self._top1 = {n: value for n, value in self._top1.items() if n < epoch} | {epoch: top1}
+        text = simplejson.dumps(sorted(self._top1.items()))
+        try:
+            io.write_atomic(self._path, lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise UserError(f"OUTPUT_DIR: {self._path!r} could not be written ({error}).") from None
