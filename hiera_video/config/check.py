@@ -30,12 +30,13 @@ def contradictions(cfg: Config, *, faulty: Collection[str] = ()) -> list[tuple[s
     return [(key, message) for key, message in found if message]
 
 
-def _one_gpu(cfg: Config) -> str:
-    if cfg.NUM_GPUS <= 1:
+def _equal_shares(cfg: Config) -> str:
+    if not cfg.TRAIN.ENABLE or cfg.TRAIN.BATCH_SIZE % max(cfg.NUM_GPUS, 1) == 0:
         return ""
+    share = -(-cfg.TRAIN.BATCH_SIZE // cfg.NUM_GPUS)
     return (
-        f"NUM_GPUS must be 0 (CPU) or 1 for now, got {cfg.NUM_GPUS}. Try NUM_GPUS 1 and use "
-        "SOLVER.ACCUM_STEPS for a larger effective batch."
+        f"TRAIN.BATCH_SIZE must be divisible by NUM_GPUS ({cfg.NUM_GPUS}), which share it out, got "
+        f"{cfg.TRAIN.BATCH_SIZE}. Try TRAIN.BATCH_SIZE {share * cfg.NUM_GPUS}."
     )
 
 
@@ -171,11 +172,12 @@ def _no_flip_for_left_and_right(cfg: Config) -> str:
 
 def _clips_to_mix(cfg: Config) -> str:
     views = cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1
-    if not cfg.MIXUP.ENABLE or cfg.TRAIN.BATCH_SIZE * views > 1:
+    num_gpus = max(cfg.NUM_GPUS, 1)
+    if not cfg.MIXUP.ENABLE or cfg.TRAIN.BATCH_SIZE * views > num_gpus:
         return ""
     return (
-        "MIXUP.ENABLE must be False where a batch is a single clip, got True. "
-        "Try TRAIN.BATCH_SIZE 2."
+        "MIXUP.ENABLE must be False where the batch of a GPU is a single clip, got True. "
+        f"Try TRAIN.BATCH_SIZE {2 * num_gpus}."
     )
 
 
@@ -212,7 +214,7 @@ def _at_most_base(key: str, rate: float, cfg: Config) -> str:
 
 
 CONTRADICTIONS = (
-    Contradiction(("NUM_GPUS",), _one_gpu),
+    Contradiction(("TRAIN.BATCH_SIZE", "NUM_GPUS", "TRAIN.ENABLE"), _equal_shares),
     Contradiction(("TRAIN.ENABLE", "TEST.ENABLE"), _something_to_do),
     Contradiction(("TEST.ENABLE", "TASK"), _no_test_of_pixels),
     Contradiction(("MODEL.ARCH", "TASK", "MODEL.MODEL_NAME"), _autoencoder_for_ssl),
@@ -233,7 +235,8 @@ CONTRADICTIONS = (
     Contradiction(("DATA.TRAIN_JITTER_ASPECT_RELATIVE",), _ordered_aspects),
     Contradiction(("DATA.RANDOM_FLIP", "TRAIN.DATASET"), _no_flip_for_left_and_right),
     Contradiction(
-        ("MIXUP.ENABLE", "TRAIN.BATCH_SIZE", "AUG.ENABLE", "AUG.NUM_SAMPLE"), _clips_to_mix
+        ("MIXUP.ENABLE", "TRAIN.BATCH_SIZE", "AUG.ENABLE", "AUG.NUM_SAMPLE", "NUM_GPUS"),
+        _clips_to_mix,
     ),
     Contradiction(("MIXUP.ENABLE", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), _something_to_mix_by),
     Contradiction(("SOLVER.WARMUP_EPOCHS", "SOLVER.MAX_EPOCH"), _warmup_fits),

@@ -12,8 +12,8 @@ from hiera_video.config.unknown import ABSENT_SECTIONS, RENAMED, REPLACED, expla
 
 SSL = "TASK ssl MODEL.ARCH hiera_mae TEST.ENABLE False"
 CASES = {
-    "NUM_GPUS 2": "NUM_GPUS must be 0 (CPU) or 1 for now, got 2. Try NUM_GPUS 1 and use "
-    "SOLVER.ACCUM_STEPS for a larger effective batch.",
+    "NUM_GPUS 4 TRAIN.BATCH_SIZE 6": "TRAIN.BATCH_SIZE must be divisible by NUM_GPUS (4), which "
+    "share it out, got 6. Try TRAIN.BATCH_SIZE 8.",
     "TRAIN.ENABLE False TEST.ENABLE False": "TRAIN.ENABLE or TEST.ENABLE must be True",
     "TASK ssl MODEL.ARCH hiera_mae": "TEST.ENABLE must be False for TASK ssl, which learns "
     "no labels to test, got True.",
@@ -37,7 +37,8 @@ CASES = {
     "Try [0.5, 1.0].",
     "DATA.TRAIN_JITTER_ASPECT_RELATIVE [2,1]": "must be [smallest, largest], got [2.0, 1.0]",
     "TRAIN.DATASET ssv2 TEST.DATASET ssv2": "DATA.RANDOM_FLIP must be False for ssv2",
-    "MIXUP.ENABLE True TRAIN.BATCH_SIZE 1": "MIXUP.ENABLE must be False where a batch is a single",
+    "MIXUP.ENABLE True TRAIN.BATCH_SIZE 1": "MIXUP.ENABLE must be False where the batch "
+    "of a GPU is a single clip, got True. Try TRAIN.BATCH_SIZE 2.",
     "MIXUP.ENABLE True MIXUP.ALPHA 0 MIXUP.CUTMIX_ALPHA 0": "MIXUP.ALPHA and MIXUP.CUTMIX_ALPHA",
     "SOLVER.WARMUP_EPOCHS 101": "SOLVER.WARMUP_EPOCHS must be at most SOLVER.MAX_EPOCH (100)",
     "SOLVER.COSINE_END_LR 1": "SOLVER.COSINE_END_LR must be at most SOLVER.BASE_LR (0.0008)",
@@ -95,6 +96,8 @@ def test_contradiction_has_other_ways_in(words):
         "MIXUP.ENABLE True MIXUP.ALPHA 0",
         "SOLVER.WARMUP_EPOCHS 100",
         "NUM_GPUS 0",
+        "NUM_GPUS 8 TRAIN.BATCH_SIZE 16 MIXUP.ENABLE True",
+        "NUM_GPUS 3 TRAIN.ENABLE False",
         "DATA.TRAIN_JITTER_SCALES_RELATIVE [1,1]",
     ],
 )

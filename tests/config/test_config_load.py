@@ -227,7 +227,9 @@ def test_all_problems_are_reported_together(write):
     write("SOLVER:\n  WARMUP_EPOCHS: 9\nTRAIN:\n  BATCH_SIZE: 1\n  BATCH_SIZE: 2\n", "base.yaml")
     path = write("_BASE_: base.yaml\nAUG:\n  COLOUR: 1\nSOLVER:\n  MAX_EPOCH: 3\nRNG_SEED: x\n")
     with pytest.raises(UserError) as caught:
-        load_config(path, ["DATA.MEAN", "1", "NUM_GPUS", "8", "--fast", "TRAIN.X", "1", "RNG_SEED"])
+        load_config(
+            path, ["DATA.MEAN", "1", "NUM_GPUS", "-8", "--fast", "TRAIN.X", "1", "RNG_SEED"]
+        )
     lines = str(caught.value).splitlines()
     assert lines[0] == "9 problems in x.yaml:"
     expected = [
@@ -237,8 +239,8 @@ def test_all_problems_are_reported_together(write):
         "command line: overrides must be KEY VALUE pairs, got the flag --fast",
         "command line: overrides must be KEY VALUE pairs, got RNG_SEED without a value",
         "command line: DATA.MEAN must be a list of 3 numbers",
+        "command line: NUM_GPUS must be an integer of at least 0, got -8",
         "command line: TRAIN.X is not a key",
-        "command line: NUM_GPUS must be 0 (CPU) or 1",
         "base.yaml:2: SOLVER.WARMUP_EPOCHS must be at most SOLVER.MAX_EPOCH (3), got 9.0",
     ]
     assert len(lines) == 1 + len(expected)
