@@ -17,7 +17,6 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 from hiera_video.config.rules import Key, KeySpec
 from hiera_video.config.schema_data import AugSection, DataLoaderSection, DataSection, MixupSection
 from hiera_video.config.schema_dist import DistSection
-from hiera_video.config.schema_dist import DistSection
 from hiera_video.config.schema_model import MaskSection, ModelSection, SolverSection
 
 
@@ -139,7 +138,6 @@ class Config:
     AUG: AugSection = field(default_factory=AugSection)
     MIXUP: MixupSection = field(default_factory=MixupSection)
     SOLVER: SolverSection = field(default_factory=SolverSection)
-    DIST: DistSection = field(default_factory=DistSection)
     DIST: DistSection = field(default_factory=DistSection)
     TENSORBOARD: TensorboardSection = field(default_factory=TensorboardSection)
 
