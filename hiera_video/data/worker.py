@@ -13,6 +13,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
@@ -95,7 +96,8 @@ class Worker:
         self.process.start()
         theirs.close()
         assert self.process.pid is not None
-        reduction.send_handle(self.connection, self._board_block.descriptor, self.process.pid)
+        with suppress(OSError):  # it may have ended already, which the next message will show
+            reduction.send_handle(self.connection, self._board_block.descriptor, self.process.pid)
         self.tasks: dict[int, Any] = {}
         self.forgotten: set[int] = set()
         self._blocks: dict[int, Block] = {}

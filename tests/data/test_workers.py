@@ -152,6 +152,25 @@ def test_exceptions_keep_their_traceback_and_user_errors_their_kind():
             pool.next(timeout_sec=60)
 
 
+class DiesAtBirth:
+    """Cannot be unpickled, as what a worker lacks a module for."""
+
+    def __call__(self, task, job):
+        """Never called."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_processes_that_end_before_they_begin_are_not_started_for_ever():
+    with WorkerPool(DiesAtBirth(), num_workers=2, deadline_sec=0) as pool:
+        with pytest.raises(WorkerError, match=r"end as soon as they start \(exit code 3\)"):
+            for task_id in range(9):
+                pool.submit(task_id, None)
+                pool.next(timeout_sec=60)
+        assert pool.process_ids == []
+
+
 def test_forgotten_tasks_give_nothing():
     with WorkerPool(work, num_workers=1, deadline_sec=0) as pool:
         for task_id in range(5):
