@@ -35,8 +35,19 @@ def doubt_of_seeking(
         return ""
     if "avi" in kinds and decoder.codec.canonical_name == "h264":
         return "H.264 in AVI, in which its seeks go astray"
+    if "avi" in kinds and not _index_fits(stream, table):
+        return "an index that does not fit its frames"
     if decoder.field_order > _PROGRESSIVE:
         return "interlaced frames"
     if len(table.key_pts_K) == len(table.pts_N) > 1 and not decoder.codec.intra_only:
         return "every frame marked as a key frame"
     return ""
+
+
+def _index_fits(stream: av.VideoStream, table: PacketTable) -> bool:
+    """Say whether the key frames that the index lists are those that come when all are read.
+
+    Where damage has swallowed some frames, a seek by the index ends as many frames too early.
+    """
+    listed = [entry.timestamp for entry in stream.index_entries if entry.is_keyframe]
+    return listed == table.key_pts_K.tolist()

@@ -83,6 +83,8 @@ class DecordReader(BaseReader):
         with container:
             table = scan(container, stream)
             self.num_frames = table.num_frames
+            if self.num_frames == 0:
+                raise DecodeError(path, "holds a video stream without frames.")
             self.timeline = timeline_of(table, num_frames=table.num_frames)
             self._require(len(table.pts_N))
             doubt = _doubt(container, stream, table)

@@ -216,3 +216,34 @@ def test_videos_shorter_than_the_clip_repeat_their_last_frame(
             numbers = [decode_index(frame) for frame in frames_THWC]
             assert numbers == clips.ravel().tolist()
             assert numbers[-1] == num_frames - 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_video_without_frames(backend, videos, tmp_path) -> None:
+    data = Path(videos["h264_fragments.mp4"]).read_bytes()
+    path = tmp_path / "header_alone.mp4"
+    path.write_bytes(data[: data.index(b"moof") - 4])
+    with pytest.raises(DecodeError, match="holds a video stream without frames") as caught:
+        open_video(str(path), backend)
+    assert_one_line(caught.value, str(path))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_index_that_lists_a_frame_too_many(backend, videos, tmp_path, decode_all) -> None:
+    """Where damage has swallowed a frame, a seek by the index of an AVI ends one too early."""
+    data = bytearray(Path(videos["mpeg4.avi"]).read_bytes())
+    place = 0
+    for _ in range(11):  # the chunk of frame 10
+        place = data.index(b"00dc", place + 4)
+    data[place : place + 4] = b"JUNK"
+    path = str(tmp_path / "swallowed.avi")
+    Path(path).write_bytes(data)
+    expected = decode_all(path)
+    assert len(expected) == 39
+    try:
+        with open_video(path, backend) as reader:
+            for index in (38, 30, 13, 2):
+                assert np.array_equal(reader.frames_at([index])[0], expected[index])
+    except DecodeError as error:
+        assert backend in ("torchcodec", "decord")
+        assert "an index that does not fit its frames" in error.cause
