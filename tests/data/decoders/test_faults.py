@@ -240,10 +240,10 @@ def test_an_index_that_lists_a_frame_too_many(backend, videos, tmp_path, decode_
     Path(path).write_bytes(data)
     expected = decode_all(path)
     assert len(expected) == 39
-    try:
-        with open_video(path, backend) as reader:
-            for index in (38, 30, 13, 2):
-                assert np.array_equal(reader.frames_at([index])[0], expected[index])
-    except DecodeError as error:
-        assert backend in ("torchcodec", "decord")
-        assert "an index that does not fit its frames" in error.cause
+    if backend in ("torchcodec", "decord"):
+        with pytest.raises(DecodeError, match="an index that does not fit its frames"):
+            open_video(path, backend)
+        return
+    with open_video(path, backend) as reader:
+        for index in (38, 30, 13, 2):
+            assert np.array_equal(reader.frames_at([index])[0], expected[index])
