@@ -16,7 +16,7 @@ from torch import nn
 
 from hiera_video.config import Config, to_yaml
 from hiera_video.models.weights import load_state, read_checkpoint
-from hiera_video.utils import io
+from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
 
 BEST = "checkpoint_best.pyth"
@@ -48,8 +48,10 @@ def save_config(cfg: Config) -> None:
     """Save the resolved config in OUTPUT_DIR: `config.yaml`, or `config_test.yaml` of a test alone.
 
     Called once the run's weights are loaded, so that a run that is refused for a checkpoint of
-    another model leaves the config of the run before it.
+    another model leaves the config of the run before it. Rank 0 writes.
     """
+    if not dist.is_main():
+        return
     name = "config.yaml" if cfg.TRAIN.ENABLE else "config_test.yaml"
     path = os.path.join(cfg.OUTPUT_DIR, name)
     try:

@@ -3,6 +3,7 @@
 Shape suffixes: B views of a batch, V views of a video, N videos, K classes, CTHW a clip.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ from hiera_video.engine.logging import RunLog
 from hiera_video.metrics.confusion import confusion_matrix, mean_class_accuracy
 from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
 from hiera_video.metrics.topk import topk_accuracy
+from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 
 
@@ -83,6 +85,8 @@ def evaluate(
 ) -> Evaluation:
     """Score every video of a split ("val" or "test"); none is replaced, failures are named.
 
+    Of several processes, each scores its part, and all return the result of the whole.
+
     Raises:
         UserError: not one video could be evaluated.
     """
@@ -91,26 +95,54 @@ def evaluate(
     all_views = f"{num_clips}x{num_crops}"
     if not (split == "test" and cfg.TEST.VIEWS_TABLE):
         subsets = {all_views: subsets[all_views]}
-    scores, failures = VideoScores(subsets), []
+    scores, failures = VideoScores(subsets), {}
     model.eval()
     with log.progress(len(loader), split) as bar:
-        for batch in loader.batches():
-            failures += report(batch, log)
+        for number, batch in enumerate(loader.batches()):
+            failures[number * dist.world_size() + dist.rank()] = report(batch, log)
             add_batch(scores, batch, cfg, model, device, views_per_video=num_clips * num_crops)
             bar.update()
+    parts = dist.gather_to_main((scores, failures))
+    return dist.by_main(lambda: measure_all(cfg, split, parts or [], log))
+
+
+def measure_all(
+    cfg: Config,
+    split: str,
+    parts: list[tuple[VideoScores, dict[int, list[Failure]]]],
+    log: RunLog,
+) -> Evaluation:
+    """Measure what the processes have scored; their failures come by the number of the batch.
+
+    Raises:
+        UserError: not one video could be evaluated.
+    """
+    scores, by_batch = parts[0]
+    for other_scores, others in parts[1:]:
+        scores.take(other_scores)
+        by_batch |= others
+        for found in others.values():
+            log_failures(found, log)
+    failures = [failure for number in sorted(by_batch) for failure in by_batch[number]]
     if not len(scores):
         raise UserError(
             f"no video of the {split} split could be evaluated, the first: {failures[0].reason} "
             "Check DATA.PATH_TO_DATA_DIR and DATA.PATH_PREFIX."
         )
+    all_views = "{}x{}".format(*num_views(cfg, split))
     return measure(scores, all_views, cfg.MODEL.NUM_CLASSES, tuple(failures))
 
 
 def report(batch: Batch, log: RunLog) -> list[Failure]:
     """Log the batch's videos that did not decode; return them."""
-    for failure in batch.failures:
-        log.warning(f"{failure.reason} Not evaluated.")
+    log_failures(batch.failures, log)
     return list(batch.failures)
+
+
+def log_failures(failures: Sequence[Failure], log: RunLog) -> None:
+    """Name the videos that are not evaluated."""
+    for failure in failures:
+        log.warning(f"{failure.reason} Not evaluated.")
 
 
 @torch.inference_mode()

@@ -1,7 +1,8 @@
 """From a config to a run: everything that can be checked is checked before anything is written."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -13,6 +14,7 @@ from hiera_video.data.decoders import describe_backend
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards import file_behind
 from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint
+from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.tasks import check_masks
@@ -20,7 +22,7 @@ from hiera_video.engine.test import test, weights_to_test
 from hiera_video.engine.train import train
 from hiera_video.models.build import build_model
 from hiera_video.models.weights import model_state, read_checkpoint, refuse_misfits
-from hiera_video.utils import io
+from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
 
 T = TypeVar("T")
@@ -29,21 +31,42 @@ T = TypeVar("T")
 def launch(cfg: Config) -> Evaluation | None:
     """Train if TRAIN.ENABLE, then test if TEST.ENABLE; return the test's result.
 
+    With NUM_GPUS above 1 it runs in so many processes, unless this is one of torchrun's already.
+
     Raises:
         UserError: anything the user can put right, before the first step where possible.
     """
-    device, records = preflight(cfg)
-    log = open_output_dir(cfg)
+    if cfg.NUM_GPUS > 1 and not dist.is_launched():
+        pick_device(cfg.NUM_GPUS)
+        return run_processes(launch, cfg, num_processes=cfg.NUM_GPUS)
+    with process_group(cpu_only=cfg.NUM_GPUS == 0, timeout_sec=cfg.DIST.TIMEOUT_SEC):
+        device, records = preflight(cfg)
+        log = open_output_dir(cfg)
+        with told_in_log(log):
+            describe_run(cfg, log)
+            validation = train(cfg, records, device, log) if cfg.TRAIN.ENABLE else None
+            result = test(cfg, records, device, log) if cfg.TEST.ENABLE else None
+            if validation is not None:
+                # Only now: bad videos of a validation do not stop a training.
+                validation.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "val")
+            return result
+
+
+def describe_run(cfg: Config, log: RunLog) -> None:
+    """Log versions, processes and config."""
+    log.line(f"hiera_video {__version__}, torch {torch.__version__}, {platform.platform()}")
+    if dist.world_size() > 1:
+        machines = dist.num_machines()
+        log.line(f"{dist.world_size()} processes on {machines} machine{'s' * (machines > 1)}")
+    log.line(f"config:\n{to_yaml(cfg)}")
+    log.line(describe_backend(cfg.DATA.DECODING_BACKEND))
+
+
+@contextmanager
+def told_in_log(log: RunLog) -> Iterator[None]:
+    """Put why a run stopped into its log too, and close it."""
     try:
-        log.line(f"hiera_video {__version__}, torch {torch.__version__}, {platform.platform()}")
-        log.line(f"config:\n{to_yaml(cfg)}")
-        log.line(describe_backend(cfg.DATA.DECODING_BACKEND))
-        validation = train(cfg, records, device, log) if cfg.TRAIN.ENABLE else None
-        result = test(cfg, records, device, log) if cfg.TEST.ENABLE else None
-        if validation is not None:
-            # Only now: bad videos of a validation do not stop a training.
-            validation.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "val")
-        return result
+        yield
     except UserError as error:
         # The tool shows it on the console; the log file should have it too.
         log.logger.error("stopped: %s", error, extra={"file_only": True})
@@ -71,17 +94,20 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord
             return None
 
     device = collect(pick_device, cfg.NUM_GPUS)
+    collect(refuse_unequal_shares, cfg)
     collect(check_model, cfg)
     collect(check_data_settings, cfg)
     collect(refuse_missing_checkpoints, cfg)
     if not cfg.TRAIN.ENABLE:
         collect(weights_to_test, cfg)
-    elif not cfg.TRAIN.AUTO_RESUME:
+    elif not cfg.TRAIN.AUTO_RESUME and not dist.restart_count():
         collect(refuse_earlier_checkpoints, cfg)
     records = {split: collect(read_records, cfg, split) for split in splits(cfg)}
     for split, found in records.items():
         collect(read_class_names, cfg, split)
         collect(refuse_missing_videos, split, found or [])
+    if records.get("train"):
+        collect(refuse_idle_processes, len(records["train"] or []))
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))
     assert device is not None
@@ -143,10 +169,10 @@ def splits(cfg: Config) -> list[str]:
 
 
 def pick_device(num_gpus: int) -> torch.device:
-    """Return the CPU for 0 GPUs, else the first CUDA device.
+    """Return the CPU for 0 GPUs, else this process's CUDA device.
 
     Raises:
-        UserError: there is no CUDA device.
+        UserError: there is no CUDA device, or fewer than there are processes.
     """
     if num_gpus == 0:
         return torch.device("cpu")
@@ -154,15 +180,52 @@ def pick_device(num_gpus: int) -> torch.device:
         raise UserError(
             f"NUM_GPUS must be 0 without a CUDA device, got {num_gpus}. Try NUM_GPUS 0 (the CPU)."
         )
-    return torch.device("cuda", 0)
+    present = torch.cuda.device_count()
+    wanted = dist.local_rank() + 1 if dist.in_group() else num_gpus
+    if wanted > present:
+        raise UserError(
+            f"NUM_GPUS must be at most the {present} CUDA devices of this machine, got {wanted}. "
+            f"Try NUM_GPUS {present}."
+        )
+    return torch.device("cuda", dist.local_rank())
+
+
+def refuse_unequal_shares(cfg: Config) -> None:
+    """Raise a UserError if the processes of a machine are not what NUM_GPUS and the batch want."""
+    num_processes = dist.local_world_size()
+    if num_processes == 1:
+        return
+    if cfg.NUM_GPUS not in (0, 1, num_processes):
+        raise UserError(
+            f"NUM_GPUS must be the number of processes on a machine ({num_processes}), or 0 for "
+            f"the CPU, got {cfg.NUM_GPUS}. Try NUM_GPUS {num_processes}."
+        )
+    share = -(-cfg.TRAIN.BATCH_SIZE // num_processes)
+    if cfg.TRAIN.ENABLE and cfg.TRAIN.BATCH_SIZE % num_processes:
+        raise UserError(
+            f"TRAIN.BATCH_SIZE must be divisible by the {num_processes} processes of a machine, "
+            f"which share it out, got {cfg.TRAIN.BATCH_SIZE}. Try TRAIN.BATCH_SIZE "
+            f"{share * num_processes}."
+        )
+
+
+def refuse_idle_processes(num_videos: int) -> None:
+    """Raise a UserError if there are fewer training videos than processes."""
+    if num_videos < dist.world_size():
+        raise UserError(
+            f"the number of processes must be at most that of the training videos, {num_videos}, "
+            f"got {dist.world_size()}. Try fewer processes."
+        )
 
 
 def open_output_dir(cfg: Config) -> RunLog:
-    """Make OUTPUT_DIR and what a run writes to in it, and open its log.
+    """Make OUTPUT_DIR and what a run writes to in it, and open its log: in rank 0, which writes.
 
     Raises:
         UserError: it cannot be made or written to.
     """
+    if not dist.is_main():
+        return RunLog(None, tensorboard=False)
     folder = cfg.OUTPUT_DIR
     try:
         if io.is_url(folder):

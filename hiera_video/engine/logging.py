@@ -24,12 +24,15 @@ class _ConsoleHandler(logging.StreamHandler):
             super().emit(record)
 
 
-def setup_logging(output_dir: str) -> logging.Logger:
-    """Return the run's logger: to stdout and, appended, to OUTPUT_DIR/stdout.log."""
+def setup_logging(output_dir: str | None) -> logging.Logger:
+    """Return the run's logger: to stdout and, appended, to OUTPUT_DIR/stdout.log; None: silent."""
     logger = logging.getLogger(LOGGER_NAME)
     close_logging(logger)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    if output_dir is None:
+        logger.addHandler(logging.NullHandler())
+        return logger
     formatter = logging.Formatter("[%(asctime)s] %(message)s", datefmt="%m/%d %H:%M:%S")
     log_file = os.path.join(output_dir, "stdout.log")
     for handler in (_ConsoleHandler(sys.stdout), logging.FileHandler(log_file, encoding="utf-8")):
@@ -49,14 +52,16 @@ class RunLog:
     """The three voices of a run behind one object.
 
     Args:
-        output_dir: holds stdout.log and the TensorBoard events.
+        output_dir: holds stdout.log and the TensorBoard events; None for the voice of a process
+            that leaves all this to rank 0, and is silent.
         tensorboard: whether scalars are written for TensorBoard.
     """
 
-    def __init__(self, output_dir: str, *, tensorboard: bool) -> None:
+    def __init__(self, output_dir: str | None, *, tensorboard: bool) -> None:
         self.logger = setup_logging(output_dir)
+        self._silent = output_dir is None
         self._writer = None
-        if tensorboard:
+        if tensorboard and output_dir is not None:
             # Imported late: it costs a second, and a test-only run has no use for it.
             from torch.utils.tensorboard import SummaryWriter
 
@@ -91,7 +96,7 @@ class RunLog:
         return tqdm(
             total=total,
             desc=description,
-            disable=not sys.stdout.isatty(),
+            disable=self._silent or not sys.stdout.isatty(),
             file=sys.stdout,
             leave=False,
             dynamic_ncols=True,

@@ -17,7 +17,7 @@ from hiera_video.engine.logging import RunLog
 from hiera_video.metrics.confusion import save_confusion_png
 from hiera_video.models.build import build_model
 from hiera_video.models.weights import load_weights
-from hiera_video.utils import io
+from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
 
 RESULTS_FILE = "test_results.json"
@@ -33,7 +33,7 @@ def test(
         UserError: more than DATA.MAX_BAD_FRACTION of the videos could not be evaluated; the
             results of the others are written all the same.
     """
-    path, key = weights_to_test(cfg)
+    path, key = dist.by_main(lambda: weights_to_test(cfg))
     model = build_model(cfg).to(device)
     summary = load_weights(model, path, key=key)
     if summary.interpolated:
@@ -47,7 +47,8 @@ def test(
     log.stats("test_final", **result.figures())
     if cfg.TEST.VIEWS_TABLE:
         log.line("top-1 by views (clips x crops):\n" + views_table(result.top1_by_views))
-    write_results(cfg, result, records["test"], checkpoint=path)
+    if dist.is_main():
+        write_results(cfg, result, records["test"], checkpoint=path)
     log.line(f"scores, results and confusion matrix are in {cfg.OUTPUT_DIR}")
     result.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "test")
     return result

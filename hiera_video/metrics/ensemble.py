@@ -28,6 +28,11 @@ class VideoScores:
             name: probabilities_VK[places].mean(0) for name, places in self.view_subsets.items()
         }
 
+    def take(self, other: "VideoScores") -> None:
+        """Take the videos that another process has scored."""
+        self._labels = other._labels | self._labels
+        self._means = other._means | self._means
+
     def __len__(self) -> int:
         return len(self._labels)
 

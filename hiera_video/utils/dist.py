@@ -5,7 +5,8 @@ between CPUs; gradients are the business of `engine/parallel.py`.
 """
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -15,6 +16,55 @@ import torch.distributed as dist
 from hiera_video.utils.errors import UserError
 
 T = TypeVar("T")
+
+# The store is on this machine or on the next one, or gone.
+_ASK_SEC = 2.0
+# What torch's agent takes at most to end the processes of a machine where one has failed.
+_UNTIL_ENDED_SEC = 5.0
+
+
+def is_launched() -> bool:
+    """Say whether something like torchrun has started this process as one of several."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def open_store(*, timeout_sec: float, serve: bool = False) -> dist.Store:
+    """Return the store that launched processes share; with `serve`, this one holds it.
+
+    Each restart has keys of its own.
+
+    Raises:
+        OSError: it cannot be reached within `timeout_sec`.
+    """
+    try:
+        store = dist.TCPStore(
+            os.environ["MASTER_ADDR"],
+            int(os.environ["MASTER_PORT"]),
+            is_master=serve,
+            wait_for_workers=False,
+            timeout=timedelta(seconds=timeout_sec),
+        )
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise OSError(str(error).splitlines()[0]) from None
+    prefix = f"hiera_video/{restart_count()}/{os.environ['WORLD_SIZE']}"
+    return dist.PrefixStore(prefix, store)
+
+
+def is_first_to_fail() -> bool:
+    """Say whether this process is the first of all to fail; the others wait for their end.
+
+    A process that fails takes those along that wait for it, and what these have to say is not why.
+    Call it before the process leaves its group.
+    """
+    if not is_launched():
+        return True
+    try:
+        first = open_store(timeout_sec=_ASK_SEC).add("failures", 1) == 1
+    except (OSError, RuntimeError):
+        return True  # nobody to ask: rather twice than not at all
+    if not first:
+        time.sleep(_UNTIL_ENDED_SEC)
+    return first
 
 
 def in_group() -> bool:
@@ -34,7 +84,7 @@ def world_size() -> int:
 
 def local_rank() -> int:
     """Return the number of this process among those of its machine, from 0."""
-    return int(os.environ.get("LOCAL_RANK", 0)) if in_group() else 0
+    return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def local_world_size() -> int:
@@ -101,6 +151,11 @@ def from_main(value: T) -> T:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def by_main(function: Callable[[], T]) -> T:
+    """Call the function in rank 0 alone, and return in all processes what it returned."""
+    return from_main(function() if is_main() else None)  # type: ignore[return-value]
 
 
 def barrier(timeout_sec: float) -> None:

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from hiera_video.data.synthetic import make_demo_data
+from hiera_video.data.synthetic_manifest import DemoParameters
+
 # Workers import the package once a test: one thread each, and nothing asked of the network's names.
 QUIET = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}
 
@@ -48,3 +51,41 @@ def script(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tmp_path_factory):
+    """A folder of 16 training and 8 validation videos of 8 classes."""
+    folder = str(tmp_path_factory.mktemp("tiny"))
+    make_demo_data(
+        folder,
+        DemoParameters(num_train_per_class=2, num_val_per_class=1, size=48, num_frames=12),
+        num_workers=1,
+    )
+    return folder
+
+
+# As small as a real run gets. Every gradient as long as it is, and plain SGD: Adam would make a
+# step of any difference in rounding where the gradient is zero.
+SMALL = (
+    "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32 "
+    "TRAIN.BATCH_SIZE 8 DATA_LOADER.NUM_WORKERS 0 TEST.NUM_TEMPORAL_CLIPS 2 "
+    "TEST.NUM_SPATIAL_CROPS 3 SOLVER.MAX_EPOCH 2 TENSORBOARD.ENABLE False TEST.ENABLE False "
+    "NUM_GPUS 0 DIST.TIMEOUT_SEC 60 SOLVER.OPTIMIZING_METHOD sgd SOLVER.CLIP_GRAD_L2NORM 0.0 "
+    "SOLVER.BASE_BATCH_SIZE 0 SOLVER.BASE_LR 0.1 SOLVER.WARMUP_EPOCHS 0 MODEL.DROP_PATH_RATE 0.0 "
+    "MODEL.DROPOUT_RATE 0.0"
+)
+
+
+@pytest.fixture
+def small_run(tiny_set, tmp_path):
+    """Return the words of a small run; more are `KEY VALUE KEY VALUE`, `name` its folder."""
+
+    def words(*more, name="output", cfg="HIERA_MICRO"):
+        return [
+            *("tools/run_net.py", "--cfg", f"configs/Demo/{cfg}.yaml", *SMALL.split()),
+            *("DATA.PATH_TO_DATA_DIR", tiny_set, "OUTPUT_DIR", str(tmp_path / name)),
+            *(word for line in more for word in line.split()),
+        ]
+
+    return words
