@@ -184,7 +184,7 @@ class HieraEncoder(nn.Module):
         for index, (plan, block) in enumerate(zip(self.plans, self.blocks, strict=True)):
             windows = num_units if plan.local else 1
             # A view: in unit order, one window of all units and many of one unit are the same rows.
-            tokens_BUND = tokens_BUND.reshape(len(tokens_BUND), windows, -1, plan.dim)
+            tokens_BUND = tokens_BUND.reshape(tokens_BUND.shape[0], windows, -1, plan.dim)
             tokens_BUND = block(tokens_BUND)
             if index + 1 == len(self.plans) or self.plans[index + 1].stage != plan.stage:
                 stage_outputs.append(tokens_BUND.flatten(1, 2))

@@ -55,7 +55,7 @@ def max_pool(tokens_BUND: torch.Tensor, size: int) -> torch.Tensor:
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
     """Return fused attention of `[windows, H, N, D]`, however many windows there are."""
-    if len(query) <= MAX_WINDOWS:
+    if query.shape[0] <= MAX_WINDOWS:
         return F.scaled_dot_product_attention(query, key, value)
     parts = zip(*(part.split(MAX_WINDOWS) for part in (query, key, value)), strict=True)
     return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
