@@ -84,27 +84,28 @@ def position_now(
     return Position(saved.epoch, iteration // accum_steps * accum_steps)
 
 
-def save_run(run: TrainRun, position: Position) -> str | None:
-    """Save a checkpoint at `position` and remove old ones; return its path, in rank 0 alone.
+def save_run(run: TrainRun, position: Position) -> str:
+    """Save a checkpoint at `position`, remove old ones, and return its path; rank 0 writes.
 
     Raises:
         UserError: it cannot be written; older ones are untouched.
     """
     rng_states = dist.gather(rng_state(run.device))
-    if not dist.is_main():
-        return None
-    path = save_checkpoint(
-        run.cfg.OUTPUT_DIR,
-        epoch=position.epoch,
-        iteration=position.iteration,
-        model=run.model,
-        optimizer=run.optimizer,
-        config_yaml=to_yaml(run.cfg),
-        class_names=run.class_names,
-        more={"num_iterations": len(run.train_loader), "rng_states": rng_states},
-    )
-    remove_old(run.cfg.OUTPUT_DIR, position, keep=run.cfg.TRAIN.KEEP_CHECKPOINTS)
-    return path
+    path = ""
+    if dist.is_main():
+        path = save_checkpoint(
+            run.cfg.OUTPUT_DIR,
+            epoch=position.epoch,
+            iteration=position.iteration,
+            model=run.model,
+            optimizer=run.optimizer,
+            config_yaml=to_yaml(run.cfg),
+            class_names=run.class_names,
+            more={"num_iterations": len(run.train_loader), "rng_states": rng_states},
+        )
+        remove_old(run.cfg.OUTPUT_DIR, position, keep=run.cfg.TRAIN.KEEP_CHECKPOINTS)
+    # The others wait: where one process exits, torchrun ends the rest.
+    return dist.from_main(path)
 
 
 def seed_epoch(run: TrainRun, epoch: int, start: Start) -> int:

@@ -15,6 +15,7 @@ from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.checkpoint import Position
 from hiera_video.engine.logging import RunLog
+from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.tasks import Task, build_task
 from hiera_video.engine.validations import Validations
 from hiera_video.models.build import build_model
@@ -39,6 +40,7 @@ class TrainRun:
     class_names: list[str] | None
     bad_videos: BadVideos
     validations: Validations
+    stop: StopSignals
 
 
 def prepare(
@@ -61,6 +63,7 @@ def prepare(
         class_names=read_class_names(cfg, "train"),
         bad_videos=BadVideos(cfg.DATA.MAX_BAD_FRACTION),
         validations=Validations(cfg.OUTPUT_DIR),
+        stop=StopSignals(log.line),
     )
 
 

@@ -32,13 +32,16 @@ def train(
     for line in describe_data(cfg, records["train"]):
         log.line(line)
     log.line(describe(run, start.position))
-    if missed_validation(run, start.position):
-        result = validate(run, start.position.epoch)
-    for epoch in range(start.position.epoch, cfg.SOLVER.MAX_EPOCH):
-        train_epoch(run, epoch, start)
-        save_if_due(run, Position(epoch + 1))
-        if validation_is_due(run, epoch + 1):
-            result = validate(run, epoch + 1)
+    with run.stop:
+        if missed_validation(run, start.position):
+            result = validate(run, start.position.epoch)
+        for epoch in range(start.position.epoch, cfg.SOLVER.MAX_EPOCH):
+            run.stop.hold()
+            train_epoch(run, epoch, start)
+            if end_step(run, Position(epoch + 1)):
+                run.stop.release()
+            if validation_is_due(run, epoch + 1):
+                result = validate(run, epoch + 1)
     return result
 
 
@@ -61,15 +64,26 @@ def train_epoch(run: TrainRun, epoch: int, start: Start) -> None:
         grad_norm = optimizer_step(run, lr) if ends_group else None
         log.iteration(iteration, loss=value, lr=lr, grad_norm=grad_norm, num_clips=len(batch))
         if ends_group and iteration + 1 < num_iterations:
-            save_if_due(run, Position(epoch, iteration + 1))
+            end_step(run, Position(epoch, iteration + 1))
     log.end()
     run.bad_videos.check(at_end=True)
 
 
-def save_if_due(run: TrainRun, position: Position) -> None:
-    """Save a checkpoint where TRAIN.CHECKPOINT_PERIOD or CHECKPOINT_ITERS wants one."""
-    if checkpoint_is_due(run.cfg, position):
-        save_run(run, position)
+def end_step(run: TrainRun, position: Position) -> bool:
+    """Save a checkpoint if it is time to, or if a signal asks the run to end, and then end it.
+
+    Returns whether one was saved.
+
+    Raises:
+        Requeue: a process of the run got SIGTERM or SIGUSR1.
+    """
+    stop = dist.agree(run.stop.requested)
+    if not stop and not checkpoint_is_due(run.cfg, position):
+        return False
+    path = save_run(run, position)
+    if stop:
+        run.stop.end(f"saved after {position} in {path}")
+    return True
 
 
 def checkpoint_is_due(cfg: Config, position: Position) -> bool:

@@ -1,0 +1,99 @@
+"""A scheduler's notice that a run has to end: the step is ended and saved, then the run exits.
+
+The exit status is 75, EX_TEMPFAIL of sysexits.h: "try again later". Nothing else here ends with it,
+and it is not 143, which says that SIGTERM killed a process that saved nothing: a scheduler can
+requeue on it alone.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any
+
+# Of Slurm: SIGTERM ends and preempts, SIGUSR1 is what `--signal=USR1@120` gives notice with.
+SIGNALS = ("SIGTERM", "SIGUSR1")
+REQUEUE_STATUS = 75
+# A scheduler may signal every process, and torchrun passes on what it gets: that is one notice.
+_SAME_NOTICE_SEC = 1.0
+NOTHING_TO_SAVE = "all was saved before"
+
+
+class Requeue(SystemExit):
+    """The run has saved what it had and ends; the same command goes on from there."""
+
+    def __init__(self) -> None:
+        super().__init__(REQUEUE_STATUS)
+
+
+class StopSignals:
+    """Takes SIGTERM and SIGUSR1 while it is entered; a second one ends the process at once.
+
+    Where nothing is to be saved (before `hold`, after `release`) the first one raises Requeue.
+
+    Args:
+        say: is told in a line what is about to happen.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._before: dict[int, Any] = {}
+        self._name = ""
+        self._first_sec = 0.0
+        self._held = False
+        self._ending = False
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for name in SIGNALS:
+                if number := getattr(signal, name, None):  # SIGUSR1 is not on every platform
+                    self._before[number] = signal.signal(number, self._take)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not self._ending:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+
+    @property
+    def requested(self) -> bool:
+        """Whether this process has been asked to end."""
+        return bool(self._name)
+
+    def hold(self) -> None:
+        """From now on there is something to save: a signal waits until `end` is called."""
+        self._held = True
+
+    def release(self) -> None:
+        """All is saved: a signal, be it one that came just now, raises Requeue at once."""
+        self._held = False
+        if self._name:
+            self.end(NOTHING_TO_SAVE)
+
+    def end(self, saved: str) -> None:
+        """Say what was saved, and raise Requeue."""
+        self._ending = True  # what comes now, torchrun's SIGTERM say, is no reason to save again
+        why = f"stopped by {self._name}" if self._name else "stopped: another process was asked to"
+        self._say(
+            f"{why}; {saved}; exit status {REQUEUE_STATUS}: the same command goes on from there"
+        )
+        raise Requeue
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        if self._ending:
+            os._exit(REQUEUE_STATUS)
+        now_sec = time.monotonic()
+        if self._name:
+            if now_sec - self._first_sec >= _SAME_NOTICE_SEC:
+                os._exit(128 + number)  # what a shell says of a process that a signal has killed
+            return
+        self._name, self._first_sec = signal.Signals(number).name, now_sec
+        if not self._held:
+            self.end(NOTHING_TO_SAVE)

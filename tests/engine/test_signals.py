@@ -1,0 +1,173 @@
+"""Real signals to real runs: saved, an exit status to requeue on, and nothing lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from hiera_video.config import to_yaml
+from hiera_video.engine.checkpoint import checkpoint_path, positions
+from hiera_video.engine.launch import launch
+from hiera_video.engine.signals import REQUEUE_STATUS, Requeue, StopSignals
+from hiera_video.models.hiera import Hiera
+
+# Long enough not to end before the signal comes.
+LONG = (
+    "TRAIN.BATCH_SIZE 2 SOLVER.MAX_EPOCH 500 TRAIN.CHECKPOINT_PERIOD 500 TRAIN.EVAL_PERIOD 500 "
+    "MODEL.DROP_PATH_RATE 0.3 TEST.ENABLE False DATA_LOADER.NUM_WORKERS 2"
+)
+
+
+def log_of(cfg):
+    path = Path(cfg.OUTPUT_DIR) / "stdout.log"
+    return path.read_text() if path.exists() else ""
+
+
+def wait_for(words, cfg, process):
+    deadline = time.monotonic() + 60
+    while words not in log_of(cfg):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def handlers():
+    """Leave the process's handlers as they were."""
+    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    before = [signal.getsignal(number) for number in numbers]
+    yield numbers
+    for number, handler in zip(numbers, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def start_run():
+    """Start a run as the leader of a process group; return its process."""
+    started = []
+
+    def start(cfg, program="tools/run_net.py"):
+        config = Path(f"{cfg.OUTPUT_DIR}.yaml")
+        config.write_text(to_yaml(cfg))
+        threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+        process = subprocess.Popen(
+            [sys.executable, *program.split(), "--cfg", str(config)],
+            env=os.environ | threads,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+# Slurm signals all processes of a job: those of the loader are in the group, too.
+@pytest.mark.parametrize(
+    ("number", "send", "workers"), [(signal.SIGTERM, os.killpg, 2), (signal.SIGUSR1, os.kill, 0)]
+)
+def test_a_signal_ends_the_step_saves_and_exits_to_be_requeued(
+    small_cfg, start_run, number, send, workers
+):
+    cfg = small_cfg(LONG, f"DATA_LOADER.NUM_WORKERS {workers}")
+    process = start_run(cfg)
+    wait_for("epoch 2/500 iteration 3/8", cfg, process)
+    send(process.pid, number)
+    assert process.wait(timeout=30) == REQUEUE_STATUS
+    assert process.stderr.read() == ""
+    (saved,) = positions(cfg.OUTPUT_DIR)
+    name = signal.Signals(number).name
+    assert f"stopped by {name}; saved after {saved} in" in log_of(cfg)
+    assert "exit status 75: the same command goes on from there" in log_of(cfg)
+
+    done = saved.epoch + 1
+    more = f"{LONG} SOLVER.MAX_EPOCH {done} SOLVER.WARMUP_EPOCHS 0 DATA_LOADER.NUM_WORKERS 0"
+    launch(small_cfg(more))
+    assert f"resumed after {saved} from" in log_of(cfg)
+    assert f"epoch {done}/{done} done" in log_of(cfg)
+
+
+def test_a_second_signal_ends_a_run_that_is_stuck_at_once(small_cfg, tiny_set, tmp_path, start_run):
+    fifo = tmp_path / "stuck.mp4"
+    os.mkfifo(fifo)  # whoever opens it waits for ever
+    (tmp_path / "train.csv").write_text(f"{fifo} 0\n{fifo} 1\n")
+    (tmp_path / "val.csv").write_text(f"{next(Path(tiny_set).rglob('*.mp4'))} 0\n")
+    cfg = small_cfg(f"DATA.PATH_TO_DATA_DIR {tmp_path} DATA_LOADER.TIMEOUT_SEC 0", LONG)
+    process = start_run(cfg)
+    wait_for("training hiera", cfg, process)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # as from a launcher that passes it on: the same notice
+    time.sleep(1.2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+
+
+def test_the_resumed_run_has_the_weights_of_one_never_stopped(small_cfg, tmp_path, handlers):
+    keys = "TRAIN.BATCH_SIZE 2 MODEL.DROP_PATH_RATE 0.3 TEST.ENABLE False"
+    whole = small_cfg(keys, f"OUTPUT_DIR {tmp_path / 'whole'}")
+    launch(whole)
+    stopped = small_cfg(keys, f"OUTPUT_DIR {tmp_path / 'stopped'}")
+    forward_passes = 0
+
+    def signal_at_the_third(module, _):
+        nonlocal forward_passes
+        forward_passes += isinstance(module, Hiera) and module.training
+        if forward_passes == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = register_module_forward_pre_hook(signal_at_the_third)
+    with hook, pytest.raises(SystemExit) as ended:
+        launch(stopped)
+    assert ended.value.code == REQUEUE_STATUS
+    assert "saved after iteration 3 of epoch 1" in log_of(stopped)
+    launch(stopped)
+    one, other = (
+        torch.load(checkpoint_path(cfg.OUTPUT_DIR, 2), weights_only=True)["model_state"]
+        for cfg in (whole, stopped)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_where_all_is_saved_a_signal_ends_the_run_at_once(handlers, when):
+    said = []
+
+    def notice(moment):
+        if moment == when:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    def live():
+        with StopSignals(said.append) as stop:
+            notice("before")
+            stop.hold()
+            assert not stop.requested
+            notice("during")
+            assert stop.requested == (when == "during")
+            stop.release()
+            notice("after")
+
+    with pytest.raises(Requeue):
+        live()
+    (line,) = said
+    assert line.startswith("stopped by SIGUSR1; all was saved before; exit status 75")
+
+
+def test_the_handlers_are_those_of_before_when_a_run_is_over(handlers):
+    before = [signal.getsignal(number) for number in handlers]
+    with StopSignals(print):
+        assert [signal.getsignal(number) for number in handlers] != before
+    assert [signal.getsignal(number) for number in handlers] == before
