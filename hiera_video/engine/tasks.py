@@ -1,6 +1,6 @@
 """What is learnt: a task turns a batch into a loss, the training loop does the rest."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -50,20 +50,22 @@ class Classify:
 class Reconstruct:
     """Masked autoencoding: hidden pixels from the visible mask units, without labels.
 
-    The masks are drawn from (seed, epoch, iteration) alone, on the CPU: the same on every device,
-    and in a run that was interrupted.
+    A video's masks are drawn from (seed, epoch, video) alone, on the CPU: the same on every device,
+    in a run that was interrupted, and however many videos are in a batch or processes in a run.
     """
 
     def __init__(
         self,
-        model: MaskedAutoencoderHiera,
+        model: nn.Module,
         *,
+        unit_grid: Sequence[int],
         strategy: Callable[..., torch.Tensor],
         mask_ratio: float,
         decoder_keep_ratio: float,
         seed: int,
     ) -> None:
         self.model = model
+        self.unit_grid = unit_grid
         self.strategy = strategy
         self.mask_ratio = mask_ratio
         self.decoder_keep_ratio = decoder_keep_ratio
@@ -71,17 +73,27 @@ class Reconstruct:
 
     def step(self, batch: Batch, *, epoch: int, iteration: int) -> torch.Tensor:
         """Return the mean squared error of the reconstructed tokens."""
-        generator = torch.Generator().manual_seed(seed_for("mask", self.seed, epoch, iteration))
-        visible_BU = self.strategy(
-            self.model.unit_grid,
-            num_clips=len(batch),
-            ratio=self.mask_ratio,
-            generator=generator,
-        )
-        decoded_BU = draw_decoded(
-            visible_BU, keep_ratio=self.decoder_keep_ratio, generator=generator
-        )
+        visible_BU, decoded_BU = self._draw(batch.video_indices_B, epoch)
         return self.model(batch.clips_BCTHW, visible_BU, decoded=decoded_BU).loss
+
+    def _draw(
+        self, video_indices_B: torch.Tensor, epoch: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the masks of the views, those of one video side by side."""
+        videos, num_views = torch.unique_consecutive(video_indices_B, return_counts=True)
+        visible, decoded = [], []
+        for video, views in zip(videos.tolist(), num_views.tolist(), strict=True):
+            generator = torch.Generator().manual_seed(seed_for("mask", self.seed, epoch, video))
+            visible.append(
+                self.strategy(
+                    self.unit_grid, num_clips=views, ratio=self.mask_ratio, generator=generator
+                )
+            )
+            decoded.append(
+                draw_decoded(visible[-1], keep_ratio=self.decoder_keep_ratio, generator=generator)
+            )
+        some = [decoded_BU for decoded_BU in decoded if decoded_BU is not None]
+        return torch.cat(visible), torch.cat(some) if some else None
 
 
 def check_masks(cfg: Config, model: nn.Module) -> None:
@@ -98,19 +110,21 @@ def check_masks(cfg: Config, model: nn.Module) -> None:
         )
 
 
-def build_task(cfg: Config, model: nn.Module) -> Task:
-    """Return what TASK names, for this model."""
+def build_task(cfg: Config, model: nn.Module, wrapped: nn.Module | None = None) -> Task:
+    """Return what TASK names, for this model; `wrapped` is what to call in its stead."""
+    wrapped = wrapped or model
     if cfg.TASK == "ssl":
         assert isinstance(model, MaskedAutoencoderHiera)
         return Reconstruct(
-            model,
+            wrapped,
+            unit_grid=model.unit_grid,
             strategy=find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY"),
             mask_ratio=cfg.MASK.RATIO,
             decoder_keep_ratio=cfg.MASK.DECODER_KEEP_RATIO,
             seed=cfg.RNG_SEED,
         )
     return Classify(
-        model,
+        wrapped,
         label_smoothing=cfg.SOLVER.LABEL_SMOOTHING,
         mixup=build_mixup(cfg),
         seed=cfg.RNG_SEED,

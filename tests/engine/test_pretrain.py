@@ -263,13 +263,19 @@ def make_task(*, seed=0, strategy=masking.random, ratio=0.5, keep=1.0):
         input_size=(4, 64, 64), embed_dim=16, decoder_embed_dim=16, decoder_depth=1
     )
     return Reconstruct(
-        model, strategy=strategy, mask_ratio=ratio, decoder_keep_ratio=keep, seed=seed
+        model,
+        unit_grid=model.unit_grid,
+        strategy=strategy,
+        mask_ratio=ratio,
+        decoder_keep_ratio=keep,
+        seed=seed,
     )
 
 
-def make_batch(num_clips=3):
+def make_batch(num_clips=3, *, videos=None):
     clips_BCTHW = torch.randn(num_clips, 3, 4, 64, 64, generator=torch.Generator().manual_seed(0))
-    return Batch(clips_BCTHW, torch.full((num_clips,), -1), torch.arange(num_clips), ())
+    indices_B = torch.arange(num_clips) if videos is None else torch.tensor(videos)
+    return Batch(clips_BCTHW, torch.full((num_clips,), -1), indices_B, ())
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.5])
@@ -285,18 +291,32 @@ def test_a_step_returns_the_autoencoders_loss_for_its_masks(watch_masks, keep):
     assert all(p.grad is not None and p.grad.any() for p in task.model.parameters())
 
 
-def test_masks_are_drawn_from_seed_epoch_and_iteration_alone(watch_masks):
+def test_masks_are_drawn_from_seed_epoch_and_video_alone(watch_masks):
     keys = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 2, 3), (0, 3, 2)]
-    for seed, epoch, iteration in keys + keys[::-1]:
+    for iteration, (seed, epoch, video) in enumerate(keys + keys[::-1]):
         task = make_task(seed=seed, keep=0.5)
         torch.manual_seed(len(watch_masks))  # PyTorch's own generator has no say
         with torch.no_grad():
-            task.step(make_batch(6), epoch=epoch, iteration=iteration)
+            task.step(make_batch(6, videos=[video] * 6), epoch=epoch, iteration=iteration)
     first, again = watch_masks[: len(keys)], watch_masks[len(keys) :][::-1]
     for one in range(len(keys)):
         for part in (1, 2):
             assert torch.equal(first[one][part], again[one][part])
             assert not any(torch.equal(first[one][part], first[o][part]) for o in range(one))
+
+
+def test_a_videos_masks_do_not_depend_on_its_company(watch_masks):
+    task = make_task(keep=0.5)
+    videos = [4, 4, 2, 2, 9, 9, 4, 4]  # two views of each; one came twice, for a bad one
+    with torch.no_grad():
+        for batch in (videos, videos[2:6], videos[:2]):
+            task.step(make_batch(len(batch), videos=batch), epoch=1, iteration=len(batch))
+    for part in (1, 2):
+        whole, middle, start = (seen[part] for seen in watch_masks)
+        assert torch.equal(whole[2:6], middle)
+        assert torch.equal(whole[:2], start)
+        assert torch.equal(whole[6:], start)
+        assert len({tuple(row) for row in whole.tolist()}) > 3
 
 
 def test_the_task_is_what_the_config_says(ssl_cfg, small_cfg):

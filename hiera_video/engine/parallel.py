@@ -1,0 +1,71 @@
+"""A model in several processes, which learn together what one would from all their clips."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hiera_video.data.batch import Batch
+from hiera_video.data.dataset import Failure
+from hiera_video.utils import dist
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """Return what to call for a forward pass whose gradients are the mean over all processes.
+
+    With one process that is the model; with several, PyTorch's DistributedDataParallel, which first
+    gives all of them rank 0's weights.
+    """
+    if dist.world_size() == 1 or not any(p.requires_grad for p in model.parameters()):
+        return model
+    # Without device_ids, which would bring the masks to the GPU, where they are not wanted. The
+    # gradients live in what is sent, instead of being copied there.
+    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def gradients(wrapped: nn.Module, *, ends_group: bool) -> Iterator[None]:
+    """Share the gradients out only where an optimizer step ends; holds the passes of both ways."""
+    if ends_group or not isinstance(wrapped, DistributedDataParallel):
+        yield
+        return
+    with wrapped.no_sync():
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The batches of all processes in one iteration.
+
+    `num_videos` and `num_clips` that are there, `failures` of all, and the `weight` of this
+    process's mean loss: 1 where all have as many clips, and such that the mean of the weighted
+    gradients is that of all clips where they have not.
+    """
+
+    num_videos: int
+    num_clips: int
+    failures: tuple[Failure, ...]
+    weight: float
+
+    def mean_loss(self, loss: torch.Tensor) -> float:
+        """Return the mean loss over all clips, the same in all processes, which all call this."""
+        return dist.mean([self.weight * loss.item()])[0]
+
+
+def tally(batch: Batch) -> Tally:
+    """Count the clips and name the failures of an iteration; all processes call it."""
+    num_videos, num_clips, num_failures = dist.total(
+        [batch.num_videos, len(batch), len(batch.failures)]
+    )
+    failures = batch.failures
+    if num_failures and dist.world_size() > 1:  # rare, and then small
+        failures = tuple(one for some in dist.gather(failures) for one in some)
+    return Tally(
+        int(num_videos),
+        int(num_clips),
+        failures,
+        len(batch) * dist.world_size() / max(num_clips, 1),
+    )
