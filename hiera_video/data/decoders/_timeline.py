@@ -112,5 +112,6 @@ def _frames_per_second(table: PacketTable, step_pts: float) -> float:
 
 def _quick_step(steps: np.ndarray) -> float:
     """Return how long the quicker frames are shown: the mean of steps that differ by rounding."""
-    quick = float(np.quantile(steps, _QUICK_QUANTILE))
+    # One of the steps, and no mean of two, which might be near to neither of them.
+    quick = float(np.quantile(steps, _QUICK_QUANTILE, method="lower"))
     return float(steps[np.abs(steps - quick) <= 1].mean())

@@ -29,6 +29,9 @@ from hiera_video.utils.errors import UserError
 # it may do that for before it raises. 0 means "any number", so: less than one frame in 10,000.
 _REPLACED_FRAMES = 0.0001
 
+# It makes room for as many frames as the header states; without end, that ends the process.
+_MAX_MISSING_FRAMES = 1_000_000
+
 
 def open_video(path: str) -> "DecordReader":
     """Open a video with decord; raises DecodeError if it cannot be read, or not be relied on."""
@@ -60,6 +63,8 @@ def _doubt(
     doubt = doubt_of_seeking(container, stream, table)
     if doubt:
         return doubt
+    if stream.frames > table.num_frames + _MAX_MISSING_FRAMES:
+        return f"a header that states {stream.frames} frames"
     if len(container.streams.video) > 1:
         return "several video streams, of which it chooses by older rules"
     kinds = container.format.name.split(",")

@@ -164,6 +164,26 @@ def test_a_header_that_promises_more_than_there_is(backend, videos, tmp_path) ->
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_header_that_promises_frames_without_end(backend, videos, tmp_path, decode_index) -> None:
+    """In a process of its own: decord would make room for them all, and take the process down."""
+    data = bytearray(Path(videos["mpeg4.avi"]).read_bytes())
+    place = data.index(b"strh") + 8 + 32
+    data[place : place + 4] = b"\xf0\xff\xff\xff"
+    path = tmp_path / "endless.avi"
+    path.write_bytes(data)
+
+    def open_it() -> str:
+        try:
+            with open_video(str(path), backend) as reader:
+                return str(decode_index(reader.frames_at([33])[0]))
+        except DecodeError as error:
+            return str(error)
+
+    said = in_child(os.geteuid(), open_it)
+    assert said == "33" or (backend == "decord" and "states 4294967280 frames" in said)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_packets_that_become_no_frame(backend, videos, tmp_path, decode_index, capfd) -> None:
     path = str(tmp_path / "hollow.mkv")
     with av.open(videos["h264_b.mkv"]) as original, av.open(path, "w") as copy:

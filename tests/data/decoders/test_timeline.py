@@ -142,6 +142,15 @@ def test_a_burst_of_tiny_steps_does_not_make_ticks_without_number(
         assert reader.num_ticks <= 10 * reader.num_frames
 
 
+def test_a_tick_is_as_long_as_some_frame_is_shown(tmp_path, timed_video, index_frames):
+    """Four of forty steps are quick, so that the quantile lies between those and the others."""
+    times_ms = np.cumsum([0] + [50] * 18 + [20] * 4 + [50] * 18)
+    path = timed_video(tmp_path / "a.mkv", index_frames(41), times_ms, codec="mpeg4")
+    with open_video(path) as reader:
+        assert reader.fps == pytest.approx(50)
+        assert reader.num_ticks == times_ms[-1] / 20 + 1
+
+
 def test_gif_by_its_delays(tmp_path, timed_video, index_frames, decode_index):
     times_ms = np.cumsum([0] + [100] * 10 + [300] * 10)
     path = timed_video(tmp_path / "a.gif", index_frames(21), times_ms, codec="gif", pix_fmt="rgb8")
