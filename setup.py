@@ -23,6 +23,7 @@ setup(
     # own folder would hide the package from scripts beside it.
     package_dir={"": "."},
     packages=find_packages(include=["hiera_video", "hiera_video.*"]),
+    package_data={"hiera_video.data.class_names": ["*.txt"]},
     install_requires=[
         "torch>=2.6",
         "torchvision",
@@ -41,6 +42,7 @@ setup(
         "tensorboard",
         "matplotlib",
         "numpy",
+        "pillow",
         "pyyaml",
     ],
     extras_require={
@@ -48,5 +50,9 @@ setup(
         "peers": ["hiera-transformer"],
         # A third video decoder; it needs FFmpeg's shared libraries on the machine.
         "torchcodec": ["torchcodec"],
+        # tools/export.py --format onnx
+        "export": ["onnx", "onnxruntime", "onnxscript"],
+        # Models of Hugging Face's hub by their name; a folder is read without it.
+        "hub": ["huggingface_hub"],
     },
 )

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.hub import HubModel
 from hiera_video.models.initialise import initialise
 from hiera_video.models.layers import NORM_EPS, Head
 from hiera_video.models.sizes import MICRO, build_size
 
 
-class Hiera(HieraEncoder):
+class Hiera(HieraEncoder, HubModel):
     """Hierarchical vision transformer with mask unit attention; `clips_BX` to `logits_BK`.
 
     Args:
@@ -56,6 +57,13 @@ class Hiera(HieraEncoder):
         **encoder: Any,
     ) -> None:
         super().__init__(**encoder)
+        self.settings = {
+            "num_classes": num_classes,
+            "head_dropout": head_dropout,
+            "head_init_scale": head_init_scale,
+            "weight_init": weight_init,
+            **encoder,
+        }
         self.norm = nn.LayerNorm(self.width, eps=NORM_EPS)
         self.head = Head(self.width, num_classes, dropout=head_dropout)
         initialise(self.modules(), weight_init)

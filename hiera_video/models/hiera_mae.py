@@ -18,6 +18,7 @@ from torch import nn
 
 from hiera_video.models import masking
 from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.hub import HubModel
 from hiera_video.models.initialise import initialise
 from hiera_video.models.layers import NORM_EPS, HieraBlock
 from hiera_video.models.patch_target import normalised, pixel_patches
@@ -73,7 +74,7 @@ class FusionHead(nn.Module):
         )
 
 
-class MaskedAutoencoderHiera(HieraEncoder):
+class MaskedAutoencoderHiera(HieraEncoder, HubModel):
     """Hiera's encoder with multi-scale fusion and a decoder that predicts hidden pixels.
 
     Args:
@@ -98,6 +99,13 @@ class MaskedAutoencoderHiera(HieraEncoder):
         **encoder: Any,
     ) -> None:
         super().__init__(q_pool=q_pool, **encoder)
+        self.settings = {
+            "decoder_embed_dim": decoder_embed_dim,
+            "decoder_depth": decoder_depth,
+            "decoder_num_heads": decoder_num_heads,
+            "q_pool": q_pool,
+            **encoder,
+        }
         _check_heads(decoder_embed_dim, decoder_num_heads)
         pools = [q**q_pool for q in self.q_stride]
         self.decoder_grid = tuple(g // p for g, p in zip(self.grid, pools, strict=True))

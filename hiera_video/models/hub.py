@@ -1,0 +1,248 @@
+"""Models in a folder, as the Hugging Face hub keeps them: `config.json` and `model.safetensors`.
+
+`config.json` holds what the class is called with and nothing else, so that huggingface_hub's
+PyTorchModelHubMixin over the same class reads the folder too, and ours reads what that one wrote.
+What belongs to the weights beyond that (class names, how clips are made) stands in
+`hiera_video.json`. A folder is read without huggingface_hub; a repository's name needs it.
+"""
+
+import importlib
+import inspect
+import json
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from safetensors.torch import save
+from torch import nn
+
+from hiera_video.models import weights
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "hiera_video.json"
+_KEY = "from_pretrained"  # what messages call it
+# Where a class stands that can be read from a folder.
+_HOMES = {"Hiera": "hiera", "MaskedAutoencoderHiera": "hiera_mae"}
+
+M = TypeVar("M", bound="HubModel")
+
+
+class HubModel(nn.Module):
+    """A model that can be written to a folder and built again from it.
+
+    `settings` are the keyword arguments that it was called with.
+    """
+
+    settings: dict[str, Any]
+
+    @classmethod
+    def from_pretrained(
+        cls: type[M],
+        where: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        **changes: Any,
+    ) -> M:
+        """Return the model of a folder, or of a hub repository "owner/name", in evaluation mode.
+
+        `changes` override its settings: for another `input_size` the position embeddings are
+        interpolated, for another `num_classes` the classifier starts afresh. `revision` is a
+        repository's branch, tag or commit. A repository needs huggingface_hub (the extra `hub`).
+
+        Raises:
+            UserError: there is no such model, it is broken, or it is one of another class.
+        """
+        folder = local_folder(os.fspath(where), revision)
+        settings = _read_json(os.path.join(folder, CONFIG))
+        if (theirs := _class_name(settings)) != _known_name(cls):
+            raise UserError(
+                f"{_KEY}: {folder!r} must hold a {cls.__name__}, got a {theirs}. Try "
+                f"{theirs}.from_pretrained."
+            )
+        try:
+            model = cls(**{**settings, **changes})
+        except UserError:
+            raise
+        except Exception as error:  # a value of any wrong kind may end anywhere in the building
+            raise UserError(
+                f"{_KEY}: the settings in {os.path.join(folder, CONFIG)!r} must be those of "
+                f"{cls.__name__}, got some that do not build one ({_first_line(error)})."
+            ) from None
+        _load(model, os.path.join(folder, WEIGHTS), changed=bool(changes))
+        return model.eval()
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write `config.json`, `model.safetensors` and, with `facts`, `hiera_video.json`.
+
+        Other files in the folder are left alone; each file is replaced whole or not at all.
+
+        Raises:
+            UserError: the folder cannot be written to.
+        """
+        folder = os.fspath(folder)
+        state = {name: value.contiguous() for name, value in self.state_dict().items()}
+        contents = {
+            WEIGHTS: save(state, metadata={"format": "pt"}),
+            CONFIG: to_json(all_settings(self)),
+        }
+        if facts is not None:
+            contents[FACTS] = to_json(facts)
+        try:
+            io.make_dirs(folder)
+            for name, content in contents.items():
+                write_bytes(os.path.join(folder, name), content)
+        except OSError as error:
+            raise UserError(
+                f"save_pretrained: {folder!r} must be a folder that can be written to "
+                f"({error.strerror or error}). Try another one."
+            ) from None
+
+
+def from_pretrained(
+    where: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
+) -> HubModel:
+    """Return the model of a folder or repository, of whatever class; see `HubModel`.
+
+    Raises:
+        UserError: there is no such model, or it is broken.
+    """
+    folder = local_folder(os.fspath(where), revision)
+    name = _class_name(_read_json(os.path.join(folder, CONFIG)))
+    model_class = getattr(importlib.import_module(f"hiera_video.models.{_HOMES[name]}"), name)
+    return model_class.from_pretrained(folder, **changes)
+
+
+def read_facts(where: str | os.PathLike[str], *, revision: str | None = None) -> dict[str, Any]:
+    """Return what `hiera_video.json` of a folder or repository says; {} where there is none.
+
+    Raises:
+        UserError: there is no such folder, or the file is broken.
+    """
+    path = os.path.join(local_folder(os.fspath(where), revision), FACTS)
+    return _read_json(path) if io.is_file(path) else {}
+
+
+def is_pretrained_folder(path: str) -> bool:
+    """Say whether `path` is a folder that `from_pretrained` reads."""
+    return io.is_file(os.path.join(path, CONFIG)) and io.is_file(os.path.join(path, WEIGHTS))
+
+
+def hub_class(model_class: type[HubModel]) -> Any:
+    """Return `model_class` with huggingface_hub's PyTorchModelHubMixin: it has `push_to_hub`.
+
+    Its `from_pretrained` and `save_pretrained` are huggingface_hub's.
+
+    Raises:
+        UserError: huggingface_hub is not installed.
+    """
+    mixin = _huggingface_hub("hub_class").PyTorchModelHubMixin
+    return type(model_class.__name__, (mixin, model_class), {}, library_name="hiera_video")
+
+
+def all_settings(model: HubModel) -> dict[str, Any]:
+    """Return the settings of a model with those that it took by default.
+
+    Written out, so that another default of a later version changes no saved model.
+    """
+    defaults: dict[str, Any] = {}
+    for base in reversed(type(model).__mro__):
+        if "__init__" in base.__dict__:
+            parameters = inspect.signature(base.__dict__["__init__"]).parameters.values()
+            keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+            defaults |= {p.name: p.default for p in keywords if p.default is not p.empty}
+    return defaults | model.settings
+
+
+def local_folder(where: str, revision: str | None = None) -> str:
+    """Return the folder itself, or one with the files of the repository that `where` names.
+
+    Raises:
+        UserError: there is neither, it lacks a file, or huggingface_hub is not installed.
+    """
+    if not io.is_dir(where):
+        where = _download(where, revision)
+    missing = [name for name in (CONFIG, WEIGHTS) if not io.is_file(os.path.join(where, name))]
+    if missing:
+        raise UserError(
+            f"{_KEY} must be given a folder with {CONFIG} and {WEIGHTS}, got {where!r}, which has "
+            f"no {' and no '.join(missing)}. Try tools/export.py --format safetensors, or "
+            "load_model for a checkpoint."
+        )
+    return where
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Write a file whole or not at all; raises OSError."""
+    io.write_atomic(path, lambda file: file.write(content))
+
+
+def to_json(content: Mapping[str, Any]) -> bytes:
+    """Return JSON text, indented, in UTF-8."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _download(where: str, revision: str | None) -> str:
+    parts = where.split("/")
+    if len(parts) != 2 or not all(parts) or parts[0].startswith(("~", ".")):
+        raise UserError(
+            f"{_KEY} must be given a folder or a repository's owner/name, got {where!r}, which is "
+            "neither."
+        )
+    hub = _huggingface_hub(where)
+    try:
+        return hub.snapshot_download(
+            where, revision=revision, allow_patterns=[CONFIG, WEIGHTS, FACTS]
+        )
+    except Exception as error:  # whatever its client raises, without a network among it
+        raise UserError(
+            f"{_KEY}: {where!r} is no folder here, and could not be had from the hub "
+            f"({_first_line(error)}). Try the path of a folder."
+        ) from None
+
+
+def _huggingface_hub(wanted_for: str) -> Any:
+    try:
+        return importlib.import_module("huggingface_hub")
+    except ImportError as error:
+        raise UserError(
+            f"{_KEY} must be given a folder where huggingface_hub is not installed, got "
+            f"{wanted_for!r} ({_first_line(error)}). Try pip install -e '.[hub]'."
+        ) from None
+
+
+def _read_json(path: str) -> dict[str, Any]:
+    try:
+        with io.open_file(path) as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{_KEY}: {path!r} is not readable JSON ({_first_line(error)}).") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{_KEY}: {path!r} must hold an object, got a {type(content).__name__}.")
+    return content
+
+
+def _class_name(settings: Mapping[str, Any]) -> str:
+    return "MaskedAutoencoderHiera" if "decoder_embed_dim" in settings else "Hiera"
+
+
+def _known_name(model_class: type) -> str:
+    """Return the name of the class of ours that a class is, or is made of."""
+    return next((base.__name__ for base in model_class.__mro__ if base.__name__ in _HOMES), "")
+
+
+def _load(model: HubModel, path: str, *, changed: bool) -> None:
+    state = weights.model_state(weights.read_checkpoint(path, key=_KEY))
+    if not changed:
+        weights.load_state(model, state, path=path, key=_KEY)
+        return
+    num_classes = all_settings(model).get("num_classes")
+    summary = weights.start_from_state(model, state, path=path, key=_KEY, num_classes=num_classes)
+    logging.getLogger("hiera_video").info("%s: %s", path, summary)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
