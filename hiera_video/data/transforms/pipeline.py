@@ -36,8 +36,13 @@ def to_frames(frames_THWC: np.ndarray) -> torch.Tensor:
 
 
 def write_pixels(frames_TCHW: torch.Tensor, out_THWC: torch.Tensor) -> None:
-    """Write uint8 frames where a view's pixels go; channels stay innermost: a plain copy."""
-    out_THWC.copy_(frames_TCHW.permute(0, 2, 3, 1))
+    """Write uint8 frames where a view's pixels go, whose channels stay innermost."""
+    if frames_TCHW.stride(-1) == 1:
+        # Planes, one after the other: less than half the time of torch's copy of all.
+        for channel_THW, out_THW in zip(frames_TCHW.unbind(1), out_THWC.unbind(-1), strict=True):
+            out_THW.copy_(channel_THW)
+    else:
+        out_THWC.copy_(frames_TCHW.permute(0, 2, 3, 1))
 
 
 class TrainTransform:
