@@ -2,24 +2,50 @@
 
 python tools/benchmark.py model [--model hiera_base_16x224 --batch 2 --repeats 5]
 python tools/benchmark.py mae [--model mae_hiera_base_16x224 --ratio 0.9 --keep-ratio 0.5]
+
+Or what loading videos costs, of a list of yours or of videos that it makes:
+
+python tools/benchmark.py loader --cfg X.yaml [DATA.PATH_TO_DATA_DIR DIR KEY VALUE ...]
 """
 
 import argparse
 import platform
 import statistics
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 
 import hiera_video
+from hiera_video.config import Config, load_config
+from hiera_video.data.build import read_records
+from hiera_video.data.decoders import DecodeError, open_video
+from hiera_video.data.records import SPLITS, VideoRecord
 from hiera_video.engine.benchmark import compare_forward, forward_operations, published_model
+from hiera_video.engine.benchmark_loader import (
+    backends_to_compare,
+    compare_loading,
+    usable_cores,
+)
+from hiera_video.engine.benchmark_loader_parts import training_parts
+from hiera_video.engine.benchmark_loader_report import (
+    render_head,
+    render_loading,
+    render_parts,
+    render_per_view,
+)
+from hiera_video.engine.benchmark_loader_videos import make_videos
 from hiera_video.engine.benchmark_mae import compare_steps
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
+
+LOADER_CONFIG = "configs/Kinetics/HIERA_B.yaml"
 
 
 def model(arguments: argparse.Namespace) -> None:
@@ -81,6 +107,52 @@ def mae(arguments: argparse.Namespace) -> None:
     )
 
 
+def loader(arguments: argparse.Namespace) -> None:
+    """Tell decoding, transforms and transport apart, for videos of the user's or of ours."""
+    cfg = load_config(arguments.cfg, arguments.overrides)
+    wanted_workers = max(cfg.DATA_LOADER.NUM_WORKERS, 1)
+    with tempfile.TemporaryDirectory(prefix="hiera_video_benchmark_") as folder:
+        records = some_records(cfg, arguments.list, arguments.videos, folder)
+        figures = compare_loading(
+            cfg,
+            records,
+            backends=backends_to_compare(cfg),
+            num_workers=arguments.workers or min(wanted_workers, usable_cores()),
+            rounds=arguments.repeats,
+        )
+        frames_THWC = some_frames(records, cfg.DATA.NUM_FRAMES)
+    parts_sec = training_parts(cfg, frames_THWC, repeats=arguments.repeats)
+    whose = "videos of the list" if cfg.DATA.PATH_TO_DATA_DIR else "ten-second 340x256 H.264 videos"
+    print(f"{whose}, {machine()}, {render_head(figures)}")
+    for text in (render_loading(figures), render_per_view(figures), render_parts(parts_sec)):
+        print(f"\n{text}")
+
+
+def some_records(cfg: Config, split: str, num_videos: int, folder: str) -> Sequence[VideoRecord]:
+    """Return videos spread evenly over a list; or new ones in `folder` where there is no list."""
+    if not cfg.DATA.PATH_TO_DATA_DIR:
+        print(f"No DATA.PATH_TO_DATA_DIR: making {num_videos} videos ...", flush=True)
+        paths = make_videos(folder, num_videos=num_videos)
+        return [VideoRecord(path, 0, number) for number, path in enumerate(paths)]
+    records = read_records(cfg, split)
+    some = np.linspace(0, len(records) - 1, min(num_videos, len(records))).astype(int)
+    return [records[number] for number in some]
+
+
+def some_frames(records: Sequence[VideoRecord], num_frames: int) -> np.ndarray:
+    """Return frames of the first video that can be read, spread over its length."""
+    for record in records[:-1]:
+        with suppress(DecodeError):
+            return read_frames(record.path, num_frames)
+    return read_frames(records[-1].path, num_frames)
+
+
+def read_frames(path: str, num_frames: int) -> np.ndarray:
+    """Return `num_frames` frames spread over a video."""
+    with open_video(path) as video:
+        return video.frames_at(np.linspace(0, video.num_frames - 1, num_frames).astype(np.int64))
+
+
 def find_model(name: str, prefix: str) -> Callable[..., Any]:
     """Return the model function of that name; a UserError lists those there are."""
     names = [option for option in hiera_video.__all__ if option.startswith(prefix)]
@@ -137,6 +209,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_mae.add_argument("--keep-ratio", type=share, default=0.5, help="share of these decoded")
     of_mae.add_argument("--bf16", action="store_true", help="bfloat16 autocast, both sides")
     of_mae.set_defaults(run=mae)
+    of_loader = commands.add_parser("loader", help="loading videos against plain decoding")
+    of_loader.add_argument("--cfg", default=LOADER_CONFIG, help="YAML file (%(default)s)")
+    of_loader.add_argument("--list", choices=SPLITS, default="test", help="list to take videos of")
+    of_loader.add_argument("--videos", type=positive, default=4, help="how many (%(default)s)")
+    of_loader.add_argument("--workers", type=positive, help="processes; one per core if left out")
+    of_loader.add_argument("--repeats", type=positive, default=5, help="rounds (%(default)s)")
+    of_loader.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    of_loader.set_defaults(run=loader, threads=1)
     for command in (of_model, of_mae):
         command.add_argument("--batch", type=positive, default=2, help="clips in a pass")
         command.add_argument("--repeats", type=positive, default=5, help="rounds")

@@ -29,3 +29,15 @@ def test_the_published_step_and_ours_have_the_same_loss(run_tool):
     losses = {name: float(row.split("loss ")[1].split()[0]) for name, row in rows.items()}
     assert losses["ours"] == pytest.approx(losses["published"], abs=1e-5)
     assert "ratio published / this" in rows["ours, decoding part"]
+
+
+def test_loading_the_users_own_list_is_measured(run_tool, small_run):
+    outcome = run_tool(
+        "benchmark",
+        "loader --list val --videos 2 --repeats 1 --workers 1 "
+        f"{small_run} DATA.DECODING_BACKEND pyav",
+    )
+    assert outcome.status == 0, outcome.err
+    assert "2 of 2 videos read" in outcome.out
+    for what in ("over plain decoding", "as PySlowFast does", "a training view, expected"):
+        assert what in outcome.out

@@ -1,0 +1,203 @@
+"""What the processes of the loader benchmark run: the loader's own reading, with clocks in it.
+
+Seconds are CPU time of the whole process, user and system, in which other users of the machine do
+not appear. Legend: T frames, H height, W width, C channels.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiera_video.data.batch import Batch
+from hiera_video.data.dataset import Allocate, TestViews, VideoDataset, ViewMaker
+from hiera_video.data.decoders import DecodeError
+from hiera_video.data.loader import BatchReader
+from hiera_video.data.transforms.erasing import Erasure
+from hiera_video.data.worker import Job
+from hiera_video.engine.benchmark_loader_per_view import read_per_view, read_per_view_as_pyslowfast
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One video to read, by its key in the dataset of a split, in one of these ways.
+
+    "views": as the loader reads it. "plain": the frames that these views need, and nothing else.
+    "per view" and "per view, PySlowFast": opened and decoded anew for every view. "clock": nothing.
+    """
+
+    way: str
+    split: str = ""
+    key: Key = (0, 0)
+
+
+@dataclass(slots=True)
+class Reading:
+    """What became of a task.
+
+    `decode_sec` is opening, finding, decoding and conversion to RGB, of `work_sec`, all that the
+    task did; `clock_sec` is the process's clock at its end. `failed` says why nothing was read.
+    `batch` is what the loader returns, in the way "views".
+    """
+
+    process_id: int
+    clock_sec: float = 0.0
+    work_sec: float = 0.0
+    decode_sec: float = 0.0
+    failed: str = ""
+    batch: Batch | None = None
+
+
+class ClockedReader:
+    """Reads a video in the way that a task names; the function of the worker processes.
+
+    `readers` are those of the loaders, by split.
+    """
+
+    def __init__(self, readers: Mapping[str, BatchReader]) -> None:
+        self._readers = dict(readers)
+
+    def __call__(self, task: Task, job: Job) -> Reading:
+        """Return the reading."""
+        reading = Reading(os.getpid())
+        begin_sec = time.process_time()
+        if task.way != "clock":
+            reader = self._readers[task.split]
+            clock = _Clock()
+            if task.way in ("views", "plain"):
+                wrap = _ClockedViews if task.way == "views" else _PlainViews
+                with _wrapped(dataset_of(reader), lambda make_views: wrap(make_views, clock)):
+                    batch = reader(([task.key], {}), _ClockedJob(job, clock))
+                reading.failed = batch.failures[0].reason if batch.failures else ""
+                reading.batch = batch if task.way == "views" else None
+            else:
+                reading.failed = _read_per_view(dataset_of(reader), task)
+            reading.decode_sec = clock.total_sec
+        reading.clock_sec = time.process_time()
+        reading.work_sec = reading.clock_sec - begin_sec
+        return reading
+
+
+def dataset_of(reader: BatchReader) -> VideoDataset:
+    """Return the dataset that a loader's reader reads."""
+    return reader._dataset
+
+
+def _read_per_view(dataset: VideoDataset, task: Task) -> str:
+    views = dataset.make_views
+    assert isinstance(views, TestViews)
+    path = dataset.records[task.key[1]].path
+    try:
+        if task.way == "per view":
+            read_per_view(path, views, backend=dataset.backend)
+        else:
+            read_per_view_as_pyslowfast(path, views)
+    except DecodeError as error:
+        return str(error)
+    return ""
+
+
+@contextmanager
+def _wrapped(dataset: VideoDataset, wrap: Callable[[ViewMaker], ViewMaker]) -> Iterator[None]:
+    make_views = dataset.make_views
+    dataset.make_views = wrap(make_views)
+    try:
+        yield
+    finally:
+        dataset.make_views = make_views
+
+
+class _Clock:
+    """Adds up what runs between `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self.total_sec = 0.0
+        self._from_sec = 0.0
+
+    def start(self) -> None:
+        self._from_sec = time.process_time()
+
+    def stop(self) -> None:
+        self.total_sec += time.process_time() - self._from_sec
+
+
+class _ClockedJob(Job):
+    """A job whose `begin`, after which a video is opened, starts the clock."""
+
+    def __init__(self, job: Job, clock: _Clock) -> None:
+        self._job = job
+        self._clock = clock
+
+    def begin(self, step: int) -> None:
+        self._job.begin(step)
+        self._clock.start()
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
+        return self._job.empty(shape, dtype)
+
+
+class _ClockedVideo:
+    """An opened video whose `frames_at` is clocked; all else is the video's own."""
+
+    def __init__(self, video: Any, clock: _Clock) -> None:
+        self._video = video
+        self._clock = clock
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._video, name)
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        self._clock.start()
+        frames_THWC: np.ndarray = self._video.frames_at(indices)
+        self._clock.stop()
+        return frames_THWC
+
+
+class _ClockedViews:
+    """Makes views of clocked videos; the clock that was started before opening stops here."""
+
+    def __init__(self, make_views: ViewMaker, clock: _Clock) -> None:
+        self._make_views = make_views
+        self._clock = clock
+        self.finish = make_views.finish
+
+    def __call__(
+        self, reader: Any, rng: np.random.Generator, allocate: Allocate
+    ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
+        self._clock.stop()
+        return self._make_views(_ClockedVideo(reader, self._clock), rng, allocate)
+
+
+class _AskedFor(Exception):
+    """The frames that views are to be made of."""
+
+    def __init__(self, indices: Sequence[int] | np.ndarray) -> None:
+        self.indices = indices
+
+
+class _AskingVideo(_ClockedVideo):
+    """A video that does not decode, but says what it was to decode."""
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        raise _AskedFor(indices)
+
+
+class _PlainViews(_ClockedViews):
+    """Decodes the frames that the views would be made of, and makes a black pixel of them."""
+
+    def __call__(
+        self, reader: Any, rng: np.random.Generator, allocate: Allocate
+    ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
+        self._clock.stop()
+        try:
+            self._make_views(_AskingVideo(reader, self._clock), rng, allocate)
+        except _AskedFor as asked:
+            _ClockedVideo(reader, self._clock).frames_at(asked.indices)
+        return torch.zeros((1, 1, 1, 1, 3), dtype=torch.uint8), (None,)
