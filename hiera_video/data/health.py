@@ -1,12 +1,27 @@
 """How many videos of a run are bad, and when that is too many."""
 
-from hiera_video.data.batch import Batch
+from collections.abc import Sequence
+from typing import Protocol
+
+from hiera_video.data.dataset import Failure
 from hiera_video.utils.errors import UserError
 
 # A wrong folder or a broken decoder shows in the first videos; a few bad files do not.
 FIRST_VIDEOS = 20
 # Before so many have been tried, one bad file is too large a share of them.
 ENOUGH_VIDEOS = 100
+
+
+class Tried(Protocol):
+    """What became of some videos: a batch's, or those of all processes."""
+
+    @property
+    def num_videos(self) -> int:
+        """How many decoded."""
+
+    @property
+    def failures(self) -> Sequence[Failure]:
+        """Those that did not."""
 
 
 class BadVideos:
@@ -23,12 +38,12 @@ class BadVideos:
         self.num_failed = 0
         self.reasons: dict[str, str] = {}  # by path, the first one
 
-    def add(self, batch: Batch) -> list[str]:
-        """Count a batch's videos; return why each one failed that had not failed before."""
-        self.num_tried += batch.num_videos + len(batch.failures)
-        self.num_failed += len(batch.failures)
+    def add(self, tried: Tried) -> list[str]:
+        """Count the videos; return why each one failed that had not failed before."""
+        self.num_tried += tried.num_videos + len(tried.failures)
+        self.num_failed += len(tried.failures)
         new: dict[str, str] = {}
-        for failure in batch.failures:
+        for failure in tried.failures:
             if failure.path not in self.reasons:
                 new.setdefault(failure.path, failure.reason)
         self.reasons |= new
