@@ -1,5 +1,8 @@
 """hiera_video: video action recognition around Hiera (Ryali et al., ICML 2023)."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from hiera_video.models.hiera import (
     Hiera,
     hiera_base_16x224,
@@ -31,12 +34,18 @@ from hiera_video.models.hiera_mae import (
 )
 from hiera_video.models.load import load_model
 
+if TYPE_CHECKING:
+    from hiera_video.engine.predict import ClassScore, Prediction, Predictor
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClassScore",
     "Hiera",
     "MAEOutput",
     "MaskedAutoencoderHiera",
+    "Prediction",
+    "Predictor",
     "__version__",
     "hiera_base_16x224",
     "hiera_base_224",
@@ -62,3 +71,12 @@ __all__ = [
     "mae_hiera_small_224",
     "mae_hiera_tiny_224",
 ]
+
+# Imported when they are asked for: they need decoders and configs, which models do without.
+_FROM_ENGINE = ("ClassScore", "Prediction", "Predictor")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FROM_ENGINE:
+        return getattr(importlib.import_module("hiera_video.engine.predict"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

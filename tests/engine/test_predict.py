@@ -1,0 +1,223 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import hiera_video
+from hiera_video import Prediction, Predictor
+from hiera_video.data.dataset import Failure
+from hiera_video.data.decoders import DecodeError, open_video
+from hiera_video.engine.launch import launch
+from hiera_video.models.hiera import hiera_micro_8x64
+from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
+from hiera_video.utils.errors import UserError
+
+CLASSES = ["clockwise", "counter-clockwise", "down", "grows", "left", "right", "shrinks", "up"]
+SSL = (
+    "TASK ssl MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_micro_8x64 TEST.ENABLE False "
+    "TEST.VIEWS_TABLE False"
+)
+
+
+@pytest.fixture
+def test_videos(tiny_set):
+    lines = (Path(tiny_set) / "test.csv").read_text().splitlines()
+    return [str(Path(tiny_set) / line.split()[0]) for line in lines]
+
+
+@pytest.fixture
+def checkpoint(small_cfg, tmp_path):
+    """Save an untrained classifier as a run does."""
+
+    def save(*overrides, **more):
+        cfg = small_cfg(*overrides)
+        torch.manual_seed(0)
+        model = hiera_micro_8x64(input_size=(4, 32, 32), num_classes=8)
+        content = {
+            "model_state": model.state_dict(),
+            "cfg": hiera_video.config.to_yaml(cfg),
+            "class_names": CLASSES,
+        }
+        path = tmp_path / "checkpoint_epoch_00001.pyth"
+        torch.save(content | more, path)
+        return str(path)
+
+    return save
+
+
+def test_it_gives_the_scores_of_the_multi_view_test(checkpoint, small_cfg, test_videos):
+    path = checkpoint()
+    result = launch(small_cfg("TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH", path))
+    found = Predictor(path)(test_videos)
+    assert [one.path for one in found] == test_videos
+    assert np.allclose(np.stack([one.scores for one in found]), result.scores_NK, atol=1e-6)
+    assert len(np.unique(result.scores_NK, axis=0)) > 1
+    alone = Predictor(path)(Path(test_videos[-1]))
+    assert np.allclose(alone.scores, found[-1].scores, atol=1e-6)
+    assert alone.name == CLASSES[found[-1].label]
+
+
+def test_frames_in_memory_are_the_video(checkpoint, videos):
+    predictor = Predictor(checkpoint())
+    path = videos["lossless.mkv"]
+    with open_video(path) as reader:
+        frames_THWC, fps = reader.frames_at(np.arange(reader.num_frames)), reader.fps
+    of_path, of_frames = predictor(path), predictor(frames_THWC, fps=fps)
+    assert np.allclose(of_path.scores, of_frames.scores, atol=1e-6)
+    assert (of_path.path, of_frames.path) == (path, "")
+    tensor = predictor(torch.from_numpy(frames_THWC), fps=fps)
+    assert np.allclose(tensor.scores, of_frames.scores)
+    # Another rate takes other frames.
+    assert not np.allclose(predictor(frames_THWC, fps=2 * fps).scores, of_frames.scores)
+
+
+def test_the_top_classes_are_typed_and_sorted():
+    scores = np.array([0.2, 0.5, 0.2, 0.1], dtype=np.float32)
+    found = Prediction("a.mp4", scores, ("a", "b", "c", "d"))
+    assert [(one.label, one.name) for one in found.top(3)] == [(1, "b"), (0, "a"), (2, "c")]
+    assert len(found.top(9)) == 4
+    assert (found.label, found.name, found.score) == (1, "b", 0.5)
+
+
+def test_a_bad_video_is_named_in_its_place(checkpoint, test_videos, bad_videos):
+    predictor = Predictor(checkpoint(), num_clips=1, num_crops=1)
+    paths = [test_videos[0], bad_videos["noise.mp4"], test_videos[1], bad_videos["missing.mp4"]]
+    found = list(predictor.each(paths))
+    assert [type(one) for one in found] == [Prediction, Failure, Prediction, Failure]
+    assert [one.path for one in found] == paths
+    with pytest.raises(DecodeError, match="missing.mp4: no such file"):
+        predictor(bad_videos["missing.mp4"])
+    with pytest.raises(DecodeError, match="noise.mp4"):
+        predictor(paths)
+    assert predictor([]) == []
+
+
+def test_processes_give_the_same(checkpoint, test_videos):
+    one, two = (Predictor(checkpoint(), num_workers=workers)(test_videos[:3]) for workers in (0, 1))
+    assert all(np.array_equal(a.scores, b.scores) for a, b in zip(one, two, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("frames", "fps", "message"),
+    [
+        (np.zeros((4, 8, 8, 3)), 30, "uint8 .*got float64"),
+        (np.zeros((4, 3, 8, 8), np.uint8), 30, r"got uint8 \[4, 3, 8, 8\]"),
+        (np.zeros((0, 8, 8, 3), np.uint8), 30, "frames must be"),
+        (np.zeros((4, 8, 8, 3), np.uint8), None, "fps must be above 0"),
+        (np.zeros((4, 8, 8, 3), np.uint8), 0, "fps must be above 0"),
+    ],
+)
+def test_frames_of_another_kind_are_refused(checkpoint, frames, fps, message):
+    with pytest.raises(UserError, match=message):
+        Predictor(checkpoint())(frames, fps=fps)
+
+
+def test_classes_without_names_are_numbered_or_named_by_hand(checkpoint, tmp_path):
+    path = checkpoint(class_names=None)
+    predictor = Predictor(path)
+    assert not predictor.is_named
+    assert predictor.class_names[3] == "class 3"
+    names = tmp_path / "names.txt"
+    names.write_text("# mine\n" + "\n".join("abcdefgh") + "\n")
+    for given in (str(names), list("abcdefgh")):
+        predictor = Predictor(path, class_names=given)
+        assert predictor.is_named
+        assert predictor.class_names == tuple("abcdefgh")
+    for given, message in (
+        (list("abc"), "as many as the model's classes, 8, got 3"),
+        ("kinetics400", "as many as the model's classes, 8, got 400"),
+        ("nowhere.txt", "got 'nowhere.txt', which is no file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Predictor(path, class_names=given)
+
+
+def test_class_names_of_another_number_in_the_checkpoint_are_refused(checkpoint):
+    with pytest.raises(UserError, match="as many as the model's classes, 8, got 2"):
+        Predictor(checkpoint(class_names=["a", "b"]))
+
+
+def test_an_autoencoder_has_no_classifier(checkpoint, tmp_path):
+    message = "must be a classifier's.*autoencoder has no classes"
+    with pytest.raises(UserError, match=message):
+        Predictor(checkpoint(SSL))
+    path = str(tmp_path / "mae.safetensors")
+    save_file(mae_hiera_micro_8x64().state_dict(), path)
+    for model in (None, "hiera_micro_8x64"):
+        with pytest.raises(UserError, match=message):
+            Predictor(path, model=model)
+    with pytest.raises(UserError, match=message):
+        Predictor("mae_k400", model="hiera_base_16x224")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing.pyth",), "checkpoint must be a checkpoint file, got 'nothing.pyth'"),
+        (("mae_k400_ft_k400",), "must go with the model.*hiera_base_16x224"),
+    ],
+)
+def test_a_checkpoint_that_is_none_is_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        Predictor(*arguments)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta"])
+def test_a_device_that_is_not_there_is_refused(checkpoint, device):
+    with pytest.raises(UserError, match=f"device must be one of this machine.*'{device}'"):
+        Predictor(checkpoint(), device=device)
+
+
+def test_numbers_of_views_that_cannot_be_are_refused(checkpoint):
+    for settings, message in (
+        ({"num_clips": 0}, "num_clips must be at least 1"),
+        ({"num_crops": 2}, "num_crops must be 1 or 3"),
+        ({"num_workers": -1}, "num_workers must be at least 0"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Predictor(checkpoint(), **settings)
+
+
+def test_weights_without_a_config_need_a_model_or_a_config(checkpoint, small_cfg, tmp_path):
+    bare = str(tmp_path / "bare.pyth")
+    torch.save(torch.load(checkpoint(), weights_only=True)["model_state"], bare)
+    with pytest.raises(UserError, match="does not say of which model.*--model.*--cfg"):
+        Predictor(bare)
+    cfg = small_cfg()
+    assert Predictor(bare, cfg=cfg).cfg.DATA == cfg.DATA
+    whole = str(tmp_path / "whole.safetensors")
+    save_file(hiera_micro_8x64(num_classes=5).state_dict(), whole)
+    predictor = Predictor(whole, model="hiera_micro_8x64")
+    assert len(predictor.class_names) == 5
+    assert (predictor.cfg.DATA.NUM_FRAMES, predictor.cfg.DATA.TEST_CROP_SIZE) == (8, 64)
+
+
+def test_published_weights_have_the_names_of_kinetics(tmp_path, monkeypatch):
+    """Random weights of the published size, where the published file would be."""
+    monkeypatch.setenv("HIERA_VIDEO_WEIGHTS", str(tmp_path))
+    state = hiera_video.hiera_base_16x224().state_dict()
+    save_file(state, tmp_path / "hiera_base_16x224.safetensors")
+    predictor = Predictor("mae_k400_ft_k400", model="hiera_base_16x224")
+    assert predictor.class_names[363] == "training dog"
+    assert predictor.cfg.TEST.NUM_TEMPORAL_CLIPS == 5
+    assert predictor.cfg.DATA.STD == (0.225, 0.225, 0.225)
+
+
+def test_broken_weights_are_told(checkpoint, test_videos):
+    predictor = Predictor(checkpoint())
+    with torch.no_grad():
+        predictor.model.head.projection.bias.fill_(float("nan"))
+    with pytest.raises(UserError, match="outputs are not finite"):
+        predictor(test_videos[0])
+
+
+def test_models_are_imported_without_decoders():
+    code = "import sys, hiera_video; assert 'av' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert "Predictor" in hiera_video.__all__
+    with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
+        hiera_video.Predicter  # noqa: B018
