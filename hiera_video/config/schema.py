@@ -57,6 +57,15 @@ class TrainSection:
     AUTO_RESUME: Annotated[
         bool, Key("Go on from the last checkpoint in OUTPUT_DIR if there is one.")
     ] = True
+    MAX_BAD_STEPS: Annotated[
+        int,
+        Key(
+            "Stop when so many steps in a row had a loss or gradient that is not finite; each is "
+            "skipped.",
+            unit="steps",
+            minimum=1,
+        ),
+    ] = 5
     MIXED_PRECISION: Annotated[
         bool, Key("Compute in bfloat16 where that is safe; weights stay in float32.")
     ] = False

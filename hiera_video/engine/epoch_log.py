@@ -1,8 +1,10 @@
 """What a training epoch says while it runs, and where its time goes."""
 
+import math
+
 import torch
 
-from hiera_video.data.batch import Batch
+from hiera_video.data.health import Tried
 from hiera_video.engine.meters import Mean, Stopwatch, clock
 from hiera_video.engine.run import TrainRun
 
@@ -17,21 +19,27 @@ class EpochLog:
         self.num_iterations = len(run.train_loader)
         self.label = f"{epoch + 1}/{run.cfg.SOLVER.MAX_EPOCH}"
         self.loss, self.clips, self.num_failures = Mean(), 0, 0
+        self.skipped_before = run.guard.num_skipped
         self.watch = Stopwatch()
         self.bar = run.log.progress(self.num_iterations, f"epoch {self.label}")
         self.bar.update(first)
 
-    def failures(self, batch: Batch) -> None:
+    def where(self, iteration: int) -> str:
+        """Return what messages call an iteration."""
+        return f"epoch {self.label}, iteration {iteration + 1}"
+
+    def failures(self, tried: Tried) -> None:
         """Name the videos that did not decode and were replaced, each once in a run."""
-        self.num_failures += len(batch.failures)
-        for reason in self.run.bad_videos.add(batch):
+        self.num_failures += len(tried.failures)
+        for reason in self.run.bad_videos.add(tried):
             self.run.log.warning(f"{reason} Another video took its place.")
 
     def iteration(
-        self, iteration: int, *, loss: float, lr: float, grad_norm: float | None, num_clips: int
+        self, iteration: int, loss: float, *, lr: float, grad_norm: float | None, num_clips: int
     ) -> None:
         """Take one iteration's figures; log them every LOG_PERIOD."""
-        self.loss.add(loss, num_clips)
+        if math.isfinite(loss):
+            self.loss.add(loss, num_clips)
         self.clips += num_clips
         self.bar.set_postfix_str(f"loss {loss:.3f}, data wait {self.watch.wait_share:.0%}")
         self.bar.update()
@@ -60,7 +68,8 @@ class EpochLog:
             eta=eta,
         )
         step = self.epoch * self.num_iterations + iteration + 1
-        self.run.log.scalars(step, train__loss=loss, train__lr=lr)
+        norm = {} if grad_norm is None else {"train__grad_norm": grad_norm}
+        self.run.log.scalars(step, train__loss=loss, train__lr=lr, **norm)
 
     def end(self) -> None:
         """Close the bar and log the epoch."""
@@ -78,6 +87,7 @@ class EpochLog:
             clips_per_sec=self.clips / self.watch.elapsed_sec,
             data_wait_share=self.watch.wait_share,
             bad_videos=self.num_failures,
+            skipped_steps=self.run.guard.num_skipped - self.skipped_before,
             gpu_memory_gib=gpu_memory_gib(self.run.device),
         )
 

@@ -53,6 +53,7 @@ def start_run(run: TrainRun) -> Start:
 
 def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
     restore(content, path, model=run.model, optimizer=run.optimizer)
+    run.guard.in_a_row = int(content.get("bad_steps_in_a_row", 0))
     saved = Position(int(content["epoch"]), int(content.get("iteration", 0)))
     run.log.line(f"resumed after {saved} from {path}")
     if changed := changed_keys(str(content.get("cfg", "")), run.cfg):
@@ -101,7 +102,11 @@ def save_run(run: TrainRun, position: Position) -> str:
             optimizer=run.optimizer,
             config_yaml=to_yaml(run.cfg),
             class_names=run.class_names,
-            more={"num_iterations": len(run.train_loader), "rng_states": rng_states},
+            more={
+                "num_iterations": len(run.train_loader),
+                "rng_states": rng_states,
+                "bad_steps_in_a_row": run.guard.in_a_row,
+            },
         )
         remove_old(run.cfg.OUTPUT_DIR, position, keep=run.cfg.TRAIN.KEEP_CHECKPOINTS)
     # The others wait: where one process exits, torchrun ends the rest.

@@ -13,7 +13,9 @@ from hiera_video.data.fingerprint import describe_check, describe_records
 from hiera_video.data.health import BadVideos
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord
+from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import Position
+from hiera_video.engine.guards import StepGuard
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.tasks import Task, build_task
@@ -31,6 +33,7 @@ class TrainRun:
     device: torch.device
     log: RunLog
     model: nn.Module
+    wrapped: nn.Module  # the model, or what shares its gradients out among processes
     task: Task
     optimizer: torch.optim.Optimizer
     lr_at: Callable[[float], float]
@@ -39,6 +42,7 @@ class TrainRun:
     val_loader: BatchLoader | None
     class_names: list[str] | None
     bad_videos: BadVideos
+    guard: StepGuard
     validations: Validations
     stop: StopSignals
 
@@ -49,12 +53,14 @@ def prepare(
     """Build everything a training run needs, from the config."""
     torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
     model = build_model(cfg).to(device)
+    wrapped = parallel.wrap(model)
     return TrainRun(
         cfg=cfg,
         device=device,
         log=log,
         model=model,
-        task=build_task(cfg, model),
+        wrapped=wrapped,
+        task=build_task(cfg, model, wrapped),
         optimizer=build_optimizer(cfg, model),
         lr_at=build_lr_schedule(cfg),
         train_records=records["train"],
@@ -62,6 +68,7 @@ def prepare(
         val_loader=build_loader(cfg, "val", records["val"]) if "val" in records else None,
         class_names=read_class_names(cfg, "train"),
         bad_videos=BadVideos(cfg.DATA.MAX_BAD_FRACTION),
+        guard=StepGuard(cfg.TRAIN.MAX_BAD_STEPS, records["train"], log.warning),
         validations=Validations(cfg.OUTPUT_DIR),
         stop=StopSignals(log.line),
     )

@@ -8,6 +8,7 @@ import torch
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.batch import Batch
 from hiera_video.data.records import VideoRecord
+from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import Position, best_path, save_config, write_checkpoint
 from hiera_video.engine.epoch_log import EpochLog
 from hiera_video.engine.evaluate import Evaluation, evaluate
@@ -53,16 +54,19 @@ def train_epoch(run: TrainRun, epoch: int, start: Start) -> None:
     num_iterations, log = len(run.train_loader), EpochLog(run, epoch, first)
     batches = log.watch.waiting(run.train_loader.batches(epoch, first=first))
     for iteration, batch in enumerate(batches, first):
-        log.failures(batch)
+        tally = parallel.tally(batch)
+        log.failures(tally)
         refuse_bad(run, batch)
         lr = run.lr_at(epoch + iteration / num_iterations)
         group_size, ends_group = accumulation(run.cfg.SOLVER.ACCUM_STEPS, iteration, num_iterations)
-        with autocast(run.device, enabled=run.cfg.TRAIN.MIXED_PRECISION):
-            loss = run.task.step(batch.to(run.device), epoch=epoch, iteration=iteration)
-        refuse_non_finite(value := loss.item(), log.label, iteration)
-        (loss / group_size).backward()
-        grad_norm = optimizer_step(run, lr) if ends_group else None
-        log.iteration(iteration, loss=value, lr=lr, grad_norm=grad_norm, num_clips=len(batch))
+        with parallel.gradients(run.wrapped, ends_group=ends_group):
+            with autocast(run.device, enabled=run.cfg.TRAIN.MIXED_PRECISION):
+                loss = run.task.step(batch.to(run.device), epoch=epoch, iteration=iteration)
+            (loss * (tally.weight / group_size)).backward()
+        run.guard.add(loss.item(), batch, where := log.where(iteration))
+        grad_norm = optimizer_step(run, lr, where) if ends_group else None
+        mean_loss = tally.mean_loss(loss)
+        log.iteration(iteration, mean_loss, lr=lr, grad_norm=grad_norm, num_clips=tally.num_clips)
         if ends_group and iteration + 1 < num_iterations:
             end_step(run, Position(epoch, iteration + 1))
     log.end()
@@ -150,23 +154,21 @@ def refuse_bad(run: TrainRun, batch: Batch) -> None:
         )
 
 
-def refuse_non_finite(loss: float, epoch: str, iteration: int) -> None:
-    """Raise a UserError if the loss is NaN or infinite."""
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss became {loss} in epoch {epoch}, iteration {iteration + 1}. Try a lower "
-            "SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS or SOLVER.CLIP_GRAD_L2NORM 1.0."
-        )
+def optimizer_step(run: TrainRun, lr: float, where: str) -> float:
+    """Clip the gradient (0: only measure it), step, clear it; return its norm before clipping.
 
+    The step is not taken where loss or gradient are not finite; `where` is its last iteration.
 
-def optimizer_step(run: TrainRun, lr: float) -> float:
-    """Clip the gradient (0: only measure it), step, clear it; return its norm before clipping."""
+    Raises:
+        UserError: that was so too many times in a row.
+    """
     limit = run.cfg.SOLVER.CLIP_GRAD_L2NORM or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit)
-    set_lr(run.optimizer, lr)
-    run.optimizer.step()
+    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit).item()
+    if not run.guard.skips(norm, where):
+        set_lr(run.optimizer, lr)
+        run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
-    return norm.item()
+    return norm
 
 
 def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:

@@ -45,7 +45,7 @@ def test_a_run_leaves_checkpoints_logs_scores_and_its_config(small_cfg):
     content = torch.load(checkpoint_path(out, 2), weights_only=True)
     assert content.keys() == {
         *("epoch", "model_state", "optimizer_state", "cfg", "scaler_state", "class_names"),
-        *("iteration", "num_iterations", "rng_states"),
+        *("iteration", "num_iterations", "rng_states", "bad_steps_in_a_row"),
     }
     assert content["epoch"] == 2
     assert len(content["class_names"]) == 8
@@ -206,7 +206,10 @@ def test_a_baseline_trains_in_the_same_engine(small_cfg):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(small_cfg):
-    cfg = small_cfg("SOLVER.BASE_LR 1e30 SOLVER.CLIP_GRAD_L2NORM 0.0 SOLVER.WARMUP_EPOCHS 0")
+    cfg = small_cfg(
+        "SOLVER.BASE_LR 1e30 SOLVER.CLIP_GRAD_L2NORM 0.0 SOLVER.WARMUP_EPOCHS 0",
+        "TRAIN.MAX_BAD_STEPS 1",
+    )
     with pytest.raises(UserError, match=r"the loss became (nan|inf) in epoch 1.*BASE_LR"):
         launch(cfg)
 

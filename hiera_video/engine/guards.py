@@ -1,0 +1,97 @@
+"""What keeps one bad batch from spoiling days of training, and names its videos."""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hiera_video.data.batch import Batch
+from hiera_video.data.records import VideoRecord
+from hiera_video.utils import dist
+from hiera_video.utils.errors import UserError
+
+# A loss is a spike so many standard deviations above the mean of the finite ones before it.
+SPIKE_SIGMA = 6.0
+WINDOW = 100
+# With fewer losses their spread says little.
+MIN_LOSSES = 20
+
+
+class StepGuard:
+    """Watches losses and gradients; a step is skipped where one of them is not finite.
+
+    Of several processes, all skip a step that is bad in any, and rank 0 tells what they all noted.
+
+    Args:
+        max_bad_steps: so many bad steps in a row stop the run (TRAIN.MAX_BAD_STEPS).
+        records: the training videos, for their paths.
+        warn: is told of bad steps and of losses that jump.
+    """
+
+    def __init__(
+        self, max_bad_steps: int, records: Sequence[VideoRecord], warn: Callable[[str], None]
+    ) -> None:
+        self.in_a_row = 0
+        self.num_skipped = 0
+        self._max_bad_steps = max_bad_steps
+        self._records = records
+        self._warn = warn
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._faults: list[str] = []  # of the step that is under way
+        self._spikes: list[str] = []
+        self._videos: set[int] = set()
+
+    def add(self, loss: float, batch: Batch, where: str) -> None:
+        """Take the loss of an iteration; `where` names it."""
+        videos = set(np.unique(batch.video_indices_B.numpy()).tolist())
+        self._videos |= videos
+        if not math.isfinite(loss):
+            self._faults.append(f"the loss became {loss} in {where}")
+            return
+        if len(self._losses) >= MIN_LOSSES:
+            mean, spread = statistics.fmean(self._losses), statistics.pstdev(self._losses)
+            if loss > mean + SPIKE_SIGMA * spread:
+                self._spikes.append(
+                    f"the loss jumped to {loss:.4g} in {where}; the {len(self._losses)} before "
+                    f"have a mean of {mean:.4g} and a standard deviation of {spread:.2g}; its "
+                    f"videos: {self._paths(videos)}"
+                )
+        self._losses.append(loss)
+
+    def skips(self, grad_norm: float, where: str) -> bool:
+        """Say whether the step that ends with iteration `where` must be skipped; ask once a step.
+
+        Raises:
+            UserError: it is the last of too many bad ones in a row.
+        """
+        if not self._faults and not math.isfinite(grad_norm):
+            self._faults.append(f"the norm of the gradient became {grad_norm} in {where}")
+        faults, spikes, videos = self._faults, self._spikes, self._videos
+        self._faults, self._spikes, self._videos = [], [], set()
+        num_bad, num_noted = dist.total([bool(faults), bool(faults or spikes)])
+        self.in_a_row = self.in_a_row + 1 if num_bad else 0
+        self.num_skipped += num_bad > 0
+        if not num_noted:
+            return False
+        if faults:
+            spikes.append(
+                f"{faults[0]}: the step is skipped, the {self.in_a_row}. in a row; its videos: "
+                f"{self._paths(videos)}"
+            )
+        notes = dist.gather((faults[:1], spikes))
+        for _, lines in notes:
+            for line in lines:
+                self._warn(line)
+        if self.in_a_row >= self._max_bad_steps:
+            first = next(found[0] for found, _ in notes if found)
+            raise UserError(
+                f"{first}, and TRAIN.MAX_BAD_STEPS ({self._max_bad_steps}) such steps in a row "
+                "were skipped. Try a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_EPOCHS or "
+                "SOLVER.CLIP_GRAD_L2NORM 1.0."
+            )
+        return num_bad > 0
+
+    def _paths(self, videos: set[int]) -> str:
+        return ", ".join(record.path for record in self._records if record.video_index in videos)
