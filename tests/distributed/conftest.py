@@ -20,23 +20,42 @@ class Ended:
 
 
 @pytest.fixture
-def torchrun(tmp_path):
-    """Run `torchrun --nproc-per-node n [options] words` as a person would; return how it ended."""
+def start_torchrun(tmp_path):
+    """Start `torchrun --nproc-per-node n [options] words` as a person would."""
+    started = []
 
-    def run(num_processes, *words, options=(), timeout_sec=120, **environment):
+    def start(num_processes, *words, options=(), **environment):
         command = [
             *(sys.executable, "-m", "torch.distributed.run", "--nnodes", "1"),
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0", "--local-addr"),
             *("localhost", "--nproc-per-node", str(num_processes), *options, *map(str, words)),
         ]
-        ended = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            timeout=timeout_sec,
-            env={**os.environ, **QUIET, "TMPDIR": str(tmp_path), **environment},
+        started.append(
+            subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **QUIET, "TMPDIR": str(tmp_path), **environment},
+            )
         )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()  # which takes its workers along
+            process.wait()
+
+
+@pytest.fixture
+def torchrun(start_torchrun):
+    """Run torchrun to its end; return how it ended."""
+
+    def run(*arguments, timeout_sec=300, **settings):
+        process = start_torchrun(*arguments, **settings)
+        out, err = process.communicate(timeout=timeout_sec)
+        return Ended(process.returncode, out, err)
 
     return run
 

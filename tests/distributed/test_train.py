@@ -1,0 +1,71 @@
+"""Several processes learn what one does from the same videos."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SSL = (
+    "TASK ssl MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_micro_8x64 AUG.NUM_SAMPLE 2 "
+    "DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64 MASK.DECODER_EMBED_DIM 32 "
+    "MASK.DECODER_DEPTH 1 MASK.DECODER_NUM_HEADS 2 MASK.RATIO 0.5 MASK.DECODER_KEEP_RATIO 0.5 "
+    "MASK.STRATEGY random AUG.ENABLE True AUG.AA_TYPE '' "
+)
+RANDAUGMENT = "AUG.ENABLE True AUG.AA_TYPE rand-m7-n4-mstd0.5-inc1"
+MIXED = "MIXUP.ENABLE True AUG.ENABLE True AUG.NUM_SAMPLE 2 AUG.RE_PROB 0.5 "
+
+
+@pytest.fixture
+def trained(torchrun, small_run, tmp_path):
+    """Train in so many processes; return the weights, the last loss line and what was said."""
+
+    def run(num_processes, *more, name=None, epoch=2):
+        name = name or f"by{num_processes}"
+        ended = torchrun(num_processes, *small_run(*more, name=name))
+        assert ended.status == 0, ended.err
+        path = tmp_path / name / "checkpoints" / f"checkpoint_epoch_{epoch:05d}.pyth"
+        return torch.load(path, weights_only=True)["model_state"], ended.out
+
+    return run
+
+
+def difference(one, other):
+    assert one.keys() == other.keys()
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def losses(out):
+    return [line.split("loss ")[1].split(",")[0] for line in out.splitlines() if "done: l" in line]
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "words"),
+    [
+        (2, MIXED + "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 2"),
+        pytest.param(2, SSL + "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 2", marks=pytest.mark.slow),
+        pytest.param(
+            3, "TRAIN.BATCH_SIZE 6 AUG.AA_TYPE rand-m7-n4-mstd0.5-inc1", marks=pytest.mark.slow
+        ),
+        pytest.param(2, "MODEL.FREEZE_LAYERS 2 MIXUP.ENABLE True", marks=pytest.mark.slow),
+    ],
+)
+def test_the_weights_are_those_of_one_process(trained, num_processes, words):
+    (alone, said), (shared, heard) = trained(1, words), trained(num_processes, words)
+    assert difference(alone, shared) < 1e-6
+    assert losses(said) == losses(heard)
+    batch = said.split("effective batch ")[1].split(",")[0]
+    assert f"effective batch {batch}" in heard
+
+
+@pytest.mark.slow
+def test_unequal_shares_weigh_what_they_hold(trained, tiny_set, tmp_path):
+    # 5 videos are less than a batch: 3 for one process, 2 for the other.
+    lines = Path(tiny_set, "train.csv").read_text().splitlines()
+    for split in ("train", "val"):
+        text = "\n".join(f"{tiny_set}/{line}" for line in lines[:5])
+        (tmp_path / f"{split}.csv").write_text(text)
+    words = f"DATA.PATH_TO_DATA_DIR {tmp_path}"
+    (alone, said), (shared, heard) = trained(1, words), trained(2, words)
+    # Batches of 5 and of 3 and 2 are rounded differently. With equal weights it would be 0.1.
+    assert difference(alone, shared) < 2e-5
+    assert losses(said) == losses(heard)
