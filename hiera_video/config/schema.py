@@ -57,6 +57,15 @@ class TrainSection:
     AUTO_RESUME: Annotated[
         bool, Key("Go on from the last checkpoint in OUTPUT_DIR if there is one.")
     ] = True
+    EMA_DECAY: Annotated[
+        float,
+        Key(
+            "Share that each step keeps of a moving average of the weights, which is then what is "
+            "validated and tested; 0: none.",
+            minimum=0,
+            below=1,
+        ),
+    ] = 0.0
     MAX_BAD_STEPS: Annotated[
         int,
         Key(

@@ -29,7 +29,8 @@ def export_checkpoint(path: str, out: str, *, ema: bool) -> str:
             f"--ema must go with the checkpoint of a run with TRAIN.EMA_DECAY, got {path!r}, which "
             "has no averaged weights. Try without --ema."
         )
-    state = model_state({"model_state": content["ema_state"]} if ema else content)
+    wanted = "ema_state" if ema else "model_state"
+    state = model_state({"model_state": content.get(wanted, content)})
     if not state:
         raise UserError(f"CHECKPOINT: {path!r} holds no tensors under 'model_state'.")
     state = {name: value.contiguous() for name, value in state.items()}

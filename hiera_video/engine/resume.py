@@ -48,11 +48,17 @@ def start_run(run: TrainRun) -> Start:
             num_classes=run.cfg.MODEL.NUM_CLASSES if run.cfg.TASK == "classify" else None,
         )
         run.log.line(f"started from {train_cfg.CHECKPOINT_FILE_PATH}: {summary}")
+        if run.average:
+            run.average.restart()
     return Start(Position(0))
 
 
 def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
     restore(content, path, model=run.model, optimizer=run.optimizer)
+    if run.average and content.get("ema_state"):
+        run.average.load(content["ema_state"], int(content.get("ema_steps", 0)))
+    elif run.average:
+        run.average.restart()
     run.guard.in_a_row = int(content.get("bad_steps_in_a_row", 0))
     saved = Position(int(content["epoch"]), int(content.get("iteration", 0)))
     run.log.line(f"resumed after {saved} from {path}")
@@ -106,11 +112,21 @@ def save_run(run: TrainRun, position: Position) -> str:
                 "num_iterations": len(run.train_loader),
                 "rng_states": rng_states,
                 "bad_steps_in_a_row": run.guard.in_a_row,
+                **averaged_state(run),
             },
         )
         remove_old(run.cfg.OUTPUT_DIR, position, keep=run.cfg.TRAIN.KEEP_CHECKPOINTS)
     # The others wait: where one process exits, torchrun ends the rest.
     return dist.from_main(path)
+
+
+def averaged_state(run: TrainRun) -> dict[str, Any]:
+    """Return what a checkpoint holds of the averaged weights: a whole state dict, and their age."""
+    if run.average is None:
+        return {}
+    with run.average.in_place():
+        state = {name: value.clone() for name, value in run.model.state_dict().items()}
+    return {"ema_state": state, "ema_steps": run.average.num_steps}
 
 
 def seed_epoch(run: TrainRun, epoch: int, start: Start) -> int:

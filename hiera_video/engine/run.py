@@ -15,6 +15,7 @@ from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import Position
+from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.guards import StepGuard
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.signals import StopSignals
@@ -36,6 +37,7 @@ class TrainRun:
     wrapped: nn.Module  # the model, or what shares its gradients out among processes
     task: Task
     optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
     lr_at: Callable[[float], float]
     train_records: Sequence[VideoRecord]
     train_loader: BatchLoader
@@ -62,6 +64,7 @@ def prepare(
         wrapped=wrapped,
         task=build_task(cfg, model, wrapped),
         optimizer=build_optimizer(cfg, model),
+        average=WeightAverage(model, cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None,
         lr_at=build_lr_schedule(cfg),
         train_records=records["train"],
         train_loader=build_loader(cfg, "train", records["train"]),

@@ -36,7 +36,7 @@ def test(
     path, key = dist.by_main(lambda: weights_to_test(cfg))
     model = build_model(cfg).to(device)
     summary = load_weights(model, path, key=key)
-    if summary.interpolated:
+    if summary.interpolated or summary.notes:
         log.line(f"weights: {summary}")
     if not cfg.TRAIN.ENABLE:
         save_config(cfg)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 
@@ -114,23 +115,31 @@ def missed_validation(run: TrainRun, start: Position) -> bool:
 
 
 def validate(run: TrainRun, epoch: int) -> Evaluation:
-    """Validate after `epoch` epochs, log it, and save the weights if they are the best so far."""
+    """Validate after `epoch` epochs, log it, and save the weights if they are the best so far.
+
+    With TRAIN.EMA_DECAY these are the averaged weights.
+    """
     assert run.val_loader is not None
-    result = evaluate(run.cfg, run.model, run.val_loader, "val", device=run.device, log=run.log)
-    log_validation(run, result, epoch)
-    if not dist.is_main():
-        return result
-    if run.validations.is_best(epoch, result.top1):
-        content = {
-            "epoch": epoch,
-            "model_state": run.model.state_dict(),
-            "cfg": to_yaml(run.cfg),
-            "class_names": run.class_names,
-            "val_top1": float(result.top1),
-        }
-        write_checkpoint(best_path(run.cfg.OUTPUT_DIR), content)
-    run.validations.add(epoch, float(result.top1))
+    with run.average.in_place() if run.average else nullcontext():
+        result = evaluate(run.cfg, run.model, run.val_loader, "val", device=run.device, log=run.log)
+        log_validation(run, result, epoch)
+        if dist.is_main():
+            if run.validations.is_best(epoch, result.top1):
+                save_best(run, epoch, result)
+            run.validations.add(epoch, float(result.top1))
     return result
+
+
+def save_best(run: TrainRun, epoch: int, result: Evaluation) -> None:
+    """Save the weights that were validated; not what it takes to go on training."""
+    content = {
+        "epoch": epoch,
+        "model_state": run.model.state_dict(),
+        "cfg": to_yaml(run.cfg),
+        "class_names": run.class_names,
+        "val_top1": float(result.top1),
+    }
+    write_checkpoint(best_path(run.cfg.OUTPUT_DIR), content)
 
 
 def accumulation(accum_steps: int, iteration: int, num_iterations: int) -> tuple[int, bool]:
@@ -167,6 +176,8 @@ def optimizer_step(run: TrainRun, lr: float, where: str) -> float:
     if not run.guard.skips(norm, where):
         set_lr(run.optimizer, lr)
         run.optimizer.step()
+        if run.average:
+            run.average.update()
     run.optimizer.zero_grad(set_to_none=True)
     return norm
 
@@ -179,6 +190,7 @@ def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:
 def log_validation(run: TrainRun, result: Evaluation, finished: int) -> None:
     """Log what a validation gave after `finished` epochs."""
     num_epochs = run.cfg.SOLVER.MAX_EPOCH
-    run.log.line(f"epoch {finished}/{num_epochs} validation: {result.summary()}")
+    averaged = " of the averaged weights" if run.average else ""
+    run.log.line(f"epoch {finished}/{num_epochs} validation{averaged}: {result.summary()}")
     run.log.stats("val_epoch", epoch=f"{finished}/{num_epochs}", **result.figures())
     run.log.scalars(finished, val__top1_acc=100 * result.top1, val__top5_acc=100 * result.top5)

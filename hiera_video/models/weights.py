@@ -154,8 +154,11 @@ def _read(path: str) -> Any:
 
 
 def model_state(content: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the state dict of a checkpoint, which may be one itself."""
-    state = content.get("model_state", content)
+    """Return the state dict of a checkpoint, which may be one itself.
+
+    Of a run that averaged its weights, that is the average.
+    """
+    state = content.get("ema_state") or content.get("model_state", content)
     return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
 
 
@@ -167,10 +170,14 @@ def load_weights(model: nn.Module, path: str, *, key: str) -> LoadSummary:
     Raises:
         UserError: the file is missing or no checkpoint, or it is one of another model.
     """
-    state = model_state(read_checkpoint(path, key=key))
-    theirs, interpolated = resize_positions(state, model)
+    content = read_checkpoint(path, key=key)
+    theirs, interpolated = resize_positions(model_state(content), model)
     load_state(model, theirs, path=path, key=key)
-    return LoadSummary(loaded=tuple(model.state_dict()), interpolated=interpolated)
+    return LoadSummary(
+        loaded=tuple(model.state_dict()),
+        interpolated=interpolated,
+        notes=_notes_on_average(content),
+    )
 
 
 def load_state(model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str) -> None:
@@ -207,10 +214,10 @@ def start_from_weights(
     summary = start_from_state(
         model, model_state(content), path=path, key=key, num_classes=num_classes
     )
+    notes = (*summary.notes, *_notes_on_average(content))
     if heads := other_heads(model, content):
-        note = "the decoder has {} attention heads here and had {} there".format(*heads)
-        return replace(summary, notes=(*summary.notes, note))
-    return summary
+        notes += ("the decoder has {} attention heads here and had {} there".format(*heads),)
+    return replace(summary, notes=notes)
 
 
 def other_heads(model: nn.Module, content: dict[str, Any]) -> tuple[int, int] | None:
@@ -256,6 +263,10 @@ def start_from_state(
         interpolated=interpolated,
         notes=_notes_on_pretraining(model, state),
     )
+
+
+def _notes_on_average(content: dict[str, Any]) -> tuple[str, ...]:
+    return ("they are the average that the run kept (TRAIN.EMA_DECAY)",) * ("ema_state" in content)
 
 
 def _notes_on_pretraining(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[str, ...]:

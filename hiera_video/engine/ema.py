@@ -1,0 +1,68 @@
+"""An average of the weights over the steps of a run, which is what is validated and tested."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class WeightAverage:
+    """The exponential moving average of a model's parameters.
+
+    It begins at the weights it is given, and takes n steps as if its decay were at most
+    (1 + n) / (10 + n), so that the first weights are soon forgotten. Buffers are the model's own.
+
+    Args:
+        model: whose parameters are averaged; those that are frozen are not copied.
+        decay: the share of the average that a step keeps, in (0, 1).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.num_steps = 0
+        self._decay = decay
+        self._learning = {
+            name: parameter
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        }
+        self._average = {
+            name: parameter.detach().clone() for name, parameter in self._learning.items()
+        }
+
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin anew at the weights that the model has now."""
+        self.num_steps = 0
+        for name, parameter in self._learning.items():
+            self._average[name].copy_(parameter)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the weights after a step."""
+        decay = min(self._decay, (1 + self.num_steps) / (10 + self.num_steps))
+        self.num_steps += 1
+        torch._foreach_lerp_(list(self._average.values()), list(self._learning.values()), 1 - decay)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within this, the model has the average as its weights."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for name, parameter in self._learning.items():
+            weights = parameter.clone()
+            parameter.copy_(self._average[name])
+            self._average[name].copy_(weights)
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, torch.Tensor], num_steps: int) -> None:
+        """Go on from a state dict of the model that holds an average over `num_steps` steps."""
+        self.num_steps = num_steps
+        for name, average in self._average.items():
+            average.copy_(state[name])
