@@ -49,6 +49,10 @@ class ModelSection:
     LINEAR_PROBE: Annotated[
         bool, Key("Train the classifier alone, with its norm, on a frozen body.")
     ] = False
+    ACT_CHECKPOINT: Annotated[
+        bool,
+        Key("Keep only the input of each block for the backward pass: less memory, more time."),
+    ] = False
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import nn
 from hiera_video import models
 from hiera_video.config import Config
 from hiera_video.config.schema_model import NOT_FAMILIES
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.freeze import freeze_layers
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
@@ -42,6 +43,13 @@ def build_model(cfg: Config) -> nn.Module:
             f"{error} (input_size is DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE, DATA.TRAIN_CROP_SIZE.)"
         ) from None
     freeze_layers(model, _num_frozen(cfg, model))
+    if cfg.MODEL.ACT_CHECKPOINT:
+        if not isinstance(model, HieraEncoder):
+            raise UserError(
+                f"MODEL.ACT_CHECKPOINT must be False for {cfg.MODEL.MODEL_NAME}, which has no "
+                "blocks to compute again, got True. Try MODEL.ARCH hiera."
+            )
+        model.act_checkpoint = True
     return model
 
 

@@ -11,6 +11,7 @@ from math import prod
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from hiera_video.models.layers import HieraBlock, PatchEmbed
 from hiera_video.models.plan import check_sizes, plan_blocks
@@ -51,6 +52,8 @@ class HieraEncoder(nn.Module):
         sep_pos_embed: bool = False,
     ) -> None:
         super().__init__()
+        # Of each block only its input is kept for the backward pass: memory for time.
+        self.act_checkpoint = False
         check_sizes(
             input_size=input_size,
             patch_stride=patch_stride,
@@ -185,10 +188,16 @@ class HieraEncoder(nn.Module):
             windows = num_units if plan.local else 1
             # A view: in unit order, one window of all units and many of one unit are the same rows.
             tokens_BUND = tokens_BUND.reshape(tokens_BUND.shape[0], windows, -1, plan.dim)
-            tokens_BUND = block(tokens_BUND)
+            tokens_BUND = self.run_block(block, tokens_BUND)
             if index + 1 == len(self.plans) or self.plans[index + 1].stage != plan.stage:
                 stage_outputs.append(tokens_BUND.flatten(1, 2))
         return stage_outputs
+
+    def run_block(self, block: nn.Module, tokens_BUND: torch.Tensor) -> torch.Tensor:
+        """Run one block; with `act_checkpoint`, its activations are computed again for backward."""
+        if self.act_checkpoint and torch.is_grad_enabled():
+            return checkpoint(block, tokens_BUND, use_reentrant=False)
+        return block(tokens_BUND)
 
     def feature_maps(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Return the stages' tokens in spatial order: `[B, T, H, W, D]`, or `[B, H, W, D]`."""

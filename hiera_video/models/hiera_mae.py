@@ -218,7 +218,7 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
         )
         tokens_B1ND = tokens_BND.unsqueeze(1)
         for block in self.decoder_blocks:
-            tokens_B1ND = block(tokens_B1ND)
+            tokens_B1ND = self.run_block(block, tokens_B1ND)
         asked_BHD = tokens_B1ND[:, 0, latent_BND.shape[1] :]
         return self.decoder_pred(self.decoder_norm(asked_BHD)).flatten(0, 1)
 
