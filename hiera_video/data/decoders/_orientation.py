@@ -9,6 +9,8 @@ from typing import NamedTuple
 import av
 import numpy as np
 
+from hiera_video.data.decoders._packets import decode
+
 
 class DisplayMatrix(NamedTuple):
     """The four numbers that turn and mirror; only their signs matter."""
@@ -48,7 +50,7 @@ def first_matrix(
         return None
     try:
         container.seek(0, stream=stream)
-        return display_matrix(next(container.decode(stream)))
+        return display_matrix(next(decode(container, stream)))
     except (av.FFmpegError, StopIteration):
         return None  # it does not decode: who asked will find out
 

@@ -6,7 +6,7 @@ ten-second clip. Legend: P packets in the order of the file, N frames in present
 K key frames.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -92,6 +92,32 @@ def has_software(codec: av.Codec) -> bool:
     return codec.name != "av1"
 
 
+def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
+    """Yield the packets of `stream`, and at the end an empty one, as PyAV's `demux` does.
+
+    PyAV trips over a stream that comes to light only now (MPEG-TS announces none); such packets are
+    not of ours, and reading goes on behind them.
+    """
+    at_end = False
+    while True:
+        try:
+            for packet in container.demux(stream):
+                at_end = packet.size == 0
+                yield packet
+            return
+        except IndexError:
+            if at_end:
+                return
+
+
+def decode(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> Iterator[av.VideoFrame]:
+    """Yield the frames of `stream`, from where the container is."""
+    for packet in demux(container, stream):
+        yield from packet.decode()
+
+
 def scan(container: av.container.InputContainer, stream: av.VideoStream) -> PacketTable:
     """Read all packets of `stream` without decoding; the container is left at its end.
 
@@ -125,7 +151,7 @@ def count_decodable(file: str, path: str) -> tuple[int, bool]:
     count = 0
     with container:
         try:
-            for _frame in container.decode(stream):
+            for _frame in decode(container, stream):
                 count += 1
         except av.FFmpegError:
             return count, True
@@ -141,7 +167,7 @@ def _read(
     packets: list[_Packet] = []
     cut_off = False
     try:
-        for packet in container.demux(stream):
+        for packet in demux(container, stream):
             if packet.size == 0:
                 continue  # PyAV's sign for a decoder to give its last frames; holds none
             # VP8 sends reference pictures that are never shown as packets of their own; bit 4 of

@@ -19,7 +19,13 @@ from av.video.reformatter import VideoReformatter
 
 from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import display_matrix, upright
-from hiera_video.data.decoders._packets import count_decodable, open_stream, scan
+from hiera_video.data.decoders._packets import (
+    count_decodable,
+    decode,
+    demux,
+    open_stream,
+    scan,
+)
 from hiera_video.data.decoders._reader import BaseReader, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 
@@ -128,7 +134,7 @@ class PyavReader(BaseReader):
         decoder.skip_frame = "DEFAULT"
         self._container.seek(int(self._table.key_pts_K[key]), stream=self._stream)
         last = key_frame - 1
-        for packet in self._container.demux(self._stream):
+        for packet in demux(self._container, self._stream):
             if self.mode == "sparse":
                 decoder.skip_frame = "DEFAULT" if packet.pts in wanted_pts else "NONREF"
             for frame in packet.decode():
@@ -163,7 +169,7 @@ class PyavReader(BaseReader):
         found: dict[int, np.ndarray] = {}
         number = 0
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in decode(self._container, self._stream):
                 if number in wanted:
                     found[number] = self._upright_rgb(frame)
                     if len(found) == len(wanted):

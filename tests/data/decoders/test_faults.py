@@ -267,3 +267,23 @@ def test_an_index_that_lists_a_frame_too_many(backend, videos, tmp_path, decode_
     with open_video(path, backend) as reader:
         for index in (38, 30, 13, 2):
             assert np.array_equal(reader.frames_at([index])[0], expected[index])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_stream_that_nobody_announced(backend, videos, tmp_path, decode_index) -> None:
+    """One packet of an MPEG-TS says that it is of another stream, unknown until it comes."""
+    data = bytearray(Path(videos["h264_b.ts"]).read_bytes())
+    starts = [at for at in range(0, len(data), 188) if data[at + 1 : at + 3] == b"\x41\x00"]
+    data[starts[-2] + 1] = 0xFF
+    path = str(tmp_path / "stray.ts")
+    Path(path).write_bytes(data)
+    with av.open(path) as container, pytest.raises(IndexError):
+        list(container.demux(video=0))
+    if backend in ("torchcodec", "decord"):
+        with pytest.raises(DecodeError, match="cannot be relied on"):
+            open_video(path, backend)
+        return
+    with open_video(path, backend) as reader:
+        assert reader.num_frames >= 38
+        for index in (0, 20, 35):
+            assert decode_index(reader.frames_at([index])[0]) == index
