@@ -1,0 +1,185 @@
+"""The model card: what is known of exported weights, and nothing else.
+
+Paths of the machine that trained stay off it: files and folders go by their last name.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import yaml
+
+from hiera_video import __version__
+from hiera_video.config import Config, diff_from_defaults
+from hiera_video.engine.export_origin import PUBLISHED_LICENCE, Origin
+
+_MAX_CLASSES_SHOWN = 20
+_PAPER = "https://arxiv.org/abs/2306.00989"
+# Keys of where things lie and how a machine was used, which say nothing of the model.
+_PRIVATE = ("OUTPUT_DIR", "NUM_GPUS", "DATA_LOADER.", "TENSORBOARD.", "DIST.", "LOG_PERIOD")
+_ORIGINS = {
+    "published": (
+        "The weights are the published ones of the authors of Hiera ({start}), under "
+        f"**{PUBLISHED_LICENCE}**: no commercial use."
+    ),
+    "derived": (
+        "The weights were trained from the published ones of the authors of Hiera ({start}), "
+        f"whose licence is **{PUBLISHED_LICENCE}**: no commercial use of those, nor of what is "
+        "made of them."
+    ),
+    "own": (
+        "The run started from fresh weights, none of the authors' are in it. No licence is stated "
+        "yet: it is for whoever trained the model to choose (`license:` above)."
+    ),
+    "unknown": (
+        "What the weights were trained from is not known ({start}). If that was a file of the "
+        f"authors of Hiera, its licence, **{PUBLISHED_LICENCE}** (no commercial use), goes with "
+        "these too."
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CardFacts:
+    """What a card is written from.
+
+    `cfg` is that of the run, None where the weights come without one; `results` are those of
+    test_results.json; `multiply_adds` are of one view, None where they were not counted;
+    `data_name` is what to call the data set; `files` are lines on the files beside the card.
+    """
+
+    model_name: str
+    class_name: str
+    clip_shape: tuple[int, ...]
+    num_parameters: int
+    multiply_adds: int | None
+    origin: Origin
+    checkpoint: str
+    cfg: Config | None
+    class_names: Sequence[str]
+    data_name: str
+    results: Mapping[str, Any] | None
+    files: Sequence[str]
+
+
+def write_card(facts: CardFacts) -> str:
+    """Return the card, Markdown with the hub's YAML header."""
+    parts = [
+        _header(facts),
+        f"# {facts.model_name}",
+        _summary(facts),
+        _usage(facts),
+        _accuracy(facts),
+        _training(facts),
+        _classes(facts.class_names),
+        "## Files\n\n" + "\n".join(f"- {line}" for line in facts.files),
+        "## Licence\n\n"
+        + _ORIGINS[facts.origin.kind].format(start=f"`{_plain(facts.origin.start)}`")
+        + " The code, hiera_video, is Apache-2.0.",
+        f"Written by hiera_video {__version__} with torch {torch.__version__}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _header(facts: CardFacts) -> str:
+    header: dict[str, Any] = {"library_name": "hiera_video", "tags": ["video", "hiera"]}
+    if _is_classifier(facts):
+        header["pipeline_tag"] = "video-classification"
+    if facts.origin.licence:
+        header = {"license": facts.origin.licence.lower(), **header}
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---"
+
+
+def _is_classifier(facts: CardFacts) -> bool:
+    return facts.class_name != "MaskedAutoencoderHiera"
+
+
+def _summary(facts: CardFacts) -> str:
+    what = "classifies videos" if _is_classifier(facts) else "is a masked autoencoder of videos"
+    rows = [
+        ("checkpoint", f"`{_plain(os.path.basename(facts.checkpoint))}`"),
+        ("parameters", f"{facts.num_parameters / 1e6:.2f} M"),
+        ("clip", " x ".join(map(str, facts.clip_shape)) + " (colours, frames, height, width)"),
+    ]
+    if facts.multiply_adds is not None:
+        rows.insert(2, ("GFLOPs (multiply-adds) of a view", f"{facts.multiply_adds / 1e9:.2f}"))
+    if (cfg := facts.cfg) is not None:
+        spaced = f"every {cfg.DATA.SAMPLING_RATE} at {cfg.DATA.TARGET_FPS:g} fps"
+        frames = spaced if cfg.DATA.SAMPLING == "dense" else "spread over the whole video"
+        rows += [
+            ("frames", frames),
+            ("pixels", f"RGB from 0 to 1, less {list(cfg.DATA.MEAN)}, over {list(cfg.DATA.STD)}"),
+        ]
+    table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+    return f"[Hiera]({_PAPER}) (Ryali et al., ICML 2023) that {what}.\n\n{table}"
+
+
+def _usage(facts: CardFacts) -> str:
+    if facts.class_name not in ("Hiera", "MaskedAutoencoderHiera"):
+        return ""
+    clips = ", ".join(map(str, (1, *facts.clip_shape)))
+    call = "logits" if _is_classifier(facts) else "loss, pred, target, visible"
+    return (
+        "## Use\n\n```python\nimport torch\nfrom hiera_video.models.hub import from_pretrained\n\n"
+        'model = from_pretrained("this_folder")  # in evaluation mode\n'
+        f"{call} = model(torch.randn({clips}))\n```"
+    )
+
+
+def _accuracy(facts: CardFacts) -> str:
+    if not _is_classifier(facts):
+        return ""
+    if not (results := facts.results):
+        return "## Accuracy\n\nNo test result came with the weights."
+    names = {
+        "top1_acc": "top-1, %",
+        "top5_acc": "top-5, %",
+        "mean_class_acc": "mean class accuracy, %",
+        "views": "views (clips x crops)",
+    }
+    rows = [f"| {names[key]} | {_plain(results[key])} |" for key in names if key in results]
+    count = f"{results.get('num_evaluated', '?')} of {results.get('num_videos', '?')}"
+    rows.append(f"| videos evaluated | {_plain(count)} |")
+    where = f", on the test videos of {_plain(facts.data_name)}" if facts.data_name else ""
+    return "\n".join([f"## Accuracy\n\nMeasured{where}.\n", "| | |", "|---|---|", *rows])
+
+
+def _training(facts: CardFacts) -> str:
+    if (cfg := facts.cfg) is None or facts.origin.kind == "published":
+        return ""
+    differing = {
+        key: _last_name(value)
+        for key, value in diff_from_defaults(cfg).items()
+        if not key.startswith(_PRIVATE)
+    }
+    data = f"Data set: {_plain(facts.data_name)}. " if facts.data_name else ""
+    start = _last_name(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+    begun = f"from `{_plain(start)}`" if start else "from scratch"
+    epochs = f"{cfg.SOLVER.MAX_EPOCH} epochs of {cfg.SOLVER.OPTIMIZING_METHOD}"
+    text = yaml.safe_dump(differing, sort_keys=False, allow_unicode=True, width=90)
+    return (
+        f"## Training\n\n{data}Configured: {epochs}, {begun}. The keys that differ from "
+        f"hiera_video's defaults:\n\n```yaml\n{text}```"
+    )
+
+
+def _last_name(value: Any) -> Any:
+    is_path = isinstance(value, str) and "/" in value and "\n" not in value
+    return os.path.basename(value.rstrip("/")) if is_path else value
+
+
+def _classes(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    shown = ", ".join(_plain(name) for name in names[:_MAX_CLASSES_SHOWN])
+    more = len(names) - _MAX_CLASSES_SHOWN
+    rest = f" and {more} more, in `hiera_video.json`" if more > 0 else ""
+    return f"## Classes\n\n{len(names)} classes: {shown}{rest}."
+
+
+def _plain(value: object) -> str:
+    """Return text that neither breaks a line or a table nor is taken for markup."""
+    text = " ".join(str(value).split())
+    return "".join(f"&#{ord(sign)};" if sign in "|<>`[]*" else sign for sign in text)

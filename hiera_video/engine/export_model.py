@@ -1,0 +1,215 @@
+"""A checkpoint as files for elsewhere: torch.export, ONNX, and a folder for `from_pretrained`."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import simplejson
+import torch
+
+from hiera_video import __version__
+from hiera_video.config import Config
+from hiera_video.engine.export_card import CardFacts, write_card
+from hiera_video.engine.export_graph import FILES, TOLERANCE, export_graphs
+from hiera_video.engine.export_origin import Origin, origin_of
+from hiera_video.engine.flops import count
+from hiera_video.engine.flops_report import report_config
+from hiera_video.engine.predict_load import Trained, load_trained
+from hiera_video.engine.test import RESULTS_FILE
+from hiera_video.models.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_bytes
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+FORMATS = (*FILES, "safetensors")
+CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What to export, and where to.
+
+    `checkpoint` and `model_name` are as for `load_trained`; `results` is a test_results.json,
+    `class_names` a file or list of names, `data_name` what to call the data set on the card; empty:
+    what the run's own files say.
+    """
+
+    checkpoint: str
+    output: str
+    formats: Sequence[str] = ("safetensors",)
+    model_name: str = ""
+    cfg: Config | None = None
+    class_names: str = ""
+    results: str = ""
+    data_name: str = ""
+    tolerance: float = TOLERANCE
+
+
+def export_model(wanted: Export, tell: Callable[[str], None] = print) -> None:
+    """Write the wanted formats to a folder and tell of each file, graphs with their differences.
+
+    Raises:
+        UserError: the checkpoint cannot be loaded, a format is not to be had of such a model, or
+            an exported graph differs from the model by more than the tolerance.
+    """
+    is_run = not wanted.model_name
+    trained = load_trained(
+        wanted.checkpoint or None,
+        model=wanted.model_name or None,
+        cfg=wanted.cfg,
+        class_names=wanted.class_names or None,
+        device="cpu",
+        classifier=False,
+    )
+    _refuse_impossible(wanted.formats, trained)
+    results = _results(wanted, trained)
+    origin = _origin(wanted, trained)
+    facts = _facts(wanted, trained, origin)
+    graphs = [name for name in wanted.formats if name in FILES]
+    files: list[str] = []
+    shape = _clip_shape(trained.cfg)
+    if graphs:
+        for done in export_graphs(
+            trained.model,
+            wanted.output,
+            graphs,
+            clip_shape=shape,
+            facts=facts,
+            tolerance=wanted.tolerance,
+        ):
+            tell(str(done))
+            gap = max(done.differences.values())
+            name = os.path.basename(done.path)
+            files.append(f"`{name}`: clips to logits, within {gap:.1e} of the model here")
+    if "safetensors" not in wanted.formats:
+        return
+    model: Any = trained.model
+    model.save_pretrained(wanted.output, facts=facts)
+    files.append(f"`{CONFIG}`, `{WEIGHTS}`, `{FACTS}`: for `from_pretrained`")
+    card = CardFacts(
+        model_name=facts["model_name"],
+        class_name=type(model).__name__,
+        clip_shape=shape,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        multiply_adds=_multiply_adds(trained),
+        origin=origin,
+        checkpoint=wanted.checkpoint or wanted.model_name,
+        cfg=trained.cfg if is_run or wanted.cfg else None,
+        class_names=trained.class_names,
+        data_name=_data_name(wanted, trained.cfg),
+        results=results,
+        files=files,
+    )
+    path = os.path.join(wanted.output, CARD)
+    try:
+        write_bytes(path, write_card(card).encode())
+    except OSError as error:
+        raise UserError(f"--output: {path!r} could not be written ({error.strerror}).") from None
+    size = os.path.getsize(os.path.join(wanted.output, WEIGHTS))
+    tell(
+        f"safetensors: {wanted.output} ({size / 1e6:.1f} MB in {WEIGHTS}; {CONFIG}, {FACTS}, "
+        f"{CARD}); from_pretrained({wanted.output!r}) loads it"
+    )
+
+
+def _refuse_impossible(formats: Sequence[str], trained: Trained) -> None:
+    if trained.cfg.TASK == "ssl" and (graphs := [name for name in formats if name in FILES]):
+        raise UserError(
+            f"--format must be safetensors for an autoencoder, whose masks are another input, got "
+            f"{' '.join(graphs)}. Try the checkpoint of a fine-tuning run."
+        )
+    if "safetensors" in formats and not isinstance(trained.model, HubModel):
+        raise UserError(
+            f"--format safetensors must have a Hiera, got {trained.cfg.MODEL.MODEL_NAME}. Try "
+            "tools/export_checkpoint.py, which writes the plain weights of any model."
+        )
+
+
+def _clip_shape(cfg: Config) -> tuple[int, ...]:
+    return (3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
+
+
+def _origin(wanted: Export, trained: Trained) -> Origin:
+    checkpoint = wanted.checkpoint
+    if wanted.model_name and not checkpoint:  # the model's published weights
+        return Origin("published", wanted.model_name)
+    is_run = not wanted.model_name or wanted.cfg is not None
+    return origin_of(checkpoint, trained.cfg if is_run else None)
+
+
+def _facts(wanted: Export, trained: Trained, origin: Origin) -> dict[str, Any]:
+    data = trained.cfg.DATA
+    return {
+        "model_name": trained.cfg.MODEL.MODEL_NAME,
+        "class_names": list(trained.class_names),
+        "clips": {
+            "shape": list(_clip_shape(trained.cfg)),
+            "sampling": data.SAMPLING,
+            "sampling_rate": data.SAMPLING_RATE,
+            "target_fps": data.TARGET_FPS,
+            "mean": list(data.MEAN),
+            "std": list(data.STD),
+        },
+        "outputs": "logits" if trained.cfg.TASK == "classify" else "reconstruction",
+        "checkpoint": os.path.basename(wanted.checkpoint) or wanted.model_name,
+        "licence": origin.licence,
+        "hiera_video": __version__,
+        "torch": torch.__version__,
+    }
+
+
+def _multiply_adds(trained: Trained) -> int | None:
+    model: Any = trained.model
+    if trained.cfg.TASK == "ssl":  # at the masks of its config
+        return report_config(trained.cfg, "").cost.multiply_adds
+    with torch.device("meta"):
+        shadow = type(model)(**model.settings)
+        clips_BX = torch.empty(1, *_clip_shape(trained.cfg))
+    return count(shadow, clips_BX).multiply_adds
+
+
+def _data_name(wanted: Export, cfg: Config) -> str:
+    if wanted.data_name:
+        return wanted.data_name
+    folder = os.path.basename(cfg.DATA.PATH_TO_DATA_DIR.rstrip("/"))
+    return folder
+
+
+def _results(wanted: Export, trained: Trained) -> Mapping[str, Any] | None:
+    """Return the test's figures, those beside the run's checkpoint if none are named.
+
+    Raises:
+        UserError: the file that is named is none, or of another checkpoint.
+    """
+    path = wanted.results
+    if not path:
+        run = os.path.dirname(os.path.dirname(os.path.abspath(wanted.checkpoint)))
+        path = os.path.join(run, RESULTS_FILE)
+        found = _read_results(path) if io.is_file(path) else None
+        return found if found and _is_of(found, wanted.checkpoint) else None
+    found = _read_results(path)
+    if found is None:
+        raise UserError(
+            f"--results must be a {RESULTS_FILE} that a test has written, got {path!r}. Try the "
+            "one in the run's OUTPUT_DIR."
+        )
+    if not _is_of(found, wanted.checkpoint):
+        raise UserError(
+            f"--results must be of the checkpoint that is exported, {wanted.checkpoint!r}, got "
+            f"those of {found.get('checkpoint')!r}. Try that one, or a test of this."
+        )
+    return found
+
+
+def _read_results(path: str) -> dict[str, Any] | None:
+    try:
+        with io.open_file(path) as file:
+            found = simplejson.load(file)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and "top1_acc" in found else None
+
+
+def _is_of(results: Mapping[str, Any], checkpoint: str) -> bool:
+    theirs = os.path.basename(str(results.get("checkpoint")))
+    return not io.is_file(checkpoint) or theirs == os.path.basename(checkpoint)

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from hiera_video.config import load_config
+from hiera_video.engine.export_origin import is_published, origin_of
+
+THEIRS = "https://dl.fbaipublicfiles.com/hiera/mae_hiera_base_16x224.pth"
+
+
+def started_from(path):
+    return load_config(None, ["TRAIN.CHECKPOINT_FILE_PATH", str(path)] if path else [])
+
+
+def saved(path, start):
+    text = f"TRAIN: {{CHECKPOINT_FILE_PATH: '{start}'}}\n"
+    torch.save({"model_state": {}, "cfg": text}, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        THEIRS,
+        "mae_k400_ft_k400",
+        "copies/hiera_base_16x224.pth",
+        "hiera_base_16x224.safetensors",
+        "mae_hiera_tiny_224.pth",
+    ],
+)
+def test_the_authors_files_are_known_by_name_and_place(name):
+    assert is_published(name)
+    assert origin_of(name, None).kind == "published"
+    assert origin_of("mine.pyth", started_from(name)).kind == "derived"
+    assert origin_of("mine.pyth", started_from(name)).licence == "CC-BY-NC-4.0"
+
+
+@pytest.mark.parametrize("name", ["", "mine.pyth", "checkpoint_epoch_00004.pyth", "hiera.pth"])
+def test_others_are_not(name):
+    assert not is_published(name)
+
+
+def test_runs_are_followed_back(tmp_path):
+    theirs = saved(tmp_path / "first.pyth", THEIRS)
+    fresh = saved(tmp_path / "fresh.pyth", "")
+    assert origin_of("mine.pyth", started_from("")).kind == "own"
+    assert origin_of("mine.pyth", started_from(fresh)).kind == "own"
+    assert origin_of("mine.pyth", started_from(fresh)).licence is None
+    second = saved(tmp_path / "second.pyth", theirs)
+    found = origin_of("mine.pyth", started_from(second))
+    assert (found.kind, found.start) == ("derived", "mae_hiera_base_16x224.pth")
+
+
+def test_what_the_files_do_not_tell_is_unknown(tmp_path):
+    assert origin_of("mine.pyth", None).kind == "unknown"
+    gone = origin_of("mine.pyth", started_from(tmp_path / "gone.pyth"))
+    assert (gone.kind, gone.start) == ("unknown", "gone.pyth")
+    plain = tmp_path / "plain.pyth"
+    torch.save({"weight": torch.zeros(1)}, plain)
+    assert origin_of("mine.pyth", started_from(plain)).kind == "unknown"
+    (tmp_path / "damaged.pyth").write_bytes(b"PK\x03\x04")
+    assert origin_of("mine.pyth", started_from(tmp_path / "damaged.pyth")).kind == "unknown"
+    ring = tmp_path / "ring.pyth"
+    assert origin_of("mine.pyth", started_from(saved(ring, ring))).kind == "unknown"
