@@ -1,0 +1,138 @@
+"""A video with what it shows written into its pictures, as mp4.
+
+Shape suffixes: N frames, H height, W width (pixels), C colours (RGB); pictures are uint8.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import cache
+from typing import IO
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from hiera_video.data.decoders import VideoReader, open_video
+from hiera_video.engine.pictures import enlarged
+from hiera_video.engine.predict import ClassScore
+from hiera_video.engine.predict_windows import Window
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+# Smaller pictures are enlarged to this width: on fewer pixels no name can be read.
+_MIN_WIDTH = 480
+_LINES_OF_PICTURE = 22  # lines of text that would fill its height
+_MIN_TEXT_PX, _MAX_TEXT_PX = 15, 48
+_PAPER, _INK, _BAR, _BEST = (0, 0, 0, 185), (255, 255, 255), (90, 160, 235, 220), (255, 196, 60)
+_CHUNK_BYTES = 128 << 20  # frames in memory at a time
+
+
+def write_overlay(
+    path: str, out: str, windows: Sequence[Window], *, backend: str, top_k: int, fallback_fps: float
+) -> None:
+    """Write a video as mp4, its `top_k` best classes at each time written into it; no sound.
+
+    At each time the window is shown whose middle is nearest. `fallback_fps` is the rate of a video
+    that does not tell its own. `out` appears once it is whole.
+
+    Raises:
+        DecodeError: the video does not decode to its end.
+        UserError: `out` is the video itself, or cannot be written.
+    """
+    if os.path.exists(out) and os.path.exists(path) and os.path.samefile(path, out):
+        raise UserError(f"--overlay must be another file than the video, got {out!r}.")
+    with open_video(path, backend=backend) as reader:
+        fps = reader.fps if reader.fps > 0 else fallback_fps
+        try:
+            io.write_atomic(
+                out, lambda file: _encode(file, _labelled(reader, windows, fps, top_k), fps)
+            )
+        except OSError as error:
+            raise UserError(
+                f"--overlay: {out!r} could not be written ({error.strerror or error})."
+            ) from None
+
+
+def draw_labels(picture_HWC: np.ndarray, rows: Sequence[ClassScore]) -> np.ndarray:
+    """Return the picture with the classes in its lower left corner, each with a bar for its score.
+
+    Long names are cut to the picture's width.
+    """
+    height, width, _ = picture_HWC.shape
+    size = min(max(height // _LINES_OF_PICTURE, _MIN_TEXT_PX), _MAX_TEXT_PX)
+    font, pad = _font(size), size // 2
+    line = int(size * 1.7)
+    share_width = int(font.getlength("100.0 %"))
+    room = width - 4 * pad - share_width - 2 * pad
+    names = [_cut(one.name, font, room) for one in rows]
+    bar_width = max([font.getlength(name) for name in names] + [8 * size])
+    bar_width = int(min(bar_width, room))
+    right, bottom = 3 * pad + bar_width + share_width + pad, 2 * pad + line * len(rows)
+    top = height - bottom - pad
+    layer = Image.new("RGBA", (width, height))
+    draw = ImageDraw.Draw(layer)
+    draw.rounded_rectangle((pad, top, pad + right, height - pad), radius=pad, fill=_PAPER)
+    for row, (one, name) in enumerate(zip(rows, names, strict=True)):
+        y, x = top + pad + row * line, 2 * pad
+        ink = _BEST if row == 0 else _INK
+        draw.rectangle(
+            (x, y + line - size // 4, x + bar_width * one.score, y + line - size // 8), fill=_BAR
+        )
+        draw.text((x, y + line / 2), name, font=font, fill=ink, anchor="lm")
+        draw.text(
+            (pad + right - pad, y + line / 2),
+            f"{one.score:.1%}".replace("%", " %"),
+            font=font,
+            fill=ink,
+            anchor="rm",
+        )
+    picture = Image.fromarray(np.ascontiguousarray(picture_HWC)).convert("RGBA")
+    return np.asarray(Image.alpha_composite(picture, layer).convert("RGB"))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib  # only for the font that comes with it: Latin, Greek, Cyrillic and more
+
+    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(path, size)
+
+
+def _cut(name: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    if font.getlength(name) <= room:
+        return name
+    while name and font.getlength(name + "…") > room:
+        name = name[:-1]
+    return name.rstrip() + "…"
+
+
+def _labelled(
+    reader: VideoReader, windows: Sequence[Window], fps: float, top_k: int
+) -> Iterator[np.ndarray]:
+    """Yield the pictures of all ticks, labelled, of even height and width."""
+    num_bytes = reader.frames_at([0]).nbytes
+    per_chunk = max(_CHUNK_BYTES // num_bytes, 8)
+    rows = [window.prediction.top(top_k) for window in windows]
+    middles = np.array([window.middle_sec for window in windows])
+    for start in range(0, reader.num_ticks, per_chunk):
+        ticks = np.arange(start, min(start + per_chunk, reader.num_ticks))
+        frames_NHWC = reader.frames_at(reader.ticks_to_frames(ticks))
+        for tick, frame_HWC in zip(ticks, frames_NHWC, strict=True):
+            large_HWC = enlarged(frame_HWC[None], at_least=_MIN_WIDTH)[0]
+            nearest = int(np.abs(middles - tick / fps).argmin())
+            picture_HWC = draw_labels(large_HWC, rows[nearest])
+            yield picture_HWC[: len(picture_HWC) // 2 * 2, : picture_HWC.shape[1] // 2 * 2]
+
+
+def _encode(file: IO[bytes], pictures: Iterator[np.ndarray], fps: float) -> None:
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(30030))
+        stream.options = {"preset": "veryfast", "crf": "20"}
+        stream.pix_fmt = "yuv420p"
+        for number, picture_HWC in enumerate(pictures):
+            if number == 0:
+                stream.height, stream.width = picture_HWC.shape[:2]
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HWC), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())

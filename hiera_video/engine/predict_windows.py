@@ -1,0 +1,178 @@
+"""What a video shows over time: one clip slides along it, in a file or in a stream.
+
+The frames of all windows lie on one grid, a clip's spacing apart, so that each is made ready once
+for all windows that it is in. Every window is one centre crop.
+
+Shape suffixes: G frames on the grid, V windows, T frames of one, S crops (1), H height, W width,
+C colours (RGB).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from hiera_video.config import Config
+from hiera_video.data.decoders import open_video
+from hiera_video.engine.predict import Prediction, Predictor
+from hiera_video.engine.predict_stream import StreamFrame
+from hiera_video.utils.errors import UserError
+
+# Windows of a file that are decoded at a time: their frames are in memory together.
+_WINDOWS_AT_ONCE = 8
+# A grid time that a frame's rounded time stamp just misses is not missed.
+_GRACE_SEC = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a stretch of a video shows; seconds from its first frame."""
+
+    start_sec: float
+    end_sec: float
+    prediction: Prediction
+
+    @property
+    def middle_sec(self) -> float:
+        """The second that it says most about."""
+        return (self.start_sec + self.end_sec) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where windows lie: `num_frames`, `spacing_sec` apart, a window every `stride` of them."""
+
+    num_frames: int
+    spacing_sec: float
+    stride: int
+
+    @property
+    def window_sec(self) -> float:
+        """How long a window is, from its first frame to the end of its last."""
+        return self.num_frames * self.spacing_sec
+
+
+def make_grid(
+    cfg: Config, *, every_sec: float | None = None, window_sec: float | None = None
+) -> Grid:
+    """Return the windows of a config: as long as its clips, two for each clip's length.
+
+    `every_sec` is the time from one to the next. Where clips span a whole video (DATA.SAMPLING
+    uniform), a window is `window_sec` long, by default 4 s, as long as the videos of
+    Something-Something are on average.
+
+    Raises:
+        UserError: a time that is not above 0, or `window_sec` where the clips have a length.
+    """
+    for name, value in (("every_sec", every_sec), ("window_sec", window_sec)):
+        if value is not None and not 0 < value < float("inf"):
+            raise UserError(f"{name} must be above 0 seconds, got {value:g}. Try 1.")
+    data = cfg.DATA
+    if data.SAMPLING == "dense":
+        spacing_sec = data.SAMPLING_RATE / data.TARGET_FPS
+        if window_sec is not None:
+            raise UserError(
+                "window_sec must be left out where DATA.SAMPLING is dense: a window is a clip of "
+                f"{data.NUM_FRAMES * spacing_sec:g} s, got {window_sec:g}."
+            )
+    else:
+        spacing_sec = (window_sec or 4.0) / data.NUM_FRAMES
+    stride = data.NUM_FRAMES // 2 if every_sec is None else round(every_sec / spacing_sec)
+    return Grid(data.NUM_FRAMES, spacing_sec, max(stride, 1))
+
+
+def file_windows(predictor: Predictor, path: str, grid: Grid) -> Iterator[Window]:
+    """Yield what the windows of a video file show, in order; a video shorter than one has one.
+
+    Raises:
+        DecodeError: the video does not decode.
+    """
+    with open_video(path, backend=predictor.cfg.DATA.DECODING_BACKEND) as reader:
+        fps = reader.fps if reader.fps > 0 else predictor.cfg.DATA.TARGET_FPS
+        ticks_G = _grid_ticks(reader.num_ticks, fps, grid)
+        starts = range(0, max(len(ticks_G) - grid.num_frames, 0) + 1, grid.stride)
+        for first in range(0, len(starts), _WINDOWS_AT_ONCE):
+            some = starts[first : first + _WINDOWS_AT_ONCE]
+            places_VT = np.array(some)[:, None] + np.arange(grid.num_frames)
+            ticks_VT = ticks_G[np.minimum(places_VT, len(ticks_G) - 1)]
+            wanted, clips = np.unique(reader.ticks_to_frames(ticks_VT), return_inverse=True)
+            crops_NHWC = _crops(predictor, reader.frames_at(wanted))
+            scores_VK = _scores(predictor, crops_NHWC[clips.reshape(ticks_VT.shape)])
+            for start, scores_K in zip(some, scores_VK, strict=True):
+                yield _window(predictor, grid, start, scores_K, reader.num_ticks / fps, path)
+
+
+def stream_windows(
+    predictor: Predictor, frames: Iterable[StreamFrame], grid: Grid
+) -> Iterator[Window]:
+    """Yield what the windows of a stream show, each as soon as its last frame has come.
+
+    A stream that ends before its first window is full has one window. A frame that says that it is
+    late is kept for a later window, but no window ends with it.
+    """
+    kept: deque[np.ndarray] = deque(maxlen=grid.num_frames)
+    taken, said, end_sec = 0, False, 0.0
+    for place, frame in _on_grid(frames, grid):
+        kept.append(_crops(predictor, frame.picture()[None])[0])
+        taken, end_sec = place + 1, frame.time_sec
+        full = taken - grid.num_frames
+        if full >= 0 and full % grid.stride == 0 and not frame.is_late:
+            scores_VK = _scores(predictor, np.stack(kept)[None])
+            yield _window(predictor, grid, full, scores_VK[0], taken * grid.spacing_sec, "")
+            said = True
+    if taken and not said:
+        while len(kept) < grid.num_frames:
+            kept.append(kept[-1])
+        scores_VK = _scores(predictor, np.stack(kept)[None])
+        start = max(taken - grid.num_frames, 0)
+        yield _window(predictor, grid, start, scores_VK[0], end_sec, "")
+
+
+def _grid_ticks(num_ticks: int, fps: float, grid: Grid) -> np.ndarray:
+    """Return the tick of every grid time in the video, `[G]`, halves rounded up as for a clip."""
+    number = int((num_ticks - 1) / (grid.spacing_sec * fps) + 1e-6) + 1
+    ticks_G = np.floor(np.arange(number) * (grid.spacing_sec * fps) + 0.5).astype(np.int64)
+    return np.minimum(ticks_G, num_ticks - 1)
+
+
+def _on_grid(frames: Iterable[StreamFrame], grid: Grid) -> Iterator[tuple[int, StreamFrame]]:
+    """Yield, for each grid time, its number and the frame that is on screen then."""
+    place, last, start_sec = 0, None, 0.0
+    for frame in frames:
+        if last is None:
+            start_sec = frame.time_sec
+        # The frame before this one is on screen until this one comes.
+        while last is not None and (
+            start_sec + place * grid.spacing_sec < frame.time_sec - _GRACE_SEC
+        ):
+            yield place, last
+            place += 1
+        last = frame
+    if last is not None and start_sec + place * grid.spacing_sec <= last.time_sec + _GRACE_SEC:
+        yield place, last
+
+
+def _crops(predictor: Predictor, frames_NHWC: np.ndarray) -> np.ndarray:
+    """Return the centre crops of frames as a test makes them, uint8 `[N, S, S, 3]`."""
+    transform = predictor.transform(num_crops=1)
+    side = transform.crop_size
+    crops = torch.empty((1, 1, len(frames_NHWC), side, side, 3), dtype=torch.uint8)
+    transform.write(frames_NHWC, np.arange(len(frames_NHWC))[None], crops)
+    return crops[0, 0].numpy()
+
+
+def _scores(predictor: Predictor, pixels_VTHWC: np.ndarray) -> np.ndarray:
+    finish = predictor.transform(num_crops=1).finish
+    parts = torch.from_numpy(pixels_VTHWC).split(predictor.cfg.TEST.BATCH_SIZE)
+    return np.concatenate([predictor.probabilities(finish(part)) for part in parts])
+
+
+def _window(
+    predictor: Predictor, grid: Grid, start: int, scores_K: np.ndarray, end_sec: float, path: str
+) -> Window:
+    start_sec = start * grid.spacing_sec
+    return Window(
+        start_sec, min(start_sec + grid.window_sec, end_sec), predictor.prediction(scores_K, path)
+    )

@@ -1,0 +1,272 @@
+"""Say what a video shows, or each video of a folder, or a stream while it plays.
+
+python tools/predict.py VIDEO_OR_FOLDER --checkpoint output/checkpoints/checkpoint_epoch_00075.pyth
+python tools/predict.py VIDEO --checkpoint X --overlay out.mp4
+python tools/predict.py --stream /dev/video0 --checkpoint X
+
+Exit status: 0; 1 if a video did not decode (it is named, the others are answered) or nothing could
+be done; 2 for a wrong command line; 130 after Ctrl-C.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Iterable, Sequence
+
+import simplejson
+
+from hiera_video.config import load_config
+from hiera_video.data.dataset import Failure
+from hiera_video.data.prepare.folders import videos_in
+from hiera_video.engine.predict import Prediction, Predictor
+from hiera_video.engine.predict_stream import stream_frames
+from hiera_video.engine.predict_windows import Window, file_windows, make_grid, stream_windows
+from hiera_video.utils import cli, io
+from hiera_video.utils.errors import UserError
+
+_BAR = 20  # characters of a full bar
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Say what videos show, by a trained checkpoint.")
+    parser.add_argument("video", nargs="?", metavar="VIDEO_OR_FOLDER", help="a file, URL or folder")
+    parser.add_argument(
+        "--checkpoint", help="of a run; with --model a published name, a file or a URL"
+    )
+    parser.add_argument("--model", help="a model function such as hiera_base_16x224")
+    parser.add_argument("--cfg", help="YAML file, for weights that do not come with their config")
+    parser.add_argument(
+        "--class-names", metavar="FILE", help="a name a line; or kinetics400, ssv2 (the checkpoint)"
+    )
+    parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes (%(default)s)")
+    parser.add_argument(
+        "--format", choices=("table", "json", "csv"), default="table", help="(%(default)s)"
+    )
+    parser.add_argument("--clips", type=int, metavar="N", help="along each video (the config's)")
+    parser.add_argument("--crops", type=int, metavar="N", help="1 or 3 a clip (the config's)")
+    parser.add_argument("--device", help="cpu or cuda:0 (cuda if there is one)")
+    parser.add_argument(
+        "--workers", type=int, help="decoding processes (0 for a file, one per core for a folder)"
+    )
+    parser.add_argument(
+        "--overlay", metavar="OUT.mp4", help="write the video with its labels over time"
+    )
+    parser.add_argument(
+        "--stream",
+        metavar="SOURCE",
+        help="a camera (/dev/video0), a URL, a pipe (- is standard input) or a growing file",
+    )
+    parser.add_argument(
+        "--every", type=float, metavar="SECONDS", help="from window to window (half a clip)"
+    )
+    parser.add_argument(
+        "--window", type=float, metavar="SECONDS", help="a window's length, for uniform sampling"
+    )
+    arguments = parser.parse_args(argv)
+    if (arguments.video is None) == (arguments.stream is None):
+        parser.error("one of VIDEO_OR_FOLDER and --stream must be given")
+    return arguments
+
+
+def check_options(arguments: argparse.Namespace) -> None:
+    """Raise a UserError for options that cannot be, before the model is read."""
+    if arguments.top_k < 1:
+        raise UserError(f"--top-k must be at least 1, got {arguments.top_k}. Try 5.")
+    if arguments.overlay:
+        if arguments.stream:
+            raise UserError("--overlay must go with a video file, got --stream. Try the file.")
+        if io.is_dir(arguments.video):
+            raise UserError(
+                f"--overlay must go with one video, got the folder {arguments.video!r}."
+            )
+        if not arguments.overlay.lower().endswith(".mp4"):
+            raise UserError(f"--overlay must end in .mp4, got {arguments.overlay!r}.")
+        folder = os.path.dirname(os.path.abspath(arguments.overlay))
+        if not io.is_dir(folder) or not os.access(folder, os.W_OK):
+            raise UserError(
+                f"--overlay must be a file in a folder that can be written, got "
+                f"{arguments.overlay!r}."
+            )
+
+
+def videos_of(path: str) -> list[str]:
+    """Return the video, or those of a folder.
+
+    Raises UserError for a folder without any.
+    """
+    if not io.is_dir(path):
+        return [path]
+    found = videos_in(path)
+    if not found:
+        raise UserError(f"VIDEO_OR_FOLDER must be a video or a folder of videos, got {path!r}.")
+    return found
+
+
+def make_predictor(arguments: argparse.Namespace, *, num_videos: int) -> Predictor:
+    """Load the checkpoint; say where its classes have no names."""
+    workers = arguments.workers
+    if workers is None:
+        workers = 0 if num_videos == 1 else min(usable_cores(), num_videos)
+    predictor = Predictor(
+        arguments.checkpoint,
+        model=arguments.model,
+        device=arguments.device,
+        class_names=arguments.class_names,
+        num_clips=arguments.clips,
+        num_crops=arguments.crops,
+        num_workers=workers,
+        cfg=load_config(arguments.cfg) if arguments.cfg else None,
+    )
+    if not predictor.is_named:
+        print(
+            "note: the checkpoint does not name its classes; they are numbered. Try --class-names.",
+            file=sys.stderr,
+        )
+    return predictor
+
+
+def usable_cores() -> int:
+    """Return how many processes make sense here."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def predict_files(
+    predictor: Predictor, videos: Sequence[str], arguments: argparse.Namespace
+) -> int:
+    """Print what each video shows; return how many did not decode."""
+    failed = 0
+    printer = Printer(arguments.format, arguments.top_k)
+    for found in predictor.each(list(videos)):
+        if isinstance(found, Failure):
+            print(f"error: {found.reason}", file=sys.stderr)
+            failed += 1
+        else:
+            printer.show(found)
+    printer.close()
+    if failed and len(videos) > 1:
+        print(f"{failed} of {len(videos)} videos could not be read", file=sys.stderr)
+    return failed
+
+
+def predict_overlay(predictor: Predictor, video: str, arguments: argparse.Namespace) -> None:
+    """Write the video with its labels, and print what it shows in each of its windows."""
+    from hiera_video.engine.overlay import write_overlay  # slow to import, and seldom wanted
+
+    grid = make_grid(predictor.cfg, every_sec=arguments.every, window_sec=arguments.window)
+    windows = list(file_windows(predictor, video, grid))
+    show_windows(windows, arguments)
+    write_overlay(
+        video,
+        arguments.overlay,
+        windows,
+        backend=predictor.cfg.DATA.DECODING_BACKEND,
+        top_k=min(arguments.top_k, 3),
+        fallback_fps=predictor.cfg.DATA.TARGET_FPS,
+    )
+    print(f"written: {arguments.overlay}", file=sys.stderr)
+
+
+def predict_stream(predictor: Predictor, arguments: argparse.Namespace) -> None:
+    """Print a line for each window of a stream as it comes."""
+    grid = make_grid(predictor.cfg, every_sec=arguments.every, window_sec=arguments.window)
+    frames = stream_frames(arguments.stream, fallback_fps=predictor.cfg.DATA.TARGET_FPS)
+    show_windows(stream_windows(predictor, frames, grid), arguments)
+
+
+def show_windows(windows: Iterable[Window], arguments: argparse.Namespace) -> None:
+    """Print windows as they come: a line each, of text or json, or for csv a line a class."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if arguments.format == "csv":
+        writer.writerow(["start_sec", "end_sec", "rank", "label", "name", "score"])
+    for window in windows:
+        top = window.prediction.top(arguments.top_k)
+        start, end = round(window.start_sec, 3), round(window.end_sec, 3)
+        if arguments.format == "csv":
+            for rank, one in enumerate(top, 1):
+                writer.writerow([start, end, rank, one.label, one.name, f"{one.score:.6f}"])
+        elif arguments.format == "json":
+            entry = {"start_sec": start, "end_sec": end, "predictions": as_plain(top)}
+            print(simplejson.dumps(entry))
+        else:
+            names = ", ".join(f"{one.name} {100 * one.score:.1f} %" for one in top)
+            print(f"{start:8.2f} - {end:.2f} s  {names}")
+        sys.stdout.flush()
+
+
+class Printer:
+    """Prints predictions one after the other, as one table, one json list or one csv."""
+
+    def __init__(self, form: str, top_k: int) -> None:
+        self._form = form
+        self._top_k = top_k
+        self._first = True
+        self._writer = csv.writer(sys.stdout, lineterminator="\n")
+        if form == "csv":
+            self._writer.writerow(["path", "rank", "label", "name", "score"])
+
+    def show(self, found: Prediction) -> None:
+        """Print a video's classes."""
+        top = found.top(self._top_k)
+        if self._form == "csv":
+            for rank, one in enumerate(top, 1):
+                self._writer.writerow([found.path, rank, one.label, one.name, f"{one.score:.6f}"])
+        elif self._form == "json":
+            entry = {"path": found.path, "predictions": as_plain(top)}
+            print(("[" if self._first else ",") + "\n  " + simplejson.dumps(entry), end="")
+        else:
+            print(table(found, self._top_k))
+        self._first = False
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """End what is to be ended."""
+        if self._form == "json":
+            print("[]" if self._first else "\n]")
+
+
+def as_plain(top: Sequence) -> list[dict[str, object]]:
+    """Return classes as plain types."""
+    return [{**one._asdict(), "score": round(one.score, 6)} for one in top]
+
+
+def table(found: Prediction, top_k: int) -> str:
+    """Return a video's classes, a line each with a bar."""
+    top = found.top(top_k)
+    width = max(len(one.name) for one in top)
+    lines = [
+        f"  {one.name:{width}}  {100 * one.score:5.1f} %  {'#' * round(_BAR * one.score)}".rstrip()
+        for one in top
+    ]
+    return "\n".join([found.path, *lines])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Predict; return 1 if a video did not decode."""
+    arguments = parse_args(argv)
+    check_options(arguments)
+    videos = videos_of(arguments.video) if arguments.video else []
+    predictor = make_predictor(arguments, num_videos=max(len(videos), 1))
+    if arguments.stream:
+        predict_stream(predictor, arguments)
+    elif arguments.overlay:
+        predict_overlay(predictor, videos[0], arguments)
+    else:
+        return int(predict_files(predictor, videos, arguments) > 0)
+    return 0
+
+
+def main_of_pipe() -> int:
+    """Do `main`; a reader that has seen enough, such as `head`, is no error."""
+    try:
+        return main()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    cli.run(main_of_pipe)
