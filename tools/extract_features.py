@@ -30,6 +30,7 @@ from hiera_video.engine.features import (
     feature_file,
     is_done,
     last_stage,
+    remove_unfinished,
     settle,
     write_features,
 )
@@ -159,6 +160,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = arguments.output
     make_folder(output, key="--output")
     settle(output, trained, kind)
+    remove_unfinished(output)
     files = {video: feature_file(output, video, root=root, kind=kind) for video in videos}
     bad = extract_all(trained, kind, files)
     rows = [(v, os.path.relpath(file, output)) for v, file in files.items() if v not in bad]

@@ -6,7 +6,9 @@ feature map THW are the tokens of its stage, in spatial order.
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
@@ -27,6 +29,7 @@ from hiera_video.utils.errors import UserError
 
 SETTINGS_FILE = "features.json"
 ENDINGS = {"npz": ".npz", "safetensors": ".safetensors"}
+_UNFINISHED = re.compile(r"\..*\.(npz|safetensors)\..*\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,15 @@ def write_features(file: str, video: str, features: np.ndarray, kind: FeatureKin
             f"--output: {file!r} could not be written ({error.strerror or error}). What is written "
             "is whole; the same command goes on from there."
         ) from None
+
+
+def remove_unfinished(output: str) -> None:
+    """Remove the files that a run which was killed was writing; no other run may be at work."""
+    for folder, _, names in os.walk(output):
+        for name in names:
+            if _UNFINISHED.fullmatch(name):
+                with suppress(OSError):  # gone already, or not ours to remove
+                    os.unlink(os.path.join(folder, name))
 
 
 def settle(output: str, trained: Trained, kind: FeatureKind) -> None:

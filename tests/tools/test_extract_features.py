@@ -158,6 +158,16 @@ def test_what_is_done_is_not_done_again(extract, folder, output):
     assert len(list(csv.DictReader((output / "index.csv").open()))) == 3
 
 
+def test_what_a_killed_run_left_half_written_goes(extract, folder, output):
+    assert extract(folder).status == 0
+    left = output / "below" / ".2.mp4.npz.abc_12.tmp"
+    left.write_bytes(b"half")
+    mine = output / ".mine.tmp"
+    mine.write_text("not a feature file")
+    assert extract(folder).status == 0
+    assert (left.exists(), mine.exists()) == (False, True)
+
+
 def test_other_features_are_not_mixed_in(extract, folder, output, tmp_path):
     assert extract(folder).status == 0
     settings = json.loads((output / "features.json").read_text())
