@@ -64,7 +64,7 @@ def draw_labels(picture_HWC: np.ndarray, rows: Sequence[ClassScore]) -> np.ndarr
     font, pad = _font(size), size // 2
     line = int(size * 1.7)
     share_width = int(font.getlength("100.0 %"))
-    room = width - 4 * pad - share_width - 2 * pad
+    room = max(width - 6 * pad - share_width, 1)
     names = [_cut(one.name, font, room) for one in rows]
     bar_width = max([font.getlength(name) for name in names] + [8 * size])
     bar_width = int(min(bar_width, room))

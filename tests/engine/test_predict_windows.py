@@ -248,6 +248,12 @@ def test_labels_are_drawn_within_the_picture():
     assert np.median(drawn_HWC[320:340, 20:600]) < 90
 
 
+@pytest.mark.parametrize(("height", "width"), [(20, 480), (2000, 60)])
+def test_labels_need_no_room(height, width):
+    drawn_HWC = draw_labels(np.zeros((height, width, 3), np.uint8), [ClassScore(0, "name", 0.5)])
+    assert drawn_HWC.shape == (height, width, 3)
+
+
 def test_odd_turned_videos_are_written(videos, tmp_path, decode_all):
     for name in ("odd_size.avi", "h264_turned.mp4", "one_frame.mp4"):
         out = str(tmp_path / f"{name}.mp4")
