@@ -85,7 +85,9 @@ def _encode(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
 ) -> None:
-    with av.open(str(path), "w", options=container or {}) as file:
+    # Without a date and a random number, which Matroska would hold.
+    settings = {"fflags": "bitexact", **(container or {})}
+    with av.open(str(path), "w", options=settings) as file:
         stream = file.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = pix_fmt

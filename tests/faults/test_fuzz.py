@@ -31,8 +31,8 @@ def test_damaged_files_end_in_frames_or_in_one_error():
 def test_a_damaged_file_can_be_made_again(tmp_path):
     made = []
     for folder in (tmp_path / "one", tmp_path / "two"):
-        words = ["--only", "35", "--seed", "3", "--backends", "pyav", "--keep", str(folder)]
+        words = ["--only", "31", "--seed", "3", "--backends", "pyav", "--keep", str(folder)]
         subprocess.run([sys.executable, str(FOLDER / "fuzz.py"), *words], check=True)
-        (path,) = folder.glob("00035 *")
+        (path,) = folder.glob("00031 *")
         made.append(path.read_bytes())
     assert made[0] == made[1]
