@@ -52,6 +52,8 @@ setup(
         "torchcodec": ["torchcodec"],
         # tools/export.py --format onnx
         "export": ["onnx", "onnxruntime", "onnxscript"],
+        # tools/submit.py
+        "slurm": ["submitit"],
         # Models of Hugging Face's hub by their name; a folder is read without it.
         "hub": ["huggingface_hub"],
     },

@@ -17,13 +17,12 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from hiera_video.engine.signals import REQUEUE_STATUS
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 
 T = TypeVar("T")
 
-# What a run exits with that a scheduler may start again (sysexits.h: EX_TEMPFAIL).
-REQUEUE_STATUS = 75
 _POLL_SEC = 0.1
 # Signals that the agent passes on: a scheduler's notice of the end, beside those torch handles.
 _SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"

@@ -171,8 +171,7 @@ def _multiply_adds(trained: Trained) -> int | None:
 def _data_name(wanted: Export, cfg: Config) -> str:
     if wanted.data_name:
         return wanted.data_name
-    folder = os.path.basename(cfg.DATA.PATH_TO_DATA_DIR.rstrip("/"))
-    return folder
+    return os.path.basename(cfg.DATA.PATH_TO_DATA_DIR.rstrip("/"))
 
 
 def _results(wanted: Export, trained: Trained) -> Mapping[str, Any] | None:
