@@ -20,7 +20,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix, upright
-from hiera_video.data.decoders._packets import open_stream
+from hiera_video.data.decoders._packets import demux, open_stream
 from hiera_video.data.decoders._reader import DecodeError, fetch_file
 from hiera_video.data.prepare.clock import Clock, frame_rate
 from hiera_video.data.prepare.matroska import is_cut_off
@@ -156,7 +156,7 @@ def _all_frames(
     num_packets = num_frames = 0
     cut_off = False
     try:
-        for packet in container.demux(stream):
+        for packet in demux(container, stream):
             if packet.size:
                 num_packets += 1
                 cut_off = packet.is_corrupt
