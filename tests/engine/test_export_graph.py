@@ -173,12 +173,11 @@ def test_a_convolutional_baseline_is_exported_too(tmp_path):
 
 @pytest.mark.slow
 def test_video_hiera_b_agrees_within_1e_4(tmp_path):
-    """Random weights, with a classifier of full scale, so that the logits are of order 1."""
+    """Random weights, and a classifier that makes logits of 61, far beyond a trained model's."""
     torch.manual_seed(0)
     model = hiera_base_16x224(num_classes=400, head_init_scale=30.0).eval()
     done = export(model, tmp_path, "pt2", "onnx", shape=(3, 16, 224, 224))
     for one in done:
-        print(one)
         assert set(one.differences) == {1, 3}
         assert max(one.differences.values()) <= 1e-4
-        assert one.largest_logit > 0.5
+        assert one.largest_logit > 10

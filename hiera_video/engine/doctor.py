@@ -1,0 +1,245 @@
+"""What may be wrong with a machine or an installation, and what to do about each trouble.
+
+Every check stands alone: one that fails in a way of its own is a trouble, never a traceback.
+"""
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from typing import Any
+
+from hiera_video import __version__
+
+OK, NOTE, TROUBLE = "ok", "note", "TROUBLE"
+GIB = 1 << 30
+_REQUIRED = (
+    *("torch", "torchvision", "pytorchvideo", "av", "numpy", "fvcore", "iopath", "fsspec"),
+    *("webdataset", "safetensors", "simplejson", "tqdm", "tensorboard", "matplotlib", "pyyaml"),
+)
+_OPTIONAL = ("decord", "torchcodec", "onnx", "onnxruntime", "huggingface_hub")
+_MIN_MEMORY_BYTES = 2 * GIB
+_MIN_DISK_BYTES = 2 * GIB
+# NCCL talks through it where GPUs cannot reach each other; a container's default is 64 MB.
+_MIN_SHM_BYTES_OF_GPUS = 1 * GIB
+_MIN_OPEN_FILES = 1024
+_PROBE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found: `status` is OK, NOTE or TROUBLE; `advice` says what to do about it."""
+
+    name: str
+    status: str
+    said: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.status:8}{self.name}: {self.said}"
+        return f"{line}\n{'':8}-> {self.advice}" if self.advice else line
+
+
+def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
+    """Return what a check finds; what it raises is a trouble too."""
+    found: list[Finding] = []
+    try:
+        found.extend(check())
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a broken package may do anything when it is imported
+        advice = "If nothing else here explains it, this is a bug of hiera_video: report it."
+        found.append(Finding(name, TROUBLE, f"cannot be checked ({reason_of(error)})", advice))
+    return found
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error in one line, with the kind of it."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def check_versions() -> Iterator[Finding]:
+    """Python, and the packages that are installed, by their metadata alone."""
+    where = f"python {platform.python_version()}, {platform.platform()}"
+    yield Finding("python", OK, f"{where}; hiera_video {__version__}")
+    versions = {name: version_of(name) for name in (*_REQUIRED, *_OPTIONAL)}
+    found = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    yield Finding("packages", OK, found or "none")
+    if missing := [name for name in _REQUIRED if not versions[name]]:
+        advice = "pip install -c constraints.txt -e . in the folder of the clone."
+        yield Finding("packages", TROUBLE, f"not installed: {', '.join(missing)}", advice)
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package, or ""."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def check_devices() -> Iterator[Finding]:
+    """The cores this process may use, and each CUDA device, by a product on it."""
+    torch = importlib.import_module("torch")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding(
+        "CPU", OK, f"{usable} cores for this process, torch uses {torch.get_num_threads()}"
+    )
+    if not torch.cuda.is_available():
+        built = f"torch {torch.__version__} is built for " + (torch.version.cuda or "the CPU alone")
+        if os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi"):
+            advice = (
+                "Install a torch built for CUDA that the driver knows (nvidia-smi names it); until "
+                "then, NUM_GPUS 0."
+            )
+            yield Finding("GPU", TROUBLE, f"there is one, and torch finds none; {built}", advice)
+        else:
+            yield Finding("GPU", NOTE, f"none: runs need NUM_GPUS 0; {built}")
+        return
+    for index in range(torch.cuda.device_count()):
+        yield from guarded(f"GPU {index}", partial(_check_gpu, torch, index))
+
+
+def num_gpus() -> int:
+    """Return the number of CUDA devices; 0 where torch cannot tell."""
+    try:
+        torch = importlib.import_module("torch")
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
+    except Exception:
+        return 0
+
+
+def _check_gpu(torch: Any, index: int) -> Iterator[Finding]:
+    name, advice = torch.cuda.get_device_name(index), "End what else runs on it (nvidia-smi)."
+    try:
+        free, total = torch.cuda.mem_get_info(index)
+        ones = torch.ones(64, 64, device=f"cuda:{index}")
+        right = float((ones @ ones).sum()) == 64.0**3
+    except RuntimeError as error:
+        yield Finding(f"GPU {index}", TROUBLE, f"{name} fails ({reason_of(error)})", advice)
+        return
+    said = f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+    if right:
+        yield Finding(f"GPU {index}", OK, said)
+    else:
+        yield Finding(f"GPU {index}", TROUBLE, f"{said}; it multiplies wrongly", "Replace it.")
+
+
+def check_memory(limits: Iterable[str] = ("/sys/fs/cgroup/memory.max",)) -> Iterator[Finding]:
+    """The memory that is left, of the machine and of the container; `limits` are cgroup files."""
+    free = _meminfo("MemAvailable")
+    for path in limits:
+        with suppress(OSError, ValueError), open(path) as file:
+            limit = int(file.read())  # "max" where there is none
+            with open(path.replace("memory.max", "memory.current")) as used:
+                free = min(free or limit, max(limit - int(used.read()), 0))
+    if free is None:
+        yield Finding("memory", NOTE, "this system does not say how much is free")
+    elif free < _MIN_MEMORY_BYTES:
+        advice = "Give the container more (docker run --memory), or lower TRAIN.BATCH_SIZE and "
+        advice += "DATA_LOADER.NUM_WORKERS."
+        yield Finding("memory", TROUBLE, f"{free / GIB:.1f} GiB free", advice)
+    else:
+        yield Finding("memory", OK, f"{free / GIB:.1f} GiB free")
+
+
+def _meminfo(name: str) -> int | None:
+    try:
+        with open("/proc/meminfo") as file:
+            values = dict(line.split(":", 1) for line in file)
+        return int(values[name].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def check_shared_memory(*, num_gpus: int, path: str = "/dev/shm") -> Iterator[Finding]:
+    """The size of /dev/shm, which loader processes do without and NCCL may not."""
+    if not os.path.isdir(path):
+        yield Finding("shared memory", NOTE, f"no {path}; loader processes do without")
+        return
+    size = shutil.disk_usage(path)
+    said = f"{size.free / GIB:.2f} of {size.total / GIB:.2f} GiB free in {path}"
+    if size.free >= _MIN_SHM_BYTES_OF_GPUS:
+        yield Finding("shared memory", OK, said)
+    elif num_gpus > 1:
+        advice = (
+            "Several GPUs may talk through it (NCCL): docker run --shm-size=8g or --ipc=host, "
+            f"or remove what lies in {path}; as a last resort, NCCL_SHM_DISABLE=1."
+        )
+        yield Finding("shared memory", TROUBLE, said, advice)
+    else:
+        said += "; little, but only a run on several GPUs needs it: loader processes do without"
+        yield Finding("shared memory", NOTE, said)
+
+
+def check_disk(folders: Iterable[tuple[str, str]]) -> Iterator[Finding]:
+    """The free space in each folder, given with what it is for, by writing to it."""
+    for purpose, folder in folders:
+        yield from guarded("disk", partial(_check_folder, purpose, folder))
+
+
+def _check_folder(purpose: str, folder: str) -> Iterator[Finding]:
+    place = os.path.abspath(folder)
+    while not os.path.exists(place):  # what a run will make
+        place = os.path.dirname(place)
+    where = f"{purpose} {folder}"
+    try:
+        free = shutil.disk_usage(place).free
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(bytes(_PROBE_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        advice = "Free some space, raise the quota (ulimit -f, quota -s), or name another folder."
+        said = f"{where} cannot be written to ({error.strerror or error})"
+        yield Finding("disk", TROUBLE, said, advice)
+        return
+    said = f"{where}: {free / GIB:.1f} GiB free"
+    if free < _MIN_DISK_BYTES:
+        advice = (
+            "Free some space or name another folder: a checkpoint of Hiera-B with its optimizer is "
+            "0.6 GB, and TRAIN.KEEP_CHECKPOINTS says how many stay."
+        )
+        yield Finding("disk", TROUBLE, said, advice)
+    else:
+        yield Finding("disk", OK, said)
+
+
+def check_open_files() -> Iterator[Finding]:
+    """How many files a process may have open."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        yield Finding("open files", NOTE, "this system has no limit to ask for")
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = "any number" if soft == resource.RLIM_INFINITY else str(soft)
+    if soft != resource.RLIM_INFINITY and soft < _MIN_OPEN_FILES:
+        most = "more" if hard == resource.RLIM_INFINITY else str(hard)
+        advice = f"ulimit -n 4096 in the shell of the run (up to {most} without asking the system)."
+        yield Finding("open files", TROUBLE, f"{allowed} at a time", advice)
+    else:
+        yield Finding("open files", OK, f"{allowed} at a time")
+
+
+@contextmanager
+def stderr_in(path: str) -> Iterator[None]:
+    """Send what this process and its new ones say on stderr to a file, native code among it."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(path, "wb") as file:
+            os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
