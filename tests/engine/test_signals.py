@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import av
 import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -100,11 +101,19 @@ def test_a_signal_ends_the_step_saves_and_exits_to_be_requeued(
 
 
 def test_a_second_signal_ends_a_run_that_is_stuck_at_once(small_cfg, tiny_set, tmp_path, start_run):
-    fifo = tmp_path / "stuck.mp4"
-    os.mkfifo(fifo)  # whoever opens it waits for ever
-    (tmp_path / "train.csv").write_text(f"{fifo} 0\n{fifo} 1\n")
-    (tmp_path / "val.csv").write_text(f"{next(Path(tiny_set).rglob('*.mp4'))} 0\n")
-    cfg = small_cfg(f"DATA.PATH_TO_DATA_DIR {tmp_path} DATA_LOADER.TIMEOUT_SEC 0", LONG)
+    endless = tmp_path / "stuck.webm"
+    video = next(Path(tiny_set).rglob("*.mp4"))
+    with av.open(str(endless), "w", format="webm", options={"live": "1"}) as container:
+        stream = container.add_stream("libvpx", rate=30)
+        stream.width = stream.height = 64
+        for _ in range(9):
+            container.mux(stream.encode(av.VideoFrame(64, 64, "yuv420p")))
+        container.mux(stream.encode())
+    os.truncate(endless, 1 << 40)  # whoever looks for the next packet looks for hours
+    (tmp_path / "train.csv").write_text(f"{endless} 0\n{endless} 1\n")
+    (tmp_path / "val.csv").write_text(f"{video} 0\n")
+    stuck = "DATA_LOADER.TIMEOUT_SEC 0 DATA_LOADER.NUM_WORKERS 1"
+    cfg = small_cfg(f"DATA.PATH_TO_DATA_DIR {tmp_path} {stuck}", LONG)
     process = start_run(cfg)
     wait_for("training hiera", cfg, process)
     time.sleep(0.5)
