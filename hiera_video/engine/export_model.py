@@ -139,17 +139,19 @@ def _origin(wanted: Export, trained: Trained) -> Origin:
 
 def _facts(wanted: Export, trained: Trained, origin: Origin) -> dict[str, Any]:
     data = trained.cfg.DATA
-    return {
-        "model_name": trained.cfg.MODEL.MODEL_NAME,
-        "class_names": list(trained.class_names),
-        "clips": {
-            "shape": list(_clip_shape(trained.cfg)),
+    clips: dict[str, Any] = {"shape": list(_clip_shape(trained.cfg))}
+    if origin.kind == "published" or wanted.cfg or not wanted.model_name:  # else it is a guess
+        clips |= {
             "sampling": data.SAMPLING,
             "sampling_rate": data.SAMPLING_RATE,
             "target_fps": data.TARGET_FPS,
             "mean": list(data.MEAN),
             "std": list(data.STD),
-        },
+        }
+    return {
+        "model_name": trained.cfg.MODEL.MODEL_NAME,
+        "class_names": list(trained.class_names),
+        "clips": clips,
         "outputs": "logits" if trained.cfg.TASK == "classify" else "reconstruction",
         "checkpoint": os.path.basename(wanted.checkpoint) or wanted.model_name,
         "licence": origin.licence,

@@ -8,6 +8,7 @@ import yaml
 
 from hiera_video.config import load_config, to_yaml
 from hiera_video.models.build import build_model
+from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.hub import from_pretrained, read_facts
 
 TINY = (
@@ -58,6 +59,7 @@ def test_a_run_becomes_a_folder_with_a_card_of_its_own_facts(run_tool, run_folde
     facts = read_facts(tmp_path / "model")
     assert facts["class_names"] == NAMES
     assert facts["clips"]["shape"] == [3, 4, 32, 32]
+    assert facts["clips"]["mean"] == [0.45, 0.45, 0.45]
     assert facts["licence"] is None
     card = (tmp_path / "model/README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
@@ -135,6 +137,20 @@ def test_a_graph_is_compared_and_stands_on_the_card(run_tool, run_folder, tmp_pa
     assert json.loads(facts["hiera_video.json"]) == read_facts(tmp_path / "model")
     assert "`model.pt2`: clips to logits, within " in (tmp_path / "model/README.md").read_text()
     assert run_tool("export", f"{words} --tolerance nan").status == 1  # nothing is within it
+
+
+def test_plain_weights_go_by_the_name_of_their_model(run_tool, tmp_path):
+    theirs = hiera_micro_8x64(num_classes=3).eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    words = f"--checkpoint {tmp_path}/w.pth --output {tmp_path}/model"
+    assert "does not say of which model it is" in run_tool("export", words).err
+    assert run_tool("export", f"{words} --model hiera_micro_8x64").status == 0
+    clips = torch.randn(1, 3, 8, 64, 64)
+    assert torch.equal(from_pretrained(tmp_path / "model")(clips), theirs(clips))
+    assert read_facts(tmp_path / "model")["clips"] == {"shape": [3, 8, 64, 64]}  # all that is known
+    card = (tmp_path / "model/README.md").read_text()
+    assert "What the weights were trained from is not known (`w.pth`)" in card
+    assert "## Training" not in card
 
 
 @pytest.mark.slow
