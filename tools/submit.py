@@ -34,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"job {job.job_id}: {job.paths.stdout}")
     if arguments.cluster == "local":
         job.wait()
-        if job.state != "FINISHED":
-            raise UserError(f"the job {job.job_id} {job.state}: {job.paths.stderr} says why.")
+        if job.exception() is not None:
+            raise UserError(f"the job failed; {job.paths.stderr} says why.")
 
 
 def submit(arguments: argparse.Namespace, cfg: Config):
