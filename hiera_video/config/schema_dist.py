@@ -19,3 +19,12 @@ class DistSection:
             above=0.0,
         ),
     ] = 600.0
+    WATCHDOG_SEC: Annotated[
+        float,
+        Key(
+            "Name the processes that keep the others waiting when an iteration takes longer than "
+            "this, and five times the usual; 0: never.",
+            unit="s",
+            minimum=0.0,
+        ),
+    ] = 60.0

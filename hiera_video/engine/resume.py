@@ -19,6 +19,7 @@ from hiera_video.engine.config_changes import changed_keys
 from hiera_video.engine.run import TrainRun
 from hiera_video.models.weights import start_from_weights
 from hiera_video.utils import dist
+from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import seed_for
 
 RngState = Mapping[str, torch.Tensor]
@@ -37,7 +38,10 @@ def start_run(run: TrainRun) -> Start:
     train_cfg = run.cfg.TRAIN
     if dist.is_main():
         remove_unfinished(run.cfg.OUTPUT_DIR)
-    last = read_last(run.cfg.OUTPUT_DIR, run.log.warning) if train_cfg.AUTO_RESUME else None
+    # What torch's agent has started anew goes on, whatever the config says of a new run.
+    resumes = train_cfg.AUTO_RESUME or dist.restart_count() > 0
+    last = read_last(run.cfg.OUTPUT_DIR, run.log.warning) if resumes else None
+    refuse_other_folders(last[0] if last else "")
     if last:
         return _go_on(run, *last)
     if train_cfg.CHECKPOINT_FILE_PATH:
@@ -51,6 +55,18 @@ def start_run(run: TrainRun) -> Start:
         if run.average:
             run.average.restart()
     return Start(Position(0))
+
+
+def refuse_other_folders(last: str) -> None:
+    """Raise a UserError if the processes do not all see the same last checkpoint (empty: none)."""
+    found = dist.gather(last)
+    for rank, path in enumerate(found):
+        if path != found[0]:
+            raise UserError(
+                f"OUTPUT_DIR must be one folder for all machines, got one where rank 0 sees "
+                f"{found[0] or 'no checkpoint'!r} and rank {rank} {path or 'none'!r}. Try a folder "
+                "that they share."
+            )
 
 
 def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:

@@ -21,6 +21,7 @@ from hiera_video.engine.logging import RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.tasks import Task, build_task
 from hiera_video.engine.validations import Validations
+from hiera_video.engine.watchdog import Watchdog
 from hiera_video.models.build import build_model
 from hiera_video.solver.build import build_lr_schedule, build_optimizer, effective_batch
 from hiera_video.utils.seed import seed_for
@@ -47,6 +48,7 @@ class TrainRun:
     guard: StepGuard
     validations: Validations
     stop: StopSignals
+    watchdog: Watchdog
 
 
 def prepare(
@@ -74,6 +76,7 @@ def prepare(
         guard=StepGuard(cfg.TRAIN.MAX_BAD_STEPS, records["train"], log.warning),
         validations=Validations(cfg.OUTPUT_DIR),
         stop=StopSignals(log.line),
+        watchdog=Watchdog(cfg.DIST.WATCHDOG_SEC, log.warning),
     )
 
 

@@ -16,6 +16,7 @@ from hiera_video.engine.evaluate import Evaluation, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.resume import Start, save_run, seed_epoch, start_run
 from hiera_video.engine.run import TrainRun, describe, describe_data, prepare
+from hiera_video.engine.watchdog import BACKWARD
 from hiera_video.solver.build import set_lr
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
@@ -44,6 +45,7 @@ def train(
                 run.stop.release()
             if validation_is_due(run, epoch + 1):
                 result = validate(run, epoch + 1)
+    run.watchdog.close()
     return result
 
 
@@ -54,6 +56,7 @@ def train_epoch(run: TrainRun, epoch: int, start: Start) -> None:
     run.optimizer.zero_grad(set_to_none=True)
     num_iterations, log = len(run.train_loader), EpochLog(run, epoch, first)
     batches = log.watch.waiting(run.train_loader.batches(epoch, first=first))
+    batches = run.watchdog.follow(batches)
     for iteration, batch in enumerate(batches, first):
         tally = parallel.tally(batch)
         log.failures(tally)
@@ -63,6 +66,7 @@ def train_epoch(run: TrainRun, epoch: int, start: Start) -> None:
         with parallel.gradients(run.wrapped, ends_group=ends_group):
             with autocast(run.device, enabled=run.cfg.TRAIN.MIXED_PRECISION):
                 loss = run.task.step(batch.to(run.device), epoch=epoch, iteration=iteration)
+            run.watchdog.enter(BACKWARD)
             (loss * (tally.weight / group_size)).backward()
         run.guard.add(loss.item(), batch, where := log.where(iteration))
         grad_norm = optimizer_step(run, lr, where) if ends_group else None

@@ -2,6 +2,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +59,20 @@ def torchrun(start_torchrun):
         return Ended(process.returncode, out, err)
 
     return run
+
+
+@pytest.fixture
+def pid_of_rank():
+    """Find the process of a rank among the children of torchrun."""
+
+    def find(rank, agent):
+        children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+        for child in children:
+            if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
+                return int(child)
+        raise AssertionError(f"no rank {rank} among {children}")
+
+    return find
 
 
 @pytest.fixture

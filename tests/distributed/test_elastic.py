@@ -15,16 +15,6 @@ RUN = (
 )
 
 
-def kill_rank(rank, agent):
-    """Kill the process of a rank among the children of torchrun."""
-    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
-    for child in children:
-        if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-            os.kill(int(child), signal.SIGKILL)
-            return
-    raise AssertionError(f"no rank {rank} among {children}")
-
-
 def final_weights(folder):
     path = folder / "checkpoints" / "checkpoint_epoch_00003.pyth"
     return torch.load(path, weights_only=True)["model_state"]
@@ -34,7 +24,7 @@ def final_weights(folder):
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the process by /proc")
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_is_started_again_and_the_run_goes_on(
-    torchrun, small_run, tmp_path, rank, start_torchrun
+    torchrun, small_run, tmp_path, rank, start_torchrun, pid_of_rank
 ):
     ended = torchrun(2, *small_run(RUN, name="whole"))
     assert ended.status == 0, ended.err
@@ -45,7 +35,7 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(
         assert time.monotonic() < end
         assert running.poll() is None, running.communicate()[1]
         time.sleep(0.01)
-    kill_rank(rank, running.pid)
+    os.kill(pid_of_rank(rank, running.pid), signal.SIGKILL)
     _, err = running.communicate(timeout=120)
     assert running.returncode == 0, err
     said = log.read_text()

@@ -1,0 +1,50 @@
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from hiera_video.engine.watchdog import BACKWARD, Watchdog
+
+
+def test_alone_it_only_passes_the_batches_on():
+    watchdog = Watchdog(0.01, pytest.fail)
+    passed = []
+    for batch in watchdog.follow("abc"):
+        watchdog.enter(BACKWARD)
+        passed.append(batch)
+    time.sleep(0.05)
+    watchdog.close()
+    assert passed == ["a", "b", "c"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the process by /proc")
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_process_that_stands_still_is_named(
+    start_torchrun, small_run, tmp_path, pid_of_rank, rank
+):
+    words = small_run("SOLVER.MAX_EPOCH 60 LOG_PERIOD 1 DIST.WATCHDOG_SEC 1 TRAIN.BATCH_SIZE 6 "
+                      "TRAIN.EVAL_PERIOD 100 TRAIN.CHECKPOINT_PERIOD 100")  # fmt: skip
+    running = start_torchrun(3, *words)
+    log = tmp_path / "output" / "stdout.log"
+    end = time.monotonic() + 90
+
+    def wait_for(words):
+        while not (log.exists() and words in log.read_text()):
+            assert time.monotonic() < end
+            assert running.poll() is None, running.communicate()[1]
+            time.sleep(0.05)
+
+    wait_for("epoch 3/60 iteration 1/2")
+    still = pid_of_rank(rank, running.pid)
+    os.kill(still, signal.SIGSTOP)
+    try:
+        wait_for("keeps the others waiting")
+    finally:
+        os.kill(still, signal.SIGCONT)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    (warning,) = [line for line in log.read_text().splitlines() if "a step takes" in line]
+    assert f"rank {rank} keeps the others waiting: it " in warning
