@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from hiera_video.engine import export_graph
 from hiera_video.engine.export_graph import (
     CHECKED_BATCHES,
     FACTS_ENTRY,
@@ -161,6 +162,21 @@ def test_packages_that_are_missing_are_named(monkeypatch, tmp_path):
         monkeypatch.delitem(sys.modules, package, raising=False)
     with pytest.raises(UserError, match=r"got no onnx and no onnxscript and no .*'\.\[export\]'"):
         require_onnx()
+
+
+@pytest.mark.slow
+def test_weights_too_large_for_one_onnx_lie_beside_it(model, tmp_path, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(export_graph, "_ONNX_MAX_BYTES", 1000)
+    export(model, tmp_path / "first", "onnx")
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    names = sorted(os.listdir(tmp_path / "elsewhere"))
+    assert names == ["model.onnx", "model.onnx.data"]
+    session = runtime.InferenceSession(
+        tmp_path / "elsewhere/model.onnx", providers=["CPUExecutionProvider"]
+    )
+    (logits,) = session.run(["logits"], {"clips": clips(2).numpy()})
+    np.testing.assert_allclose(logits, model(clips(2)).detach().numpy(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow
