@@ -57,7 +57,7 @@ def prepare(
     """Build everything a training run needs, from the config."""
     torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
     model = build_model(cfg).to(device)
-    wrapped = parallel.wrap(cfg, model, device)
+    wrapped = parallel.wrap(model)
     return TrainRun(
         cfg=cfg,
         device=device,
