@@ -53,6 +53,14 @@ class ModelSection:
         bool,
         Key("Keep only the input of each block for the backward pass: less memory, more time."),
     ] = False
+    COMPILE: Annotated[
+        str,
+        Key(
+            "What torch.compile compiles for training: nothing, the blocks of the encoder, or the "
+            "whole forward and backward pass. The first step then takes a minute or more.",
+            choices=("none", "encoder", "step"),
+        ),
+    ] = "none"
 
 
 @dataclass(frozen=True)

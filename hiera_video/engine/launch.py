@@ -14,6 +14,7 @@ from hiera_video.data.decoders import describe_backend
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards import file_behind
 from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint
+from hiera_video.engine.compiling import refuse_missing_compiler
 from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import RunLog
@@ -96,6 +97,8 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord
     device = collect(pick_device, cfg.NUM_GPUS)
     collect(refuse_unequal_shares, cfg)
     collect(check_model, cfg)
+    if cfg.TRAIN.ENABLE and device is not None:
+        collect(refuse_missing_compiler, cfg.MODEL.COMPILE, device.type)
     collect(check_data_settings, cfg)
     collect(refuse_missing_checkpoints, cfg)
     if not cfg.TRAIN.ENABLE:

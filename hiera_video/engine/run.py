@@ -15,6 +15,7 @@ from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import Position
+from hiera_video.engine.compiling import compile_for_training
 from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.guards import StepGuard
 from hiera_video.engine.logging import RunLog
@@ -57,6 +58,7 @@ def prepare(
     """Build everything a training run needs, from the config."""
     torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
     model = build_model(cfg).to(device)
+    compile_for_training(model, cfg.MODEL.COMPILE)
     wrapped = parallel.wrap(model)
     return TrainRun(
         cfg=cfg,
