@@ -24,7 +24,7 @@ test: $(INSTALLED_TEST)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term
 
 test-all: $(INSTALLED_PEERS)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -o timeout=3600 --cov --cov-report=term
 
 lint: $(INSTALLED_TEST)
 	$(BIN)/ruff check .

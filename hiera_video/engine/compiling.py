@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo.exc import BackendCompilerFailed
 
 from hiera_video.utils.errors import UserError
 
@@ -58,6 +57,9 @@ def compile_for_training(model: nn.Module, what: str) -> None:
 
 
 def _compiled(model: nn.Module, plain: Callable[..., Any]) -> Callable[..., Any]:
+    # The compiler is seconds to import, which who does not compile need not wait for.
+    from torch._dynamo.exc import BackendCompilerFailed
+
     # Random numbers of PyTorch's generator, not of the compiler's own: a drop path is the same.
     fast = torch.compile(plain, options={"fallback_random": True})
 

@@ -195,7 +195,7 @@ def test_close_ends_processes_that_hang():
 
 
 SCRIPT = """
-import os, sys, time
+import multiprocessing, os, signal, sys, time
 from hiera_video.data.workers import WorkerPool
 
 def work(task, job):
@@ -204,8 +204,15 @@ def work(task, job):
         time.sleep(1000)
     return os.getpid()
 
+if __name__ != "__main__" and sys.argv[1] == "early":
+    time.sleep(1)  # a process that is still starting when the one that it works for is killed
+
 if __name__ == "__main__":
     pool = WorkerPool(work, num_workers=1, deadline_sec=0)
+    if sys.argv[1] == "early":
+        pool.submit(0, "hang")
+        print(multiprocessing.active_children()[0].pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     pool.submit(0, "fine")
     print(pool.next().value, flush=True)
     pool.submit(1, "hang")
@@ -214,7 +221,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("ending", ["leave", "stay"])
+@pytest.mark.parametrize("ending", ["leave", "stay", "early"])
 def test_processes_end_with_the_one_that_started_them(tmp_path, ending):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -223,7 +230,7 @@ def test_processes_end_with_the_one_that_started_them(tmp_path, ending):
     if ending == "stay":
         time.sleep(0.3)
         run.kill()
-    assert run.wait(timeout=30) == (-signal.SIGKILL if ending == "stay" else 0)
+    assert run.wait(timeout=30) == (0 if ending == "leave" else -signal.SIGKILL)
     give_up_at = time.monotonic() + 20
     while os.path.exists(f"/proc/{pid}") and "zombie" not in state_of(pid):
         assert time.monotonic() < give_up_at
