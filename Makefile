@@ -52,5 +52,5 @@ $(INSTALLED_TEST): setup.py constraints.txt | $(VENV)/bin/python
 	@touch $@ $(INSTALLED)
 
 $(INSTALLED_PEERS): setup.py constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peers,export,hub]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peers,export,hub,browser]"
 	@touch $@ $(INSTALLED) $(INSTALLED_TEST)

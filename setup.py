@@ -56,5 +56,7 @@ setup(
         "slurm": ["submitit"],
         # Models of Hugging Face's hub by their name; a folder is read without it.
         "hub": ["huggingface_hub"],
+        # The tests of pages, with the system's chromium.
+        "browser": ["playwright"],
     },
 )

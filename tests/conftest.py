@@ -13,6 +13,8 @@ import av
 import numpy as np
 import pytest
 
+from .browser import browser as browser
+
 BLOCK = 16  # pixels; large enough to survive any codec
 BITS = 8
 
