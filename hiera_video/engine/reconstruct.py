@@ -19,6 +19,7 @@ from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.engine.pictures import grey_hidden
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
+from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.load import load_model
 from hiera_video.models.patch_target import patches_to_frames, pixel_patches, statistics
@@ -115,7 +116,7 @@ def draw_mask(
 
 
 def read_clip(
-    path: str, model: MaskedAutoencoderHiera, cfg: Config, *, start_sec: float | None = None
+    path: str, model: HieraEncoder, cfg: Config, *, start_sec: float | None = None
 ) -> Clip:
     """Decode a video's clip that begins at `start_sec` (None: the middle one), cut at the centre.
 
