@@ -23,7 +23,11 @@ setup(
     # own folder would hide the package from scripts beside it.
     package_dir={"": "."},
     packages=find_packages(include=["hiera_video", "hiera_video.*"]),
-    package_data={"hiera_video.data.class_names": ["*.txt"]},
+    package_data={
+        "hiera_video.data.class_names": ["*.txt"],
+        "hiera_video.engine": ["serve_page/*"],
+        "hiera_video.engine.report": ["templates/*"],
+    },
     install_requires=[
         "torch>=2.6",
         "torchvision",
@@ -41,6 +45,7 @@ setup(
         "tqdm",
         "tensorboard",
         "matplotlib",
+        "jinja2",
         "numpy",
         "pillow",
         "pyyaml",
@@ -56,6 +61,8 @@ setup(
         "slurm": ["submitit"],
         # Models of Hugging Face's hub by their name; a folder is read without it.
         "hub": ["huggingface_hub"],
+        # tools/serve.py
+        "serve": ["starlette", "uvicorn", "python-multipart"],
         # The tests of pages, with the system's chromium.
         "browser": ["playwright"],
     },

@@ -16,6 +16,7 @@ import torch
 
 from hiera_video.config import Config
 from hiera_video.data.decoders import open_video
+from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.engine.predict import Prediction, Predictor
 from hiera_video.engine.predict_stream import StreamFrame
 from hiera_video.utils.errors import UserError
@@ -91,17 +92,17 @@ def file_windows(predictor: Predictor, path: str, grid: Grid) -> Iterator[Window
     """
     with open_video(path, backend=predictor.cfg.DATA.DECODING_BACKEND) as reader:
         fps = reader.fps if reader.fps > 0 else predictor.cfg.DATA.TARGET_FPS
-        ticks_G = _grid_ticks(reader.num_ticks, fps, grid)
+        ticks_G = grid_ticks(reader.num_ticks, fps, grid)
         starts = range(0, max(len(ticks_G) - grid.num_frames, 0) + 1, grid.stride)
         for first in range(0, len(starts), _WINDOWS_AT_ONCE):
             some = starts[first : first + _WINDOWS_AT_ONCE]
             places_VT = np.array(some)[:, None] + np.arange(grid.num_frames)
             ticks_VT = ticks_G[np.minimum(places_VT, len(ticks_G) - 1)]
             wanted, clips = np.unique(reader.ticks_to_frames(ticks_VT), return_inverse=True)
-            crops_NHWC = _crops(predictor, reader.frames_at(wanted))
-            scores_VK = _scores(predictor, crops_NHWC[clips.reshape(ticks_VT.shape)])
+            crops_NHWC = centre_crops(predictor.transform(num_crops=1), reader.frames_at(wanted))
+            scores_VK = window_scores(predictor, crops_NHWC[clips.reshape(ticks_VT.shape)])
             for start, scores_K in zip(some, scores_VK, strict=True):
-                yield _window(predictor, grid, start, scores_K, reader.num_ticks / fps, path)
+                yield make_window(predictor, grid, start, scores_K, reader.num_ticks / fps, path)
 
 
 def stream_windows(
@@ -112,25 +113,26 @@ def stream_windows(
     A stream that ends before its first window is full has one window. A frame that says that it is
     late is kept for a later window, but no window ends with it.
     """
+    transform = predictor.transform(num_crops=1)
     kept: deque[np.ndarray] = deque(maxlen=grid.num_frames)
     taken, said, end_sec = 0, False, 0.0
     for place, frame in _on_grid(frames, grid):
-        kept.append(_crops(predictor, frame.picture()[None])[0])
+        kept.append(centre_crops(transform, frame.picture()[None])[0])
         taken, end_sec = place + 1, frame.time_sec
         full = taken - grid.num_frames
         if full >= 0 and full % grid.stride == 0 and not frame.is_late:
-            scores_VK = _scores(predictor, np.stack(kept)[None])
-            yield _window(predictor, grid, full, scores_VK[0], taken * grid.spacing_sec, "")
+            scores_VK = window_scores(predictor, np.stack(kept)[None])
+            yield make_window(predictor, grid, full, scores_VK[0], taken * grid.spacing_sec, "")
             said = True
     if taken and not said:
         while len(kept) < grid.num_frames:
             kept.append(kept[-1])
-        scores_VK = _scores(predictor, np.stack(kept)[None])
+        scores_VK = window_scores(predictor, np.stack(kept)[None])
         start = max(taken - grid.num_frames, 0)
-        yield _window(predictor, grid, start, scores_VK[0], end_sec, "")
+        yield make_window(predictor, grid, start, scores_VK[0], end_sec, "")
 
 
-def _grid_ticks(num_ticks: int, fps: float, grid: Grid) -> np.ndarray:
+def grid_ticks(num_ticks: int, fps: float, grid: Grid) -> np.ndarray:
     """Return the tick of every grid time in the video, `[G]`, halves rounded up as for a clip."""
     number = int((num_ticks - 1) / (grid.spacing_sec * fps) + 1e-6) + 1
     ticks_G = np.floor(np.arange(number) * (grid.spacing_sec * fps) + 0.5).astype(np.int64)
@@ -154,24 +156,25 @@ def _on_grid(frames: Iterable[StreamFrame], grid: Grid) -> Iterator[tuple[int, S
         yield place, last
 
 
-def _crops(predictor: Predictor, frames_NHWC: np.ndarray) -> np.ndarray:
+def centre_crops(transform: TestTransform, frames_NHWC: np.ndarray) -> np.ndarray:
     """Return the centre crops of frames as a test makes them, uint8 `[N, S, S, 3]`."""
-    transform = predictor.transform(num_crops=1)
     side = transform.crop_size
     crops = torch.empty((1, 1, len(frames_NHWC), side, side, 3), dtype=torch.uint8)
     transform.write(frames_NHWC, np.arange(len(frames_NHWC))[None], crops)
     return crops[0, 0].numpy()
 
 
-def _scores(predictor: Predictor, pixels_VTHWC: np.ndarray) -> np.ndarray:
+def window_scores(predictor: Predictor, pixels_VTHWC: np.ndarray) -> np.ndarray:
+    """Return the probabilities of windows of uint8 crops, float32 `[V, K]`; raises UserError."""
     finish = predictor.transform(num_crops=1).finish
     parts = torch.from_numpy(pixels_VTHWC).split(predictor.cfg.TEST.BATCH_SIZE)
     return np.concatenate([predictor.probabilities(finish(part)) for part in parts])
 
 
-def _window(
+def make_window(
     predictor: Predictor, grid: Grid, start: int, scores_K: np.ndarray, end_sec: float, path: str
 ) -> Window:
+    """Return the window that begins at grid frame `start` of a video that ends at `end_sec`."""
     start_sec = start * grid.spacing_sec
     return Window(
         start_sec, min(start_sec + grid.window_sec, end_sec), predictor.prediction(scores_K, path)

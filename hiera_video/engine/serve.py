@@ -1,0 +1,233 @@
+"""A local web page for trying a model: `Service(predictor, settings).run()`.
+
+A video that is dropped on the page is written to a private folder, decoded in a process that may be
+killed, scored in windows, and removed. See docs/serve.md for what is protected against what.
+"""
+
+import errno
+import ipaddress
+import logging
+import math
+import signal
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from threading import Event
+from types import TracebackType
+from typing import Any
+
+from hiera_video import __version__
+from hiera_video.engine.predict import Predictor
+from hiera_video.engine.predict_windows import make_grid
+from hiera_video.utils.errors import UserError
+
+_EXTRA = "pip install -e '.[serve]'"
+# Connections at a time, idle ones too; beyond it a client is told to come back.
+_MAX_CONNECTIONS = 64
+# A short video gets so many windows, that there is something to see move.
+_LEAST_WINDOWS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a model is served.
+
+    host, port: where to listen; port 0: any that is free. max_upload_mb: of a video, in 10^6 bytes.
+    max_waiting: uploads that may wait while one is answered. max_windows: the most that a video is
+    looked at in; a longer one gets them wider apart. deadline_sec: the longest that decoding may
+    take. every_sec, window_sec: as for `make_grid`. allow_hosts: names that clients may call this
+    server by, beside its addresses, "localhost" and `host`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    max_upload_mb: float = 200.0
+    max_waiting: int = 4
+    max_windows: int = 60
+    deadline_sec: float = 60.0
+    every_sec: float | None = None
+    window_sec: float | None = None
+    allow_hosts: Sequence[str] = ()
+
+
+class Service:
+    """A server that listens from its making on, and answers while it runs.
+
+    Raises:
+        UserError: a setting that cannot be, an address that cannot be listened at, a model whose
+            outputs are not finite, or a package that is not installed.
+    """
+
+    def __init__(self, predictor: Predictor, settings: Settings) -> None:
+        check_settings(settings)
+        uvicorn = _import_uvicorn()
+        from hiera_video.engine.serve_answer import Analyst
+        from hiera_video.engine.serve_app import Desk, make_app
+        from hiera_video.engine.serve_folder import UploadFolder
+
+        grid = make_grid(
+            predictor.cfg, every_sec=settings.every_sec, window_sec=settings.window_sec
+        )
+        self._stopping = Event()
+        with ExitStack() as stack:
+            listening = stack.enter_context(_listen(settings.host, settings.port))
+            host, port = listening.getsockname()[:2]
+            shown = f"[{host}]" if ":" in host else host
+            self.url = f"http://{shown}:{port}"
+            self.folder = stack.enter_context(UploadFolder())
+            analyst = stack.enter_context(
+                Analyst(
+                    predictor,
+                    grid,
+                    least_windows=_LEAST_WINDOWS if settings.every_sec is None else 1,
+                    max_windows=settings.max_windows,
+                    deadline_sec=settings.deadline_sec,
+                )
+            )
+            analyst.warm_up()
+            executor = stack.enter_context(ThreadPoolExecutor(1, "hiera_video serve"))
+            stack.callback(self._stopping.set)
+            desk = Desk(
+                analyst,
+                folder=self.folder,
+                executor=executor,
+                max_bytes=int(settings.max_upload_mb * 1e6),
+                max_waiting=settings.max_waiting,
+                stopping=self._stopping,
+            )
+            app = make_app(
+                desk,
+                info=describe(predictor, settings, window_sec=grid.window_sec),
+                names=[settings.host, *settings.allow_hosts],
+                only_loopback=is_local(settings.host),
+            )
+            self._server = uvicorn.Server(_server_config(uvicorn, app))
+            self._sockets = [listening]
+            self._stack = stack.pop_all()
+
+    def run(self) -> None:
+        """Answer until `stop`, or in the main thread Ctrl-C or SIGTERM."""
+        # Ours instead of the server's, which raises the signal again once it has ended.
+        self._server.handle_exit = self._on_signal
+        self._server.run(sockets=self._sockets)
+
+    def stop(self) -> None:
+        """Have `run` return soon; what is in work is given up. For any thread."""
+        self._stopping.set()
+        self._server.should_exit = True
+
+    def close(self) -> None:
+        """Give everything back: processes, the folder of uploads, the address."""
+        self._stack.close()
+
+    def __enter__(self) -> "Service":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self._stopping.is_set() and number == signal.SIGINT:
+            self._server.force_exit = True
+        self.stop()
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise a UserError for a setting that cannot be."""
+    if not 0 <= settings.port <= 65535:
+        raise UserError(f"--port must be 0 to 65535, got {settings.port}. Try 8000.")
+    for name, value in (
+        ("--max-upload-mb", settings.max_upload_mb),
+        ("--decode-timeout-sec", settings.deadline_sec),
+    ):
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} must be above 0, got {value:g}. Try 100.")
+    for name, number, least in (
+        ("--max-windows", settings.max_windows, 1),
+        ("--max-waiting", settings.max_waiting, 0),
+    ):
+        if number < least:
+            raise UserError(f"{name} must be at least {least}, got {number}. Try 4.")
+
+
+def is_local(host: str) -> bool:
+    """Say whether only this machine can reach a server that listens at `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def describe(predictor: Predictor, settings: Settings, *, window_sec: float) -> dict[str, Any]:
+    """Return what the page is told: the model, its classes, and the limits."""
+    return {
+        "model": predictor.cfg.MODEL.MODEL_NAME,
+        "class_names": list(predictor.class_names),
+        "max_upload_mb": settings.max_upload_mb,
+        "max_windows": settings.max_windows,
+        "window_sec": round(window_sec, 3),
+        "is_local": is_local(settings.host),
+        "version": __version__,
+    }
+
+
+def _import_uvicorn() -> Any:
+    try:
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise UserError(
+            f"the web page needs starlette, uvicorn and python-multipart ({error}). Try {_EXTRA}."
+        ) from None
+    return uvicorn
+
+
+def _server_config(uvicorn: Any, app: Any) -> Any:
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    return uvicorn.Config(
+        app,
+        http="h11",  # pure Python: one implementation, whatever else is installed
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError) as error:
+        raise UserError(
+            f"--host must be an address or a name of this machine, got {host!r} "
+            f"({getattr(error, 'strerror', None) or error}). Try 127.0.0.1."
+        ) from None
+    listening = socket.socket(family, kind, protocol)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(
+                f"--port must be one that nobody listens at, got {port}, which is taken. Try "
+                f"--port {port + 1 if port < 65535 else 8000}, or 0 for any that is free."
+            ) from None
+        raise UserError(
+            f"--host and --port must be where this process may listen, got {host}:{port} "
+            f"({error.strerror}). Try 127.0.0.1 and 8000."
+        ) from None
+    return listening

@@ -1,0 +1,176 @@
+"""The web page's server: the page, what it needs to know, and the answer to an uploaded video."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from hiera_video.engine.serve_answer import (
+    Analyst,
+    Answer,
+    CancelledError,
+    RefusalError,
+    Stop,
+    Turnstile,
+    as_json,
+)
+from hiera_video.engine.serve_folder import UploadFolder
+from hiera_video.engine.serve_guard import Guard
+from hiera_video.engine.serve_upload import Body, receive_video
+
+TOP_K = 5
+_PAGE = Path(__file__).parent / "serve_page"
+_FILES = {
+    "/": ("index.html", "text/html"),
+    "/page.css": ("page.css", "text/css"),
+    "/page.js": ("page.js", "text/javascript"),
+    "/chart.js": ("chart.js", "text/javascript"),
+    "/favicon.svg": ("favicon.svg", "image/svg+xml"),
+}
+_GONE = 499  # nobody reads it
+
+
+class Desk:
+    """Takes uploads in, a few at a time, and has them answered one after the other.
+
+    Args:
+        analyst: answers them, in the one thread of `executor`.
+        folder: where a file lies until it is answered.
+        max_bytes: of a video.
+        max_waiting: uploads that may wait, or be on their way, while one is answered.
+        stopping: set when the server ends.
+    """
+
+    def __init__(
+        self,
+        analyst: Analyst,
+        *,
+        folder: UploadFolder,
+        executor: Executor,
+        max_bytes: int,
+        max_waiting: int,
+        stopping: Event,
+    ) -> None:
+        self.analyst = analyst
+        self.max_bytes = max_bytes
+        self._folder = folder
+        self._executor = executor
+        self._turnstile = Turnstile(1 + max_waiting)
+        self._stopping = stopping
+
+    async def answer(self, body: Body) -> Answer:
+        """Return the answer to the video in a request.
+
+        Raises:
+            RefusalError: there is none.
+            ClientDisconnect: the client has gone.
+        """
+        self._turnstile.enter()
+        try:
+            with self._folder.new_file() as file:
+                await receive_video(body, file, max_bytes=self.max_bytes)
+                return await self._analyse(file.name, body)
+        finally:
+            self._turnstile.leave()
+
+    async def _analyse(self, path: str, body: Body) -> Answer:
+        stop = Stop(self._stopping)
+        work = asyncio.wrap_future(
+            self._executor.submit(self.analyst.analyse, path, is_cancelled=stop)
+        )
+        gone = asyncio.ensure_future(body.gone())
+        try:
+            waited: set[asyncio.Future[Any]] = {work, gone}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                stop.set()
+            return await work
+        except CancelledError:
+            if self._stopping.is_set():
+                raise RefusalError(503, "The server is being stopped.") from None
+            raise ClientDisconnect from None
+        finally:
+            stop.set()
+            gone.cancel()
+
+
+def make_app(
+    desk: Desk, *, info: dict[str, Any], names: Sequence[str], only_loopback: bool
+) -> Starlette:
+    """Return the server as an ASGI application.
+
+    `info` is what the page is told of the model; `names` and `only_loopback` are as for `Guard`.
+    """
+    pages = [Route(path, _file(name, kind)) for path, (name, kind) in _FILES.items()]
+    return Starlette(
+        routes=[
+            *pages,
+            Route("/info", partial(_info, info), methods=["GET"]),
+            Route("/predict", partial(_predict, desk), methods=["POST"]),
+        ],
+        middleware=[Middleware(Guard, names=names, only_loopback=only_loopback)],
+        exception_handlers={HTTPException: _http_error, Exception: _bug},
+    )
+
+
+def _file(name: str, kind: str) -> Any:
+    content = (_PAGE / name).read_bytes()
+
+    async def answer(request: Request) -> Response:
+        return Response(content, media_type=kind)
+
+    return answer
+
+
+async def _info(info: dict[str, Any], request: Request) -> Response:
+    return _json(info)
+
+
+async def _predict(desk: Desk, request: Request) -> Response:
+    body = Body(request)
+    try:
+        try:
+            found = await desk.answer(body)
+        except RefusalError:
+            await body.throw_away(desk.max_bytes)
+            raise
+    except RefusalError as refusal:
+        return _error(refusal.status, refusal.reason)
+    except ClientDisconnect:
+        return Response(status_code=_GONE)
+    return _json(as_json(found, desk.analyst.predictor, top_k=TOP_K))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 500)
+    reasons = {
+        404: "There is no such page here. Try /.",
+        405: "POST a video to /predict; everything else is GET.",
+    }
+    return _error(status, reasons.get(status, str(getattr(error, "detail", "")) + "."))
+
+
+async def _bug(request: Request, error: Exception) -> Response:
+    return _error(500, "The server made a mistake; what went wrong stands in its log.")
+
+
+def _json(content: dict[str, Any], status: int = 200) -> Response:
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    return Response(text + "\n", status, media_type="application/json")
+
+
+def _error(status: int, reason: str) -> Response:
+    # The connection may hold the rest of a body that nobody wants.
+    headers = {"Connection": "close"} | ({"Retry-After": "5"} if status == 503 else {})
+    return JSONResponse({"error": reason}, status, headers)

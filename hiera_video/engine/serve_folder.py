@@ -1,0 +1,106 @@
+"""The folder of the web page's uploads: private, locked while it is used, gone afterwards.
+
+A server that crashed leaves its folder; the next one finds that nobody locks it, and removes it.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import IO
+
+from hiera_video.utils.errors import UserError
+
+_PREFIX = "hiera_video_serve_"
+_LOCK = "lock"
+# A folder without a lock is one that is being made, or was left at that very moment.
+_YOUNG_SEC = 60.0
+
+
+class UploadFolder:
+    """A folder in the system's temporary one (TMPDIR); made on entering, removed on leaving.
+
+    Entering raises a UserError where it cannot be made.
+    """
+
+    def __init__(self) -> None:
+        self.path = ""
+        self._lock: IO[str] | None = None
+
+    def __enter__(self) -> "UploadFolder":
+        remove_leftovers()
+        try:
+            try:
+                self._make()
+            except OSError:  # another server, just starting, took it for a leftover
+                self._make()
+        except OSError as error:
+            raise UserError(
+                f"TMPDIR must be a folder that can be written to, got {tempfile.gettempdir()!r} "
+                f"({error.strerror or error}). Try another one."
+            ) from None
+        return self
+
+    def _make(self) -> None:
+        self.path = tempfile.mkdtemp(prefix=_PREFIX)  # for this user's eyes only
+        self._lock = _locked(os.path.join(self.path, _LOCK), "x")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock:
+            self._lock.close()
+
+    def new_file(self) -> IO[bytes]:
+        """Return a new file, open for writing, that is removed when it is closed.
+
+        Its name is ours alone: nothing that a client sends is part of it.
+        """
+        return tempfile.NamedTemporaryFile(dir=self.path, prefix="upload_", buffering=0)
+
+
+def remove_leftovers() -> None:
+    """Remove the folders of servers of this user that are no more."""
+    parent = tempfile.gettempdir()
+    with suppress(OSError):
+        for entry in os.scandir(parent):
+            with suppress(OSError):
+                if entry.name.startswith(_PREFIX) and _is_ours(entry):
+                    _remove_if_left(entry.path)
+
+
+def _is_ours(entry: "os.DirEntry[str]") -> bool:
+    if not entry.is_dir(follow_symlinks=False):
+        return False
+    return not hasattr(os, "geteuid") or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+
+
+def _remove_if_left(path: str) -> None:
+    lock = os.path.join(path, _LOCK)
+    if not os.path.exists(lock):
+        if time.time() - os.stat(path).st_mtime > _YOUNG_SEC:
+            shutil.rmtree(path, ignore_errors=True)
+        return
+    with _locked(lock, "r+"):  # held until all is gone
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _locked(path: str, mode: str) -> IO[str]:
+    """Open a file and lock it; raises OSError if somebody else does."""
+    file = open(path, mode)  # noqa: SIM115 - closing it gives up the lock
+    try:
+        try:
+            import fcntl  # not on Windows, where an open file cannot be removed anyway
+        except ImportError:
+            return file
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    return file

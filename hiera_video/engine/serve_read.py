@@ -1,0 +1,174 @@
+"""What a decoding process of the web page does: an uploaded file becomes the crops of windows.
+
+Files here come from anywhere. So only containers that hold their own pictures are opened (a
+playlist makes FFmpeg open what it names), the size of a picture and the memory of the process have
+a limit, and whatever is wrong with a file is an answer.
+
+Shape suffixes: V windows, T frames of one, N distinct frames, S side of a crop, C colours (RGB).
+"""
+
+import sys
+from dataclasses import dataclass
+
+import av
+import numpy as np
+
+from hiera_video.data.decoders import DecodeError, VideoReader, open_video
+from hiera_video.data.transforms.pipeline import TestTransform
+from hiera_video.data.worker import Job
+from hiera_video.engine.predict_windows import Grid, centre_crops, grid_ticks
+
+# FFmpeg's names of the containers that are opened: each holds its pictures itself.
+CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,gif,apng,"
+    "ogg,mxf,nut,ivf,rm,dv,h264,hevc,m4v,yuv4mpegpipe,av1,obu,wtv,swf,gxf,amv,nsv,smk,bink"
+)
+MAX_PIXELS = 36_000_000  # of a picture: an 8K one has 33 million
+MAX_ASPECT = 50
+_CHUNK_BYTES = 128 << 20  # frames in memory at a time
+_MEMORY_BYTES = 2 << 30  # of a decoding process, beyond what it has at its start
+
+_TOO_LARGE = "This video needs more memory than the server gives to one."
+
+
+@dataclass(frozen=True, slots=True)
+class ReadWindows:
+    """The frames of all windows: `crops_NSSC` uint8, and which of them each window shows.
+
+    `starts_V` are the grid frames that windows begin at, `duration_sec` is the video's length.
+    """
+
+    crops_NSSC: np.ndarray
+    frames_VT: np.ndarray
+    starts_V: tuple[int, ...]
+    duration_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Why a file has no answer, a sentence."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReader:
+    """Reads the windows of a file, as `window_starts` lays them.
+
+    `fallback_fps` is the rate of a video that does not tell its own.
+    """
+
+    transform: TestTransform
+    grid: Grid
+    least_windows: int
+    max_windows: int
+    backend: str
+    fallback_fps: float
+
+    def __call__(self, path: str, job: Job) -> ReadWindows | Refused | None:
+        """Read a file, in one step of the job; "" only makes the process ready."""
+        limit_memory(_MEMORY_BYTES)
+        if not path:
+            return None
+        job.begin(0)
+        try:
+            return check_container(path) or self._read(path, job)
+        except DecodeError as error:
+            return Refused(sentence(error.cause))
+        except av.FFmpegError as error:
+            return Refused(sentence(f"does not decode ({error.strerror or error})."))
+        except MemoryError:
+            return Refused(_TOO_LARGE)
+        except RuntimeError as error:  # torch's
+            if "memory" not in str(error):
+                raise
+            return Refused(_TOO_LARGE)
+
+    def _read(self, path: str, job: Job) -> ReadWindows | Refused:
+        with open_video(path, backend=self.backend) as reader:
+            fps = reader.fps if reader.fps > 0 else self.fallback_fps
+            ticks_G = grid_ticks(reader.num_ticks, fps, self.grid)
+            starts = window_starts(
+                len(ticks_G), self.grid, least=self.least_windows, most=self.max_windows
+            )
+            places_VT = np.array(starts)[:, None] + np.arange(self.grid.num_frames)
+            ticks_VT = ticks_G[np.minimum(places_VT, len(ticks_G) - 1)]
+            wanted_N, frames = np.unique(reader.ticks_to_frames(ticks_VT), return_inverse=True)
+            first_HWC = reader.frames_at(wanted_N[:1])[0]
+            height, width, _ = first_HWC.shape
+            if max(height, width) > MAX_ASPECT * min(height, width):
+                return Refused(f"The picture must be no band, got {width} x {height} pixels.")
+            side = self.transform.crop_size
+            crops_NSSC = job.empty((len(wanted_N), side, side, 3), np.uint8)
+            self._fill(crops_NSSC, reader, wanted_N, per_chunk=_CHUNK_BYTES // first_HWC.nbytes)
+            return ReadWindows(
+                crops_NSSC, frames.reshape(ticks_VT.shape), tuple(starts), reader.num_ticks / fps
+            )
+
+    def _fill(
+        self, crops_NSSC: np.ndarray, reader: VideoReader, wanted_N: np.ndarray, *, per_chunk: int
+    ) -> None:
+        step = max(per_chunk, 1)
+        for start in range(0, len(wanted_N), step):
+            frames_NHWC = reader.frames_at(wanted_N[start : start + step])
+            crops_NSSC[start : start + step] = centre_crops(self.transform, frames_NHWC)
+
+
+def window_starts(num_frames: int, grid: Grid, *, least: int, most: int) -> range:
+    """Return where windows begin among `num_frames` frames on the grid.
+
+    Where the grid's stride gives fewer than `least`, they lie as much closer together as the grid
+    allows; where it gives more than `most`, wider apart, to the video's end.
+    """
+    last = max(num_frames - grid.num_frames, 0)
+    stride = grid.stride
+    if last // stride + 1 < least:
+        stride = max(last // (least - 1), 1)
+    if last // stride + 1 > most:
+        stride = -(-last // (most - 1)) if most > 1 else last + 1
+    return range(0, last + 1, stride)
+
+
+def check_container(path: str) -> Refused | None:
+    """Say why a file is not opened: no container of `CONTAINERS`, or too large a picture."""
+    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    try:
+        with av.open(path, container_options=options, metadata_errors="replace") as container:
+            sizes = [
+                (stream.codec_context.width, stream.codec_context.height)
+                for stream in container.streams.video
+                if stream.codec_context is not None
+            ]
+    except (av.FFmpegError, OSError, ValueError):
+        return Refused(
+            "This file is not a readable video: unknown format, or damaged or truncated in its "
+            "header."
+        )
+    for width, height in sizes:
+        if width * height > MAX_PIXELS:
+            return Refused(
+                f"The picture must have at most {MAX_PIXELS // 10**6} million pixels, got "
+                f"{width} x {height}."
+            )
+    return None
+
+
+def sentence(cause: str) -> str:
+    """Return a decoder's cause, such as "holds no video stream.", as a sentence on this file."""
+    joins = cause.split(" ", 1)[0] in ("is", "holds", "does", "has")
+    return f"This file {cause}" if joins else f"This file cannot be used: {cause}"
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Let this process take `more_bytes` beyond what it has now (Linux); once only."""
+    if sys.platform != "linux":
+        return
+    import resource  # not on every platform
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft != resource.RLIM_INFINITY:
+        return
+    with open("/proc/self/status") as file:
+        lines = dict(line.split(":", 1) for line in file)
+    has_bytes = int(lines["VmData"].split()[0]) * 1024
+    resource.setrlimit(resource.RLIMIT_DATA, (has_bytes + more_bytes, hard))

@@ -1,0 +1,213 @@
+"""One video file out of a form (multipart/form-data), written to the disk as it comes.
+
+Everything is checked on the way: the size, the kind, the form. The name that the client gives its
+file is read for one thing only, that there is one.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import IO, Any
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect, Request
+
+from hiera_video.engine.serve_answer import RefusalError
+from hiera_video.engine.serve_kinds import HEAD_BYTES, wrong_beginning, wrong_type
+
+FIELD = "video"
+_HOW = f"Try curl -F {FIELD}=@x.mp4."
+# A client that sends nothing for so long, or takes so long in all, is given up.
+_IDLE_SEC, _WHOLE_SEC = 30.0, 900.0
+_OTHER_BYTES = 64 * 1024  # what a form may hold beside the video
+# After a refusal so much of the rest is read and thrown away: a client that still sends when the
+# connection closes does not see the answer.
+_LINGER_SEC, _LINGER_BYTES = 10.0, 16_000_000
+
+
+class Body:
+    """The body of a request as it comes, and after it the client's going."""
+
+    def __init__(self, request: Request) -> None:
+        self._receive = request.receive
+        self.headers = request.headers
+        self._more = True
+
+    async def next(self) -> bytes | None:
+        """Return the next piece, None at the end.
+
+        Raises:
+            ClientDisconnect: the client has gone.
+        """
+        if not self._more:
+            return None
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        self._more = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        return piece
+
+    async def throw_away(self, at_least_bytes: int) -> None:
+        """Read on, for a while, what nobody wants, if the client sends it without being asked."""
+        if self.headers.get("expect", "").lower() == "100-continue":
+            return
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._skip(max(at_least_bytes, _LINGER_BYTES)), _LINGER_SEC)
+
+    async def gone(self) -> None:
+        """Return when the client goes; the body has been read."""
+        await self._receive()
+
+    async def _skip(self, num_bytes: int) -> None:
+        while num_bytes > 0 and (piece := await self.next()) is not None:
+            num_bytes -= len(piece)
+
+
+async def receive_video(body: Body, file: IO[bytes], *, max_bytes: int) -> None:
+    """Write the form's video to `file`.
+
+    Raises:
+        RefusalError: the form has no video, or more than `max_bytes` of it, or is broken.
+        ClientDisconnect: the client has gone.
+    """
+    form = VideoForm(body.headers.get("content-type", ""), file, max_bytes=max_bytes)
+    form.expect(body.headers.get("content-length", ""))
+    give_up_at = time.monotonic() + _WHOLE_SEC
+    while True:
+        wait_sec = max(min(_IDLE_SEC, give_up_at - time.monotonic()), 0.0)
+        try:
+            piece = await asyncio.wait_for(body.next(), wait_sec)
+        except asyncio.TimeoutError:
+            raise RefusalError(408, "The upload stopped on its way. Try again.") from None
+        if piece is None:
+            break
+        form.write(piece)
+    form.finish()
+
+
+class VideoForm:
+    """The state of a form while it comes; raises RefusalError as soon as it cannot become right.
+
+    `content_type` is the request's; the video goes to `file`, at most `max_bytes` of it.
+    """
+
+    def __init__(self, content_type: str, file: IO[bytes], *, max_bytes: int) -> None:
+        kind, options = parse_options_header(content_type)
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
+            raise RefusalError(
+                415, f"The video must come as a form, multipart/form-data, in {FIELD!r}. {_HOW}"
+            )
+        self._file = file
+        self._max_bytes = max_bytes
+        self._video_bytes, self._all_bytes = 0, 0
+        self._head = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._name, self._value = b"", b""
+        self._is_video = self._has_video = self._is_whole = False
+        callbacks: Any = {
+            "on_part_begin": self._begin_part,
+            "on_header_field": self._add_name,
+            "on_header_value": self._add_value,
+            "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
+            "on_part_data": self._add_data,
+            "on_part_end": self._end_part,
+            "on_end": self._end,
+        }
+        try:
+            self._parser = MultipartParser(options[b"boundary"], callbacks)
+        except FormParserError:
+            raise self._broken() from None
+
+    def expect(self, content_length: str) -> None:
+        """Refuse a form that says beforehand that it is too large."""
+        if content_length.isdigit() and int(content_length) > self._max_bytes + _OTHER_BYTES:
+            raise self._too_large()
+
+    def write(self, chunk: bytes) -> None:
+        """Take what has come."""
+        self._all_bytes += len(chunk)
+        if self._all_bytes > self._max_bytes + _OTHER_BYTES:
+            raise self._too_large()
+        try:
+            self._parser.write(chunk)
+        except FormParserError:
+            raise self._broken() from None
+        except OSError as error:
+            raise RefusalError(
+                507, f"The server has no room for the video ({error.strerror or error})."
+            ) from None
+
+    def finish(self) -> None:
+        """Take note that nothing more comes."""
+        if not self._is_whole:
+            raise self._broken()
+        if not self._has_video:
+            raise RefusalError(400, f"The form must hold a file in its field {FIELD!r}. {_HOW}")
+
+    def _begin_part(self) -> None:
+        self._headers = {}
+        self._is_video = False
+
+    def _add_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _add_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name, self._value = b"", b""
+
+    def _end_headers(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        if options.get(b"name") != FIELD.encode():
+            return
+        if b"filename" not in options:
+            raise RefusalError(400, f"The field {FIELD!r} must be a file, got text. {_HOW}")
+        if self._has_video:
+            raise RefusalError(400, "The form must hold one video, got several.")
+        kind = wrong_type(self._headers.get(b"content-type", b"").decode("latin-1"))
+        if kind:
+            raise self._no_video(kind)
+        self._is_video = self._has_video = True
+
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
+        if not self._is_video:
+            return
+        self._video_bytes += end - start
+        if self._video_bytes > self._max_bytes:
+            raise self._too_large()
+        piece = data[start:end]
+        if len(self._head) < HEAD_BYTES:
+            self._head += piece[:HEAD_BYTES]
+            if len(self._head) >= HEAD_BYTES:
+                self._check_head()
+        self._file.write(piece)
+
+    def _end_part(self) -> None:
+        if not self._is_video:
+            return
+        self._is_video = False
+        if not self._video_bytes:
+            raise RefusalError(400, "The file is empty (0 bytes).")
+        self._check_head()
+
+    def _end(self) -> None:
+        self._is_whole = True
+
+    def _check_head(self) -> None:
+        if kind := wrong_beginning(self._head):
+            raise self._no_video(kind)
+
+    def _too_large(self) -> RefusalError:
+        size = f"{self._max_bytes / 1e6:g} MB"
+        return RefusalError(413, f"The file is too large: this server takes up to {size}.")
+
+    def _no_video(self, kind: str) -> RefusalError:
+        return RefusalError(415, f"This file is {kind}, not a video.")
+
+    def _broken(self) -> RefusalError:
+        return RefusalError(400, "The upload is incomplete or damaged. Try again.")

@@ -1,0 +1,133 @@
+"""A served model for tests, and a client that sends forms as browsers do, or worse."""
+
+import http.client
+import json
+import tempfile
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from hiera_video import Predictor
+from hiera_video.config import load_config, to_yaml
+from hiera_video.models.hiera import hiera_micro_8x64
+
+NAMES = ["grows", "shrinks", "moves_left", "moves_right", "moves_up", "moves_down", "a_b", "<b>c"]
+CLIPS = "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32"
+BOUNDARY = "----------------0123456789"
+
+
+def save_checkpoint(path):
+    """Save an untrained classifier as a run does, one that is sure of what it says."""
+    torch.manual_seed(0)
+    model = hiera_micro_8x64(input_size=(4, 32, 32), num_classes=8)
+    with torch.no_grad():
+        model.head.projection.weight.mul_(8)
+    cfg = load_config("configs/Demo/HIERA_MICRO.yaml", CLIPS.split())
+    content = {"model_state": model.state_dict(), "cfg": to_yaml(cfg), "class_names": NAMES}
+    torch.save(content, path)
+    return str(path)
+
+
+@contextmanager
+def serving(checkpoint, room, **settings):
+    """Serve in a thread, with `room` as the system's temporary folder."""
+    from hiera_video.engine.serve import Service, Settings
+
+    before, tempfile.tempdir = tempfile.tempdir, str(room)
+    try:
+        predictor = Predictor(checkpoint, device="cpu")
+        with Service(predictor, Settings(port=0, **settings)) as service:
+            thread = threading.Thread(target=service.run)
+            thread.start()
+            try:
+                yield Client(service, Path(room))
+            finally:
+                service.stop()
+                thread.join(30)
+                assert not thread.is_alive()
+        assert not list(Path(room).glob("hiera_video_serve_*"))
+    finally:
+        tempfile.tempdir = before
+
+
+@dataclass
+class Reply:
+    """A status, what the JSON says, and the headers."""
+
+    status: int
+    content: dict = field(default_factory=dict)
+    headers: dict = field(default_factory=dict)
+
+    @property
+    def error(self):
+        return self.content["error"]
+
+
+class Client:
+    """Speaks to a service."""
+
+    def __init__(self, service, room):
+        self.service, self.room = service, room
+        host, port = service.url.removeprefix("http://").rsplit(":", 1)
+        self.address = host, int(port)
+
+    def ask(self, method, path, body=None, headers=None, *, chunked=False):
+        connection = http.client.HTTPConnection(*self.address, timeout=60)
+        try:
+            connection.request(method, path, body, headers or {}, encode_chunked=chunked)
+            reply = connection.getresponse()
+            text = reply.read()
+        finally:
+            connection.close()
+        is_json = reply.headers.get_content_type() == "application/json"
+        content = json.loads(text) if is_json else {"text": text.decode()}
+        return Reply(reply.status, content, dict(reply.headers.items()))
+
+    def send(self, content, **more):
+        """Upload a file's content."""
+        return self.ask("POST", "/predict", form(content, **more), FORM)
+
+    def files(self):
+        """What lies in the temporary folder, beside the lock."""
+        return sorted(
+            str(path.relative_to(self.room))
+            for path in self.room.rglob("*")
+            if path.is_file() and path.name != "lock"
+        )
+
+
+FORM = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+
+
+def part(content, *, name=b"video", file_name=b"x.mp4", kind=b""):
+    """A part of a form; without a file name it is a text field."""
+    said = b'Content-Disposition: form-data; name="' + name + b'"'
+    said += b'; filename="' + file_name + b'"' if file_name is not None else b""
+    said += b"\r\nContent-Type: " + kind if kind else b""
+    return b"--" + BOUNDARY.encode() + b"\r\n" + said + b"\r\n\r\n" + content + b"\r\n"
+
+
+def form(*contents, **more):
+    """A whole form with a file in each part."""
+    parts = [part(content, **more) for content in contents]
+    return b"".join(parts) + b"--" + BOUNDARY.encode() + b"--\r\n"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
+    pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
+    pytest.importorskip("python_multipart", reason="the extra 'serve' is not installed")
+    return save_checkpoint(tmp_path_factory.mktemp("run") / "checkpoint_epoch_00001.pyth")
+
+
+@pytest.fixture(scope="module")
+def client(checkpoint, tmp_path_factory):
+    """A client of a service that takes at most 1 MB."""
+    with serving(checkpoint, tmp_path_factory.mktemp("room"), max_upload_mb=1) as client:
+        yield client
+        assert client.files() == []
