@@ -9,7 +9,7 @@ INSTALLED_PEERS := $(VENV)/.installed-peers
 .PHONY: help demo test test-all lint format clean
 
 help:
-	@echo "make demo      make demo videos, pretrain, fine-tune with and without it, test, print a table"
+	@echo "make demo      make demo videos, pretrain, fine-tune with and without it, test, print a table, write a report"
 	@echo "make test      run the quick tests, with line coverage"
 	@echo "make test-all  run the slow tests too, some of them against the published package"
 	@echo "make lint      ruff and mypy"

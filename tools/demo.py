@@ -1,7 +1,8 @@
 """The full story on the embedded demo data, with the commands a user would type: make demo
 
 Makes videos; pretrains on them without labels; fine-tunes from that and, in the same way, from
-scratch; tests both; prints a table of the two side by side; draws what the autoencoder sees.
+scratch; tests both; prints a table of the two side by side; draws what the autoencoder sees; writes
+a report.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import simplejson
 from hiera_video.config import Config, load_config, to_yaml
 from hiera_video.data.build import read_records
 from hiera_video.engine.checkpoint import checkpoint_path
+from hiera_video.engine.report.write import REPORT_FILE
 from hiera_video.engine.test import RESULTS_FILE
 from hiera_video.utils import cli, io
 from hiera_video.utils.errors import UserError
@@ -96,6 +98,12 @@ def picture_command(demo: Demo) -> list[str]:
     ]
 
 
+def report_command(demo: Demo) -> list[str]:
+    """Return the command that writes one page on all three runs."""
+    folders = [demo.folder(name) for name in ("pretrained", *ARMS.values())]
+    return ["tools/report.py", *folders, "--output", demo.folder(REPORT_FILE)]
+
+
 def run_steps(demo: Demo) -> dict[str, float]:
     """Run all steps; return the seconds of each when it did its work.
 
@@ -114,6 +122,7 @@ def run_steps(demo: Demo) -> dict[str, float]:
     for step, command in commands(demo).items():
         do(step, command)
     do("picture", picture_command(demo))
+    do("report", report_command(demo))
     return seconds
 
 
@@ -183,7 +192,7 @@ def column(demo: Demo, seconds: dict[str, float], arm: str) -> dict[str, str]:
 def parse_args(argv: Sequence[str] | None) -> Demo:
     """Read the command line, and the configs with it."""
     parser = argparse.ArgumentParser(
-        description="Make demo videos, pretrain, fine-tune, test, print a table, draw a picture."
+        description="Make demo videos, pretrain, fine-tune, test, print a table, write a report."
     )
     pair = "KEY VALUE"
     parser.add_argument("overrides", nargs="*", metavar=pair, help="config overrides of all steps")
@@ -209,6 +218,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"\n{table(demo, seconds)}\n")
     print(f"Checkpoints, logs, scores and confusion matrices are in {demo.output_dir},")
     print(f"and what the autoencoder sees and predicts in {demo.folder('pictures')}.")
+    print(f"Report, for any browser: {os.path.abspath(demo.folder(REPORT_FILE))}")
     print('Next: README.md, "Your own videos".')
 
 

@@ -10,7 +10,7 @@ SMALL_DEMO = (
 )
 STEPS = [
     *("make data", "pretrain", "fine-tune, pretrained", "test, pretrained"),
-    *("fine-tune, from scratch", "test, from scratch", "picture"),
+    *("fine-tune, from scratch", "test, from scratch", "picture", "report"),
 ]
 
 
@@ -45,6 +45,8 @@ def test_demo_runs_the_commands_once_and_prints_its_table(run_tool, demo_tool, s
     check_table(first.out)
     check_arms(out)
     assert list((out / "pictures").rglob("*.png"))
+    assert f"Report, for any browser: {out / 'report.html'}" in first.out
+    assert "from_scratch" in (out / "report.html").read_text()
     assert list(json.loads((out / "demo.json").read_text())["seconds"]) == STEPS
 
     second = run_tool("demo", words)
@@ -101,7 +103,7 @@ def test_overrides_go_to_the_steps_they_are_meant_for(demo_tool):
     assert (demo.pretrain.RNG_SEED, demo.fine_tune.RNG_SEED) == (3, 3)
     assert (demo.pretrain.SOLVER.MAX_EPOCH, demo.fine_tune.SOLVER.MAX_EPOCH) == (7, 2)
     commands = demo_tool["commands"](demo)
-    assert list(commands) == STEPS[:-1]
+    assert list(commands) == STEPS[:-2]
     for step, command in commands.items():
         if step != "make data":
             assert "RNG_SEED 3" in " ".join(command)

@@ -1,0 +1,28 @@
+"""What the model of a run costs, counted anew from its config."""
+
+from dataclasses import dataclass
+
+from hiera_video.config import Config
+from hiera_video.engine.flops_report import report_config
+from hiera_video.engine.report.parts import Missing, attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Multiply-adds of one view, and the model's parameters; `incomplete` may be too low."""
+
+    multiply_adds_per_view: int
+    parameters: int
+    incomplete: bool
+
+
+def cost_of(config: Config | Missing) -> Cost | Missing:
+    """Count the model of a config, which takes about two seconds."""
+    if isinstance(config, Missing):
+        return Missing("The FLOPs cannot be counted without the config.")
+    return attempt("The FLOPs could not be counted", lambda: _count(config))
+
+
+def _count(config: Config) -> Cost:
+    cost = report_config(config, "").cost
+    return Cost(cost.multiply_adds, cost.parameters, cost.incomplete)

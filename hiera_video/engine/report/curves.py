@@ -1,0 +1,125 @@
+"""The charts of a report: the course of trainings, accuracy by views, accuracy by FLOPs."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+
+from hiera_video.engine.report.charts import Axis, Chart, Series, draw
+from hiera_video.engine.report.cost import Cost
+from hiera_video.engine.report.history import Points
+from hiera_video.engine.report.parts import Missing
+from hiera_video.engine.report.run_files import Run
+
+LOG_FROM_RATIO = 4  # of the largest to the smallest FLOPs, from which the axis is logarithmic
+
+
+def percent(value: float) -> str:
+    """Write a number of percent."""
+    return f"{value:.3g} %"
+
+
+_EPOCHS = Axis("epoch", write="{:.4g}".format, low=0)
+_ACCURACY = Axis("accuracy", write=percent)
+
+
+def training_charts(runs: Sequence[Run]) -> list[Chart]:
+    """Return loss, validation accuracies, learning rate and wait for data, runs overlaid."""
+    by_epoch = {run.number: run.course.by_epoch for run in runs}
+    by_iteration = {run.number: run.course.by_iteration for run in runs}
+    validations = {run.number: run.course.validations for run in runs}
+    # Where no epoch has finished, the iterations are all there is.
+    losses = [
+        *_series(runs, by_iteration, "loss", faint=any(map(bool, by_epoch.values()))),
+        *_series(runs, by_epoch, "loss"),
+    ]
+    waits = [
+        Series(one.number, one.name, [(x, 100 * y) for x, y in one.points])
+        for one in _series(runs, by_epoch, "data_wait_share")
+    ]
+    accuracy = Axis("accuracy", write=percent, low=0, high=100)
+    charts = [
+        draw("Loss", losses, _EPOCHS, Axis("loss")),
+        *(
+            draw(f"Validation, {name}", _series(runs, validations, key), _EPOCHS, accuracy)
+            for name, key in (("top-1", "top1_acc"), ("top-5", "top5_acc"))
+        ),
+        draw(
+            "Learning rate",
+            _rates(runs),
+            _EPOCHS,
+            Axis("learning rate", low=0, write="{:.2g}".format),
+        ),
+        draw(
+            "Waiting for data",
+            waits,
+            _EPOCHS,
+            Axis("share of the time", write=percent, low=0, high=_at_least(waits, 10)),
+        ),
+    ]
+    return [chart for chart in charts if chart]
+
+
+def views_chart(runs: Sequence[Run]) -> Chart | None:
+    """Return top-1 against the number of views, for the tests that measured more than one."""
+    series = []
+    for run in runs:
+        table = [] if isinstance(run.tested, Missing) else run.tested.by_views()
+        if len(table) > 1:
+            points, notes = _by_number(table)
+            series.append(Series(run.number, run.name, points, notes=notes))
+    return draw("Top-1 by number of views", series, Axis("views of a video", low=0), _ACCURACY)
+
+
+def cost_chart(runs: Sequence[Run], costs: Mapping[int, Cost | Missing]) -> Chart | None:
+    """Return top-1 against the multiply-adds of a video, a point for each number of views."""
+    series = []
+    for run in runs:
+        cost, tested = costs.get(run.number), run.tested
+        if not isinstance(cost, Cost) or isinstance(tested, Missing):
+            continue
+        points, notes = _by_number(tested.by_views())
+        series.append(
+            Series(
+                run.number,
+                run.name,
+                [(views * cost.multiply_adds_per_view / 1e9, top1) for views, top1 in points],
+                notes=notes,
+            )
+        )
+    flops = [x for one in series for x, _ in one.points if x > 0]
+    log = bool(flops) and max(flops) > LOG_FROM_RATIO * min(flops)
+    x_axis = Axis("GFLOPs of a video" + ", logarithmic" * log, log=log)
+    return draw("Top-1 by FLOPs", series, x_axis, _ACCURACY)
+
+
+def _by_number(table: Sequence[tuple[int, int, float]]) -> tuple[Points, list[str]]:
+    """Return (views, top-1) by growing number of views, and clips x crops of each.
+
+    Where two ways give the same number of views, the one with more clips is kept.
+    """
+    best = {prod(row[:2]): row for row in sorted(table)}
+    rows = [(number, best[number]) for number in sorted(best)]
+    points = [(float(number), top1) for number, (_, _, top1) in rows]
+    return points, [f"{clips}x{crops} views" for _, (clips, crops, _) in rows]
+
+
+def _series(
+    runs: Sequence[Run], of: Mapping[int, Mapping[str, Points]], figure: str, *, faint: bool = False
+) -> list[Series]:
+    return [Series(run.number, run.name, of[run.number].get(figure, []), faint) for run in runs]
+
+
+def _at_least(series: Sequence[Series], least: float) -> float:
+    """Return the greatest height, or `least`: small shares should look small."""
+    return max([least, *(y for one in series for _, y in one.points)])
+
+
+def _rates(runs: Sequence[Run]) -> list[Series]:
+    """Return learning rates by iteration, or by epoch of a run too short to log iterations."""
+    return [
+        Series(
+            run.number,
+            run.name,
+            run.course.by_iteration.get("lr") or run.course.by_epoch.get("lr", []),
+        )
+        for run in runs
+    ]

@@ -1,0 +1,117 @@
+"""What a training says of itself in the `json_stats` lines of stdout.log."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import simplejson
+
+from hiera_video.engine.report.parts import Missing
+from hiera_video.utils import io
+
+# Finished epochs, a fraction of one included, and a figure.
+Points = list[tuple[float, float]]
+_MARK = "json_stats: "
+_STOPPED = re.compile(r"^\[[^\]]*\] (stopped: .*)")
+_VERSIONS = re.compile(r"^\[[^\]]*\] (hiera_video [^,]*, torch [^,]*)")
+
+
+@dataclass(slots=True)
+class History:
+    """The course of a training by epochs; one that was resumed counts as it went on.
+
+    `by_iteration` and `by_epoch` hold points for each figure of the `train_iter` and of the
+    `train_epoch` lines, `validations` for each of the `val_epoch` lines. `num_broken` lines could
+    not be read. `stopped` is why the run ended early, if it says so.
+    """
+
+    max_epoch: int = 0
+    by_iteration: dict[str, Points] = field(default_factory=dict)
+    by_epoch: dict[str, Points] = field(default_factory=dict)
+    validations: dict[str, Points] = field(default_factory=dict)
+    num_broken: int = 0
+    stopped: str = ""
+    versions: str = ""
+
+    @property
+    def finished(self) -> float:
+        """How many epochs were finished."""
+        points = self.by_epoch.get("epoch_sec", [])
+        return points[-1][0] if points else 0
+
+    def last(self, of: Mapping[str, Points], figure: str) -> float | None:
+        """Return the last value of a figure, or None."""
+        return of[figure][-1][1] if of.get(figure) else None
+
+    def total(self, figure: str) -> float | None:
+        """Return the sum of a figure over the epochs, or None."""
+        points = self.by_epoch.get(figure)
+        return sum(value for _, value in points) if points else None
+
+
+def read_history(path: str) -> History | Missing:
+    """Read a run's stdout.log; a line that is broken is counted and passed over."""
+    if not io.is_file(path):
+        return Missing("There is no stdout.log in this folder: the run never began, or it is gone.")
+    history = History()
+    # Bytes that are no text, as a full disk leaves them, must not end the reading.
+    with open(path, encoding="utf-8", errors="replace") as file:
+        _take_lines(history, file)
+    return history
+
+
+def _take_lines(history: History, lines: Iterable[str]) -> None:
+    take: dict[str, Callable[[History, Mapping[str, Any]], None]] = {
+        "train_iter": _take_iteration,
+        "train_epoch": _take_epoch,
+        "val_epoch": _take_validation,
+    }
+    for line in lines:
+        _, mark, text = line.partition(_MARK)
+        if not mark:
+            if match := _STOPPED.match(line):
+                history.stopped = match[1].strip()
+            elif match := _VERSIONS.match(line):
+                history.versions, history.stopped = match[1], ""  # a new start
+            continue
+        try:
+            stats = simplejson.loads(text)
+            if taker := take.get(stats["_type"]):
+                taker(history, stats)
+        except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+            history.num_broken += 1
+
+
+def _take_iteration(history: History, stats: Mapping[str, Any]) -> None:
+    epoch, history.max_epoch = _position(stats["epoch"])
+    iteration, num_iterations = _position(stats["iter"])
+    _add(history.by_iteration, epoch - 1 + iteration / num_iterations, stats)
+
+
+def _take_epoch(history: History, stats: Mapping[str, Any]) -> None:
+    epoch, history.max_epoch = _position(stats["epoch"])
+    _add(history.by_epoch, epoch, stats)
+
+
+def _take_validation(history: History, stats: Mapping[str, Any]) -> None:
+    epoch, history.max_epoch = _position(stats["epoch"])
+    _add(history.validations, epoch, stats)
+
+
+def _position(text: str) -> tuple[int, int]:
+    done, total = text.split("/")
+    return int(done), int(total)
+
+
+def _add(figures: dict[str, Points], x: float, stats: Mapping[str, Any]) -> None:
+    for name, value in stats.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        points = figures.setdefault(name, [])
+        # A run that was resumed goes over some of its way again: the second time counts.
+        while points and points[-1][0] >= x:
+            points.pop()
+        if math.isfinite(value):
+            points.append((x, float(value)))

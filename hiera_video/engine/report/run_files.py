@@ -1,0 +1,116 @@
+"""All that a report takes from one OUTPUT_DIR."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePath
+
+from hiera_video.config import Config, load_config
+from hiera_video.engine.checkpoint import last_checkpoint
+from hiera_video.engine.report.history import History, read_history
+from hiera_video.engine.report.parts import Missing, attempt
+from hiera_video.engine.report.tested import Tested, read_test
+from hiera_video.engine.test import RESULTS_FILE
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+CONFIG_FILES = ("config.yaml", "config_test.yaml")  # of a training, of a test alone
+LOG_FILE = "stdout.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run left: `name` tells it from the others of the report, `number` counts from 0.
+
+    `config_text` is the saved YAML as it stands, empty where there is none.
+    """
+
+    number: int
+    name: str
+    folder: str
+    config_text: str
+    config: Config | Missing
+    history: History | Missing
+    tested: Tested | Missing
+    checkpoint: str | None
+
+    @property
+    def course(self) -> History:
+        """What is known of its training, which may be nothing."""
+        return History() if isinstance(self.history, Missing) else self.history
+
+    @property
+    def is_pretraining(self) -> bool:
+        """Whether the run learns without labels; False where its config cannot be read."""
+        return not isinstance(self.config, Missing) and self.config.TASK == "ssl"
+
+
+def read_runs(folders: Sequence[str]) -> list[Run]:
+    """Read the runs of all folders.
+
+    Raises:
+        UserError: one of them is no folder, or no run has written to it.
+    """
+    folders = list(dict.fromkeys(os.path.normpath(folder) for folder in folders))
+    for folder in folders:
+        _refuse_no_run(folder)
+    names = zip(folders, short_names(folders), strict=True)
+    return [_read_run(number, name, folder) for number, (folder, name) in enumerate(names)]
+
+
+def short_names(folders: Sequence[str]) -> list[str]:
+    """Return as many of the last parts of each path as it takes to tell all of them apart."""
+    parts = [PurePath(os.path.abspath(folder)).parts for folder in folders]
+    names: list[str] = []
+    for own in parts:
+        for length in range(1, len(own) + 1):
+            if sum(other[-length:] == own[-length:] for other in parts) == 1:
+                break
+        names.append(str(PurePath(*own[-length:])))
+    return names
+
+
+def _refuse_no_run(folder: str) -> None:
+    if not io.is_dir(folder):
+        raise UserError(f"OUTPUT_DIR must be the folder of a run, got {folder!r}, which is none.")
+    if _is_run(folder):
+        return
+    inside = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    runs = [path for path in inside if io.is_dir(path) and _is_run(path)]
+    hint = f" Try {' '.join(runs[:6])}." if runs else ""
+    raise UserError(
+        f"OUTPUT_DIR must be the folder of a run, got {folder!r}, which holds none of "
+        f"{', '.join([*CONFIG_FILES, LOG_FILE, RESULTS_FILE])}.{hint}"
+    )
+
+
+def _is_run(folder: str) -> bool:
+    files = (*CONFIG_FILES, LOG_FILE, RESULTS_FILE)
+    return any(io.is_file(os.path.join(folder, name)) for name in files)
+
+
+def _read_run(number: int, name: str, folder: str) -> Run:
+    paths = [path for file in CONFIG_FILES if io.is_file(path := os.path.join(folder, file))]
+    configs = [
+        attempt(f"{os.path.basename(p)} cannot be used", partial(load_config, p)) for p in paths
+    ]
+    text = attempt("unreadable", partial(_read_text, paths[0])) if paths else ""
+    # The last test is that of the test alone, if there was one.
+    scores = [cfg.TEST.SCORES_FILE for cfg in reversed(configs) if not isinstance(cfg, Missing)]
+    log = os.path.join(folder, LOG_FILE)
+    return Run(
+        number=number,
+        name=name,
+        folder=folder,
+        config_text="" if isinstance(text, Missing) else text,
+        config=configs[0] if configs else Missing(f"There is no {CONFIG_FILES[0]} in this folder."),
+        history=attempt(f"{LOG_FILE} cannot be read", partial(read_history, log)),
+        tested=attempt("The test's files cannot be read", partial(read_test, folder, scores)),
+        checkpoint=last_checkpoint(folder),
+    )
+
+
+def _read_text(path: str) -> str:
+    with io.open_file(path) as file:
+        return file.read()
