@@ -42,6 +42,7 @@ SETTINGS = (
     "TENSORBOARD.ENABLE False DATA_LOADER.TIMEOUT_SEC 60"
 )
 _WAIT_SEC = 180.0
+_ITERATION = r"epoch (\d+/\d+ iteration \d+/\d+) loss"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Trial:
 
     number: int
     while_writing: bool
-    after: float  # share of the training's duration; or which checkpoint's writing, in [0, 1)
+    after: float  # share of its iterations; or which checkpoint's writing, in [0, 1)
     victim: int  # a rank, or -1: all processes at once
     workers: tuple[int, int]
 
@@ -67,7 +68,7 @@ class Campaign:
             num_train_per_class=2 * num_processes, num_val_per_class=1, size=48, num_frames=12
         )
         make_demo_data(str(self.data), parameters, num_workers=1)
-        self.training_sec = 0.0
+        self.num_iterations, self.iteration_sec = 0, 0.0
 
     def command(self, output: Path, num_workers: int) -> list[str]:
         """Return the command line of a run, as a person would type it."""
@@ -118,13 +119,11 @@ class Campaign:
         with self.started(output, 1) as process:
             wait_for_training(output, process)
             began = time.monotonic()
-            while f"epoch {MAX_EPOCH}/{MAX_EPOCH} done" not in log_of(output):
-                if process.poll() is not None:
-                    raise RuntimeError(Path(f"{output}.err").read_text()[-2000:])
-                time.sleep(0.01)
-            self.training_sec = time.monotonic() - began
             if process.wait(timeout=_WAIT_SEC):
                 raise RuntimeError(Path(f"{output}.err").read_text()[-2000:])
+        iterations = re.findall(_ITERATION, log_of(output))
+        self.num_iterations = len(iterations)
+        self.iteration_sec = (time.monotonic() - began) / self.num_iterations
         return last_state(output)
 
     def kill(self, output: Path, trial: Trial) -> str:
@@ -135,7 +134,9 @@ class Campaign:
                 target = int(trial.after * 4 * MAX_EPOCH)  # checkpoints are written
                 wait_for_writing(output, process, count=target)
             else:
-                time.sleep(trial.after * self.training_sec)
+                whole, part = divmod(trial.after * self.num_iterations, 1)
+                wait_for_iterations(output, process, count=int(whole))
+                time.sleep(part * self.iteration_sec)
             if process.poll() is not None:
                 return ""
             where = position_of(output)
@@ -180,6 +181,12 @@ def wait_for_training(output: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.01)
 
 
+def wait_for_iterations(output: Path, process: subprocess.Popen[str], *, count: int) -> None:
+    """Wait until the run has logged so many iterations, or is over."""
+    while process.poll() is None and len(re.findall(_ITERATION, log_of(output))) < count:
+        time.sleep(0.005)
+
+
 def wait_for_writing(output: Path, process: subprocess.Popen[str], *, count: int) -> None:
     """Wait until a temporary file stands there, after `count` checkpoints were seen."""
     folder, seen = output / "checkpoints", set()
@@ -197,7 +204,7 @@ def is_unfinished(path: Path) -> bool:
 
 def position_of(output: Path) -> str:
     """Return the last iteration that the log tells of."""
-    lines = re.findall(r"epoch (\d+/\d+ iteration \d+/\d+)", log_of(output))
+    lines = re.findall(_ITERATION, log_of(output))
     return lines[-1] if lines else "before the first iteration"
 
 
@@ -277,7 +284,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="kills_") as folder:
         campaign = Campaign(Path(folder), arguments.processes, arguments.strategy)
         expected = campaign.reference()
-        print(f"a run nobody kills trains for {campaign.training_sec:.1f} s", flush=True)
+        print(
+            f"a run nobody kills: {campaign.num_iterations} iterations of "
+            f"{campaign.iteration_sec:.2f} s",
+            flush=True,
+        )
         for trial in plan(arguments.kills, arguments.processes, arguments.seed):
             same, line, hit = run_trial(campaign, trial, expected)
             num_same += same
