@@ -3,6 +3,12 @@
 python tools/benchmark.py model [--model hiera_base_16x224 --batch 2 --repeats 5]
 python tools/benchmark.py mae [--model mae_hiera_base_16x224 --ratio 0.9 --keep-ratio 0.5]
 
+Or a step of fine-tuning, by what it waits for, computes and sends; plain, compiled, with
+checkpointing, and that of the published package:
+
+python tools/benchmark.py train [--variants plain,published --device cuda --dtype bfloat16
+    --batch-size 64 --picture step.png --cfg X.yaml DATA.PATH_TO_DATA_DIR DIR KEY VALUE ...]
+
 Or what loading videos costs, of a list of yours or of videos that it makes:
 
 python tools/benchmark.py loader --cfg X.yaml [DATA.PATH_TO_DATA_DIR DIR KEY VALUE ...]
@@ -40,11 +46,15 @@ from hiera_video.engine.benchmark_loader_report import (
 )
 from hiera_video.engine.benchmark_loader_videos import make_videos
 from hiera_video.engine.benchmark_mae import compare_steps
+from hiera_video.engine.benchmark_train import measure_training, training_config
+from hiera_video.engine.benchmark_train_figures import VARIANTS, TrainSettings
+from hiera_video.engine.benchmark_train_report import draw_training, headline, render_training
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 
+DTYPES = ("float32", "bfloat16")
 LOADER_CONFIG = "configs/Kinetics/HIERA_B.yaml"
 
 
@@ -128,6 +138,35 @@ def loader(arguments: argparse.Namespace) -> None:
         print(f"\n{text}")
 
 
+def train(arguments: argparse.Namespace) -> None:
+    """Tell the parts of a fine-tuning step apart, in our variants and the published model."""
+    settings = TrainSettings(
+        cfg=training_config(
+            arguments.cfg,
+            arguments.overrides,
+            batch_size=arguments.batch,
+            device=arguments.device,
+            bfloat16=arguments.dtype == "bfloat16",
+            processes=arguments.processes,
+        ),
+        variants=arguments.variants,
+        rounds=arguments.repeats,
+        steps=arguments.steps,
+        device=arguments.device,
+        processes=arguments.processes,
+        threads=arguments.threads,
+    )
+    report = measure_training(settings)
+    peers = f"hiera-transformer {version('hiera-transformer')}"
+    print(
+        f"{settings.cfg.MODEL.MODEL_NAME}, {headline(report)}"
+        f"{', ' + peers if 'published' in arguments.variants else ''}, medians of "
+        f"{settings.rounds} interleaved rounds\n{render_training(report)}"
+    )
+    if arguments.picture:
+        draw_training(report, arguments.picture)
+
+
 def some_records(cfg: Config, split: str, num_videos: int, folder: str) -> Sequence[VideoRecord]:
     """Return videos spread evenly over a list; or new ones in `folder` where there is no list."""
     if not cfg.DATA.PATH_TO_DATA_DIR:
@@ -196,6 +235,14 @@ def share(text: str) -> float:
     return number
 
 
+def variants(text: str) -> tuple[str, ...]:
+    """Return some of VARIANTS, for argparse, which names them in its help."""
+    names = tuple(text.split(","))
+    if not set(names) <= set(VARIANTS):
+        raise ValueError
+    return names
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and run one benchmark."""
     parser = argparse.ArgumentParser(description="Benchmarks; interleaved runs, medians, ratios.")
@@ -217,10 +264,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_loader.add_argument("--repeats", type=positive, default=5, help="rounds (%(default)s)")
     of_loader.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     of_loader.set_defaults(run=loader, threads=1)
-    for command in (of_model, of_mae):
-        command.add_argument("--batch", type=positive, default=2, help="clips in a pass")
+    of_train = commands.add_parser("train", help="a fine-tuning step, part by part")
+    of_train.add_argument("--cfg", default=LOADER_CONFIG, help="YAML file (%(default)s)")
+    of_train.add_argument(
+        "--variants", type=variants, default=VARIANTS, help=f"some of {','.join(VARIANTS)}"
+    )
+    of_train.add_argument("--processes", type=positive, default=1, help="sharing gradients")
+    of_train.add_argument("--steps", type=positive, default=1, help="of each turn (%(default)s)")
+    of_train.add_argument("--picture", metavar="PNG", help="draw the parts as bars")
+    of_train.set_defaults(run=train)
+    for command in (of_train,):
+        command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+        command.add_argument("--dtype", choices=DTYPES, default="float32", help="autocast's")
+    for command in (of_model, of_mae, of_train):
+        command.add_argument(
+            *("--batch-size", "--batch"), dest="batch", type=positive, default=2, help="clips"
+        )
         command.add_argument("--repeats", type=positive, default=5, help="rounds")
         command.add_argument("--threads", type=int, default=0, help="0: PyTorch's own choice")
+    of_train.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE")
     arguments = parser.parse_args(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

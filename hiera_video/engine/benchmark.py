@@ -1,12 +1,17 @@
 """Timings that mean something on a noisy machine: interleaved runs, medians, ratios, the floor."""
 
+import json
+import os
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from hiera_video.utils.compat import import_torchvision
@@ -31,10 +36,79 @@ def interleaved_seconds(
     return seconds
 
 
-def matmul_run(size: int = 2048) -> tuple[Callable[[], object], float]:
-    """Return a square float32 matrix product to time, and its operations (multiplies and adds)."""
-    left, right = torch.randn(size, size), torch.randn(size, size)
-    return lambda: left @ right, 2.0 * size**3
+CPU = torch.device("cpu")
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was asked for; a CPU has already."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matmul_run(
+    size: int | None = None, *, device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> tuple[Callable[[], object], float]:
+    """Return square matrix products to time, and their operations (multiplies and adds).
+
+    On a CPU one of 2048 x 2048; on a GPU, which needs more to be busy, several of 8192 x 8192.
+    """
+    on_gpu = device.type == "cuda"
+    size, times = size or (8192 if on_gpu else 2048), 10 if on_gpu else 1
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+
+    def run() -> None:
+        for _ in range(times):
+            torch.mm(left, right)
+        wait_for(device)
+
+    return run, times * 2.0 * size**3
+
+
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that `run` holds at once, beside what tensors held before it.
+
+    On a GPU by PyTorch's allocator; on a CPU by its profiler, which makes the run slower.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler tells of each start
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        profiler.export_chrome_trace(file.name)
+        with open(file.name, encoding="utf-8", errors="replace") as trace:
+            events = json.load(trace)["traceEvents"]
+    changes = [event for event in events if event.get("name") == "[memory]"]
+    held = peak = 0
+    for event in sorted(changes, key=lambda event: event["ts"]):
+        held += event["args"]["Bytes"]
+        peak = max(peak, held)
+    return peak
+
+
+def state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
+    """Return the bytes of a model's weights and buffers, and of what its optimizer keeps."""
+    kept = list(model.parameters()) + list(model.buffers())
+    if optimizer is not None:
+        kept += [
+            value
+            for state in optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, torch.Tensor)
+        ]
+    return sum(tensor.nbytes for tensor in kept)
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device "cpu" or "cuda". Raises a UserError if there is none of that kind."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device must be cpu without a CUDA device, got cuda. Try --device cpu.")
+    return torch.device(name)
 
 
 def forward_operations(model: nn.Module, clips: torch.Tensor) -> float:
@@ -97,8 +171,8 @@ def compare_forward(
     )
 
 
-def published_model(name: str) -> nn.Module:
-    """Build a model of the authors' package with fresh weights.
+def published_model(name: str, **settings: Any) -> nn.Module:
+    """Build a model of the authors' package with fresh weights; `settings` go to its function.
 
     Raises:
         UserError: the package, an optional extra, is not installed, or lacks the model.
@@ -112,4 +186,4 @@ def published_model(name: str) -> nn.Module:
         ) from None
     if not hasattr(hiera, name):
         raise UserError(f"--model must be a model of the published package, got {name!r}.")
-    return getattr(hiera, name)(pretrained=False).eval()
+    return getattr(hiera, name)(pretrained=False, **settings).eval()

@@ -1,0 +1,145 @@
+"""One optimizer step, cut into what it waits for, computes and sends."""
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hiera_video.data.batch import Batch
+from hiera_video.data.loader import BatchLoader
+from hiera_video.engine.benchmark import wait_for
+from hiera_video.engine.tasks import Task
+from hiera_video.engine.train import autocast
+from hiera_video.solver.build import set_lr
+from hiera_video.utils.errors import UserError
+
+# In the order in which they happen; "communication" is told apart by steps without it.
+DATA, FORWARD, BACKWARD, OPTIMIZER, COMMUNICATION = PHASES = (
+    "data wait",
+    "forward",
+    "backward",
+    "optimizer",
+    "communication",
+)
+
+
+class Feed(Protocol):
+    """Where batches come from; `held_bytes` are those that it keeps on the device."""
+
+    held_bytes: int
+
+    def next(self) -> Batch:
+        """Return the next batch."""
+
+
+class InMemory:
+    """The same batch again and again; it is on the device, so nothing is waited for."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self.held_bytes = batch.clips_BCTHW.nbytes
+
+    def next(self) -> Batch:
+        """Return the batch."""
+        return self._batch
+
+
+class FromLoader:
+    """The batches of a loader, epoch after epoch, read ahead as in training."""
+
+    held_bytes = 0
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self._batches = self._epochs(loader)
+
+    def next(self) -> Batch:
+        """Return the next batch. Raises a UserError if none of its videos could be decoded."""
+        batch = next(self._batches)
+        if len(batch) == 0:
+            raise UserError(
+                f"no video of a batch could be decoded, the last: {batch.failures[-1].reason} "
+                "Check DATA.PATH_TO_DATA_DIR and DATA.PATH_PREFIX."
+            )
+        return batch
+
+    def _epochs(self, loader: BatchLoader) -> Iterator[Batch]:
+        epoch = 0
+        while True:
+            yield from loader.batches(epoch)
+            epoch += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Stepper:
+    """What makes the steps of one variant, as `engine/train.py` makes them.
+
+    `lr` is the learning rate, `clip_norm` the gradient's longest length.
+    """
+
+    model: nn.Module
+    wrapped: nn.Module  # the model, or what shares its gradients out among processes
+    task: Task
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    bfloat16: bool
+    lr: float
+    clip_norm: float
+
+    def step(self, feed: Feed, *, sync: bool = True) -> tuple[dict[str, float], float]:
+        """Make one step; return the seconds of its phases, communication within them, and its loss.
+
+        Without `sync` no gradient is sent to another process.
+        """
+        clock = Clock(self.device)
+        clock.mark()
+        batch = feed.next().to(self.device)
+        clock.mark()
+        with self._sharing(sync):
+            with autocast(self.device, enabled=self.bfloat16):
+                loss = self.task.step(batch, epoch=0, iteration=0)
+            clock.mark()
+            loss.backward()
+        value = loss.item()  # the guard against losses that are not finite looks at each of them
+        clock.mark()
+        float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm))
+        set_lr(self.optimizer, self.lr)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        clock.mark()
+        phases = (DATA, FORWARD, BACKWARD, OPTIMIZER)
+        return dict(zip(phases, clock.seconds(), strict=True)), value
+
+    def _sharing(self, sync: bool) -> AbstractContextManager[object]:
+        if sync or not isinstance(self.wrapped, DistributedDataParallel):
+            return nullcontext()
+        return self.wrapped.no_sync()
+
+
+class Clock:
+    """Seconds between marks: on a GPU, between the moments at which its work gets to them."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._marks: list[Any] = []
+
+    def mark(self) -> None:
+        """Put a mark."""
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append(event)
+        else:
+            self._marks.append(time.perf_counter())
+
+    def seconds(self) -> list[float]:
+        """Return the seconds from each mark to the next one, once they are all reached."""
+        wait_for(self._device)
+        pairs = zip(self._marks, self._marks[1:], strict=False)
+        if self._device.type == "cuda":
+            return [start.elapsed_time(end) / 1000 for start, end in pairs]
+        return [end - start for start, end in pairs]
