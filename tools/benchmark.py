@@ -31,7 +31,13 @@ from hiera_video.config import Config, load_config
 from hiera_video.data.build import read_records
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.records import SPLITS, VideoRecord
-from hiera_video.engine.benchmark import compare_forward, forward_operations, published_model
+from hiera_video.engine.benchmark import (
+    CPU,
+    compare_forward,
+    find_device,
+    forward_operations,
+    published_model,
+)
 from hiera_video.engine.benchmark_loader import (
     backends_to_compare,
     compare_loading,
@@ -45,7 +51,7 @@ from hiera_video.engine.benchmark_loader_report import (
     render_per_view,
 )
 from hiera_video.engine.benchmark_loader_videos import make_videos
-from hiera_video.engine.benchmark_mae import compare_steps
+from hiera_video.engine.benchmark_mae import StepComparison, compare_steps
 from hiera_video.engine.benchmark_train import measure_training, training_config
 from hiera_video.engine.benchmark_train_figures import VARIANTS, TrainSettings
 from hiera_video.engine.benchmark_train_report import draw_training, headline, render_training
@@ -83,37 +89,54 @@ def model(arguments: argparse.Namespace) -> None:
 
 def mae(arguments: argparse.Namespace) -> None:
     """Time our pretraining step against the published package's: same weights, same masks."""
-    make = find_model(arguments.model, "mae_hiera_")
+    make, device = find_model(arguments.model, "mae_hiera_"), find_device(arguments.device)
     theirs, ours = published_model(arguments.model).train(), make().train()
     ours.load_state_dict(theirs.state_dict())
-    clips = random_clips(ours, arguments.batch)
+    bfloat16 = arguments.dtype == "bfloat16"
     result = compare_steps(
-        ours,
-        theirs,
-        clips,
+        ours.to(device),
+        theirs.to(device),
+        random_clips(ours, arguments.batch).to(device),
         mask_ratio=arguments.ratio,
         keep_ratio=arguments.keep_ratio,
         repeats=arguments.repeats,
-        autocast=lambda: torch.autocast("cpu", torch.bfloat16, enabled=arguments.bf16),
+        autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=bfloat16),
+        device=device,
+        # A CPU's bfloat16 products may be emulated, and float32 the better measure.
+        dtype=torch.bfloat16 if bfloat16 and device.type == "cuda" else torch.float32,
     )
-    precision = "bfloat16 autocast" if arguments.bf16 else "float32"
+    precision = "bfloat16 autocast" if bfloat16 else "float32"
     print(
         f"{arguments.model}, forward and backward of {arguments.batch} clips, mask ratio "
         f"{arguments.ratio}, decoding part: {arguments.keep_ratio} of the hidden units, "
-        f"{precision}, {machine()}, hiera-transformer {version('hiera-transformer')}"
+        f"{precision}, {machine(device)}, hiera-transformer {version('hiera-transformer')}"
     )
+    print_steps(result, arguments.batch)
+
+
+def print_steps(result: StepComparison, num_clips: int) -> None:
+    """Print a line for each run, and what its floor is."""
+    for name, what in result.missing.items():
+        print(f"  {name:<20}{what}")
     for name, sec in result.seconds.items():
-        line = f"  {name:<20}{sec:7.2f} s   loss {result.losses[name]:.6f}"
+        line = (
+            f"  {name:<20}{sec:8.3f} s {num_clips / sec:8.2f} clips/s "
+            f"{result.peak_bytes[name] / 2**30:6.2f} GiB   loss {result.losses[name]:.6f}"
+        )
         if name in result.floor_sec:
             line += (
-                f"   floor {result.floor_sec[name]:.2f} s   {result.floor_sec[name] / sec:.0%} of "
-                f"it   ratio published / this {statistics.median(result.ratios[name]):.2f} "
+                f"   floor {result.floor_sec[name]:.3f} s   {result.floor_sec[name] / sec:.0%} of "
+                "it (share of peak)"
+            )
+        if name in result.floor_sec and result.ratios[name]:
+            line += (
+                f"   ratio published / this {statistics.median(result.ratios[name]):.2f} "
                 f"(rounds: {spread(result.ratios[name])})"
             )
         print(line)
     print(
-        f"  floor: operations at the {result.matmul_gflops:.0f} GFLOP/s of a float32 matrix "
-        "product in the same rounds"
+        f"  floor: operations at the {result.matmul_gflops:.0f} GFLOP/s of a matrix product in "
+        "the same rounds"
     )
 
 
@@ -207,8 +230,10 @@ def random_clips(model: HieraEncoder, batch: int) -> torch.Tensor:
     return torch.randn(batch, model.in_chans, *model.input_size)
 
 
-def machine() -> str:
+def machine(device: torch.device = CPU) -> str:
     """Return what the figures were measured on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     return (
         f"CPU ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}"
     )
@@ -254,7 +279,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_mae.add_argument("--model", default="mae_hiera_base_16x224")
     of_mae.add_argument("--ratio", type=share, default=0.9, help="share of units that is hidden")
     of_mae.add_argument("--keep-ratio", type=share, default=0.5, help="share of these decoded")
-    of_mae.add_argument("--bf16", action="store_true", help="bfloat16 autocast, both sides")
     of_mae.set_defaults(run=mae)
     of_loader = commands.add_parser("loader", help="loading videos against plain decoding")
     of_loader.add_argument("--cfg", default=LOADER_CONFIG, help="YAML file (%(default)s)")
@@ -273,9 +297,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     of_train.add_argument("--steps", type=positive, default=1, help="of each turn (%(default)s)")
     of_train.add_argument("--picture", metavar="PNG", help="draw the parts as bars")
     of_train.set_defaults(run=train)
-    for command in (of_train,):
+    for command in (of_mae, of_train):
         command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
         command.add_argument("--dtype", choices=DTYPES, default="float32", help="autocast's")
+    of_mae.add_argument(
+        "--bf16", dest="dtype", action="store_const", const="bfloat16", help="--dtype bfloat16"
+    )
     for command in (of_model, of_mae, of_train):
         command.add_argument(
             *("--batch-size", "--batch"), dest="batch", type=positive, default=2, help="clips"

@@ -13,11 +13,19 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hiera_video.engine.benchmark import interleaved_seconds, matmul_run
+from hiera_video.engine.benchmark import (
+    CPU,
+    interleaved_seconds,
+    matmul_run,
+    peak_bytes,
+    state_bytes,
+    wait_for,
+)
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.visible import draw_decoded
 
+PUBLISHED = "published"
 Loss = Callable[[], torch.Tensor]
 
 
@@ -26,7 +34,9 @@ class StepComparison:
     """Forward and backward of several runs in turns, in one process.
 
     By the name of a run: `losses`, median `seconds`, `ratios` of the published step's seconds over
-    its own, round by round. `floor_sec` holds operations over the measured matmul rate.
+    its own, round by round. `floor_sec` holds operations over the measured matmul rate, and
+    `peak_bytes` what weights, gradients and activations take at most. `missing` says of a run that
+    the GPU had no room for it; it has no figures.
     """
 
     losses: dict[str, float]
@@ -34,6 +44,8 @@ class StepComparison:
     ratios: dict[str, tuple[float, ...]]
     floor_sec: dict[str, float]
     matmul_gflops: float
+    peak_bytes: dict[str, int]
+    missing: dict[str, str]
 
 
 def compare_steps(
@@ -45,45 +57,68 @@ def compare_steps(
     keep_ratio: float,
     repeats: int,
     autocast: Callable[[], AbstractContextManager[object]],
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> StepComparison:
     """Time a step of the published model, of ours, and of ours with `keep_ratio` decoded.
 
-    Both models hold the same weights already, and see the same mask units.
+    Both models hold the same weights already, and see the same mask units; they and the clips are
+    on the device. `dtype` is that of the matrix product that the floor is reckoned from.
     """
     generator = torch.Generator().manual_seed(seed)
     visible_BU = masking.random(
         ours.unit_grid, num_clips=len(clips_BX), ratio=mask_ratio, generator=generator
     )
     decoded_BU = draw_decoded(visible_BU, keep_ratio=keep_ratio, generator=generator)
-    on_device_BU = visible_BU.to(clips_BX.device)
+    on_device_BU = visible_BU.to(device)
     losses: dict[str, Loss] = {
-        "published": lambda: theirs(clips_BX, mask=on_device_BU)[0],
+        PUBLISHED: lambda: theirs(clips_BX, mask=on_device_BU)[0],
         "ours": lambda: ours(clips_BX, visible_BU).loss,
         "ours, decoding part": lambda: ours(clips_BX, visible_BU, decoded=decoded_BU).loss,
     }
     models: Mapping[str, nn.Module] = dict(zip(losses, (theirs, ours, ours), strict=True))
-    runs: dict[str, Callable[[], object]] = {
-        name: _step(models[name], loss, autocast) for name, loss in losses.items()
-    }
-    with autocast():
-        values = {name: loss().item() for name, loss in losses.items()}
-    product, product_operations = matmul_run()
+    runs = {name: _step(models[name], loss, autocast, device) for name, loss in losses.items()}
+    missing = _without_room(runs, device)
+    runs = {name: run for name, run in runs.items() if name not in missing}
+    with autocast(), torch.no_grad():
+        values = {name: losses[name]().item() for name in runs}
+    product, product_operations = matmul_run(device=device, dtype=dtype)
     seconds = interleaved_seconds({**runs, "matmul": product}, repeats=repeats)
     rate = product_operations / statistics.median(seconds["matmul"])
+    published_sec = seconds.get(PUBLISHED, [])
     return StepComparison(
         losses=values,
         seconds={name: statistics.median(seconds[name]) for name in runs},
         ratios={
-            name: tuple(t / o for t, o in zip(seconds["published"], seconds[name], strict=True))
+            name: tuple(t / o for t, o in zip(published_sec, seconds[name], strict=False))
             for name in runs
         },
         floor_sec={
             name: step_operations(ours, clips_BX, visible_BU, decoded) / rate
             for name, decoded in (("ours", None), ("ours, decoding part", decoded_BU))
+            if name in runs
         },
         matmul_gflops=rate / 1e9,
+        peak_bytes={
+            name: state_bytes(models[name]) + clips_BX.nbytes + peak_bytes(run, device)
+            for name, run in runs.items()
+        },
+        missing=missing,
     )
+
+
+def _without_room(runs: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, str]:
+    """Try each run once; return which of them the GPU has no room for."""
+    missing = {}
+    for name, run in runs.items():
+        try:
+            run()
+        except torch.cuda.OutOfMemoryError:
+            missing[name] = "out of GPU memory"
+        if missing and device.type == "cuda":
+            torch.cuda.empty_cache()  # the run's tensors are gone with the exception
+    return missing
 
 
 def step_operations(
@@ -103,12 +138,18 @@ def step_operations(
 
 
 def _step(
-    model: nn.Module, loss: Loss, autocast: Callable[[], AbstractContextManager[object]]
+    model: nn.Module,
+    loss: Loss,
+    autocast: Callable[[], AbstractContextManager[object]],
+    device: torch.device,
 ) -> Callable[[], object]:
     def run() -> None:
-        with autocast():
-            value = loss()
-        value.backward()
-        model.zero_grad(set_to_none=True)
+        try:
+            with autocast():
+                value = loss()
+            value.backward()
+        finally:
+            model.zero_grad(set_to_none=True)
+        wait_for(device)
 
     return run

@@ -42,6 +42,30 @@ def test_steps_take_turns_with_the_same_weights_and_masks():
     assert result.seconds["published"] > 0.5
     assert 0 < result.floor_sec["ours, decoding part"] < result.floor_sec["ours"]
     assert all(parameter.grad is None for parameter in model.parameters())
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    assert result.peak_bytes["ours, decoding part"] < result.peak_bytes["ours"]
+    assert result.peak_bytes["ours"] > 2 * weights  # and their gradients
+    assert not result.missing
+
+
+class TooLarge(nn.Module):
+    def forward(self, clips, mask):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_step_that_the_gpu_has_no_room_for_is_left_out():
+    result = compare_steps(
+        mae_hiera_micro_8x64(),
+        TooLarge(),
+        torch.randn(1, 3, 8, 64, 64),
+        mask_ratio=0.75,
+        keep_ratio=0.5,
+        repeats=1,
+        autocast=nullcontext,
+    )
+    assert result.missing == {"published": "out of GPU memory"}
+    assert list(result.seconds) == ["ours", "ours, decoding part"]
+    assert result.ratios["ours"] == ()
 
 
 def test_operations_of_a_step_are_three_forward_passes_of_matrix_products():
