@@ -10,6 +10,14 @@ from hiera_video.config.rules import Key
 class DistSection:
     """Several processes, on one machine or many."""
 
+    STRATEGY: Annotated[
+        str,
+        Key(
+            "How processes share a training: ddp, each with the whole model, or fsdp, weights, "
+            "gradients and optimizer state cut up among them, for models that are too large.",
+            choices=("ddp", "fsdp"),
+        ),
+    ] = "ddp"
     TIMEOUT_SEC: Annotated[
         float,
         Key(

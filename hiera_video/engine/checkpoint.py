@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config, to_yaml
+from hiera_video.engine.sharding import share_out, whole
 from hiera_video.models.weights import load_state, read_checkpoint
 from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
@@ -98,6 +99,8 @@ def save_checkpoint(
 ) -> str:
     """Save what a run needs to go on after `epoch` epochs and `iteration` more; return the path.
 
+    All processes call it, and rank 0 writes.
+
     Plain types only: `epoch`, `iteration`, `model_state`, `optimizer_state`, `cfg` (YAML text),
     `scaler_state` (empty: bfloat16 needs no loss scaling), `class_names`, and `more`.
 
@@ -108,13 +111,14 @@ def save_checkpoint(
     content = {
         "epoch": epoch,
         "iteration": iteration,
-        "model_state": model.state_dict(),
-        "optimizer_state": optimizer.state_dict(),
+        "model_state": whole(model.state_dict()),
+        "optimizer_state": whole(optimizer.state_dict()),
         "cfg": config_yaml,
         "scaler_state": {},
         "class_names": class_names,
     }
-    write_checkpoint(path, content | dict(more or {}))
+    if dist.is_main():
+        write_checkpoint(path, content | dict(more or {}))
     return path
 
 
@@ -235,6 +239,7 @@ def restore(
         )
     configured = [{name: group[name] for name in group if name != "params"} for group in ours]
     optimizer.load_state_dict(content["optimizer_state"])
+    share_out(optimizer)
     for group, settings in zip(optimizer.param_groups, configured, strict=True):
         group.update(settings)
 

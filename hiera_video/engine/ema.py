@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from hiera_video.engine.sharding import share_of
+
 
 class WeightAverage:
     """The exponential moving average of a model's parameters.
@@ -65,4 +67,4 @@ class WeightAverage:
         """Go on from a state dict of the model that holds an average over `num_steps` steps."""
         self.num_steps = num_steps
         for name, average in self._average.items():
-            average.copy_(state[name])
+            average.copy_(share_of(average, state[name]))

@@ -17,9 +17,11 @@ from hiera_video.data.build import num_views
 from hiera_video.data.dataset import Failure
 from hiera_video.data.loader import BatchLoader
 from hiera_video.engine.logging import RunLog
+from hiera_video.engine.sharding import gathered, is_sharded
 from hiera_video.metrics.confusion import confusion_matrix, mean_class_accuracy
 from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
 from hiera_video.metrics.topk import topk_accuracy
+from hiera_video.models.build import build_model
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 
@@ -96,6 +98,9 @@ def evaluate(
     if not (split == "test" and cfg.TEST.VIEWS_TABLE):
         subsets = {all_views: subsets[all_views]}
     scores, failures = VideoScores(subsets), {}
+    if is_sharded(model):  # its forward passes would have to be as many in every process
+        state, model = gathered(model), build_model(cfg).to(device)
+        model.load_state_dict(state)
     model.eval()
     with log.progress(len(loader), split) as bar:
         for number, batch in enumerate(loader.batches()):

@@ -8,18 +8,24 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hiera_video.config import Config
 from hiera_video.data.batch import Batch
 from hiera_video.data.dataset import Failure
+from hiera_video.engine.sharding import is_sharded, shard, share_gradients
 from hiera_video.utils import dist
 
 
-def wrap(model: nn.Module) -> nn.Module:
+def wrap(cfg: Config, model: nn.Module, device: torch.device) -> nn.Module:
     """Return what to call for a forward pass whose gradients are the mean over all processes.
 
-    With one process that is the model; with several, PyTorch's DistributedDataParallel, which first
-    gives all of them rank 0's weights.
+    With one process that is the model; with several, by DIST.STRATEGY, PyTorch's
+    DistributedDataParallel, which first gives all of them rank 0's weights, or the model itself,
+    cut up among them.
     """
     if dist.world_size() == 1 or not any(p.requires_grad for p in model.parameters()):
+        return model
+    if cfg.DIST.STRATEGY == "fsdp":
+        shard(model, device, mixed_precision=cfg.TRAIN.MIXED_PRECISION)
         return model
     # Without device_ids, which would bring the masks to the GPU, where they are not wanted. The
     # gradients live in what is sent, instead of being copied there.
@@ -29,6 +35,8 @@ def wrap(model: nn.Module) -> nn.Module:
 @contextmanager
 def gradients(wrapped: nn.Module, *, ends_group: bool) -> Iterator[None]:
     """Share the gradients out only where an optimizer step ends; holds the passes of both ways."""
+    if is_sharded(wrapped):
+        share_gradients(wrapped, now=ends_group)
     if ends_group or not isinstance(wrapped, DistributedDataParallel):
         yield
         return

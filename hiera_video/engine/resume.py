@@ -17,6 +17,7 @@ from hiera_video.engine.checkpoint import (
 )
 from hiera_video.engine.config_changes import changed_keys
 from hiera_video.engine.run import TrainRun
+from hiera_video.engine.sharding import whole
 from hiera_video.models.weights import start_from_weights
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
@@ -114,23 +115,22 @@ def save_run(run: TrainRun, position: Position) -> str:
         UserError: it cannot be written; older ones are untouched.
     """
     rng_states = dist.gather(rng_state(run.device))
-    path = ""
+    path = save_checkpoint(
+        run.cfg.OUTPUT_DIR,
+        epoch=position.epoch,
+        iteration=position.iteration,
+        model=run.model,
+        optimizer=run.optimizer,
+        config_yaml=to_yaml(run.cfg),
+        class_names=run.class_names,
+        more={
+            "num_iterations": len(run.train_loader),
+            "rng_states": rng_states,
+            "bad_steps_in_a_row": run.guard.in_a_row,
+            **averaged_state(run),
+        },
+    )
     if dist.is_main():
-        path = save_checkpoint(
-            run.cfg.OUTPUT_DIR,
-            epoch=position.epoch,
-            iteration=position.iteration,
-            model=run.model,
-            optimizer=run.optimizer,
-            config_yaml=to_yaml(run.cfg),
-            class_names=run.class_names,
-            more={
-                "num_iterations": len(run.train_loader),
-                "rng_states": rng_states,
-                "bad_steps_in_a_row": run.guard.in_a_row,
-                **averaged_state(run),
-            },
-        )
         remove_old(run.cfg.OUTPUT_DIR, position, keep=run.cfg.TRAIN.KEEP_CHECKPOINTS)
     # The others wait: where one process exits, torchrun ends the rest.
     return dist.from_main(path)
@@ -141,7 +141,8 @@ def averaged_state(run: TrainRun) -> dict[str, Any]:
     if run.average is None:
         return {}
     with run.average.in_place():
-        state = {name: value.clone() for name, value in run.model.state_dict().items()}
+        averaged = whole(run.model.state_dict())
+        state = {name: value.clone() for name, value in averaged.items()}
     return {"ema_state": state, "ema_steps": run.average.num_steps}
 
 

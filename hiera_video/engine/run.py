@@ -59,7 +59,7 @@ def prepare(
     torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
     model = build_model(cfg).to(device)
     compile_for_training(model, cfg.MODEL.COMPILE)
-    wrapped = parallel.wrap(model)
+    wrapped = parallel.wrap(cfg, model, device)
     return TrainRun(
         cfg=cfg,
         device=device,

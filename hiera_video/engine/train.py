@@ -16,6 +16,7 @@ from hiera_video.engine.evaluate import Evaluation, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.resume import Start, save_run, seed_epoch, start_run
 from hiera_video.engine.run import TrainRun, describe, describe_data, prepare
+from hiera_video.engine.sharding import total_norm, whole
 from hiera_video.engine.watchdog import BACKWARD
 from hiera_video.solver.build import set_lr
 from hiera_video.utils import dist
@@ -127,9 +128,9 @@ def validate(run: TrainRun, epoch: int) -> Evaluation:
     with run.average.in_place() if run.average else nullcontext():
         result = evaluate(run.cfg, run.model, run.val_loader, "val", device=run.device, log=run.log)
         log_validation(run, result, epoch)
+        if dist.by_main(lambda: run.validations.is_best(epoch, result.top1)):
+            save_best(run, epoch, result)
         if dist.is_main():
-            if run.validations.is_best(epoch, result.top1):
-                save_best(run, epoch, result)
             run.validations.add(epoch, float(result.top1))
     return result
 
@@ -138,12 +139,13 @@ def save_best(run: TrainRun, epoch: int, result: Evaluation) -> None:
     """Save the weights that were validated; not what it takes to go on training."""
     content = {
         "epoch": epoch,
-        "model_state": run.model.state_dict(),
+        "model_state": whole(run.model.state_dict()),
         "cfg": to_yaml(run.cfg),
         "class_names": run.class_names,
         "val_top1": float(result.top1),
     }
-    write_checkpoint(best_path(run.cfg.OUTPUT_DIR), content)
+    if dist.is_main():
+        write_checkpoint(best_path(run.cfg.OUTPUT_DIR), content)
 
 
 def accumulation(accum_steps: int, iteration: int, num_iterations: int) -> tuple[int, bool]:
@@ -176,7 +178,7 @@ def optimizer_step(run: TrainRun, lr: float, where: str) -> float:
         UserError: that was so too many times in a row.
     """
     limit = run.cfg.SOLVER.CLIP_GRAD_L2NORM or math.inf
-    norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit).item()
+    norm = total_norm(torch.nn.utils.clip_grad_norm_(run.model.parameters(), limit))
     if not run.guard.skips(norm, where):
         set_lr(run.optimizer, lr)
         run.optimizer.step()

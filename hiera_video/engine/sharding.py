@@ -1,0 +1,109 @@
+"""FSDP2: weights, gradients and optimizer state cut up among the processes, and put together again.
+
+What PyTorch has for it takes a second to import, so that is done where a model is cut up; a share
+(a DTensor) is known by the method that only it has.
+"""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from hiera_video.utils import dist
+
+T = TypeVar("T")
+
+# Lists of layers of which each is gathered, used and given back by itself.
+_BLOCKS = ("blocks", "decoder_blocks")
+
+
+def shard(model: nn.Module, device: torch.device, *, mixed_precision: bool) -> None:
+    """Cut the model's parameters up among all processes, block by block, in place.
+
+    With `mixed_precision` they are gathered and computed with in bfloat16; gradients are summed,
+    and weights kept, in float32.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh(device.type, (dist.world_size(),))
+    # The clips stay as they are: autocast computes with them in bfloat16 where that is safe.
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if mixed_precision else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    for name in _BLOCKS:
+        for block in getattr(model, name, ()):
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    model.register_load_state_dict_pre_hook(_cut_up_what_is_loaded)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Say whether `shard` has cut the model up."""
+    return hasattr(model, "set_requires_gradient_sync")
+
+
+def is_share(value: object) -> bool:
+    """Say whether this is one process's share of a tensor."""
+    return isinstance(value, torch.Tensor) and hasattr(value, "full_tensor")
+
+
+def share_gradients(model: nn.Module, *, now: bool) -> None:
+    """Say whether the next backward pass shares the gradients out, or sums them up here."""
+    model.set_requires_gradient_sync(now)  # type: ignore[operator]
+
+
+def whole(state: T) -> T:
+    """Return a state dict with whole tensors where there were shares; all processes call it.
+
+    Only rank 0 keeps them, on the CPU; in the others they are empty.
+    """
+    if isinstance(state, dict):
+        return type(state)((name, whole(value)) for name, value in state.items())
+    if isinstance(state, list):
+        return [whole(value) for value in state]  # type: ignore[return-value]
+    if not is_share(state):
+        return state
+    tensor = state.full_tensor()  # type: ignore[attr-defined]
+    return tensor.cpu() if dist.is_main() else tensor.new_empty(0)
+
+
+def gathered(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the model's state dict with whole tensors in all processes, which all call it."""
+    return {
+        name: value.full_tensor() if is_share(value) else value
+        for name, value in model.state_dict().items()
+    }
+
+
+def share_of(like: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return this process's share of a whole tensor if `like` is a share; all processes call it."""
+    if not is_share(like) or is_share(value) or value.shape != like.shape:
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def share_out(optimizer: torch.optim.Optimizer) -> None:
+    """Cut up what a whole checkpoint has put into the optimizer, as its parameters are."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                state[name] = share_of(parameter, value)
+
+
+def _cut_up_what_is_loaded(
+    model: nn.Module, state: dict[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
+    for name, parameter in model.named_parameters(prefix.removesuffix(".")):
+        if name in state:
+            state[name] = share_of(parameter, state[name])
+
+
+def total_norm(norm: torch.Tensor) -> float:
+    """Return a gradient norm as a number; of shares, that of the whole."""
+    return float(norm.full_tensor() if is_share(norm) else norm)  # type: ignore[attr-defined]

@@ -1,0 +1,174 @@
+"""FSDP learns what DDP does, and its checkpoints are the same files."""
+
+import shutil
+
+import pytest
+import torch
+
+from hiera_video.engine.compiling import refuse_missing_compiler
+from hiera_video.utils.errors import UserError
+
+SHARED = "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 2 MIXUP.ENABLE True TRAIN.EMA_DECAY 0.9 "
+SSL = (
+    "TASK ssl MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_micro_8x64 TRAIN.EMA_DECAY 0.9 "
+    "DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64 MASK.DECODER_EMBED_DIM 32 "
+    "MASK.DECODER_DEPTH 1 MASK.DECODER_NUM_HEADS 2 MASK.RATIO 0.5 "
+)
+FSDP = "DIST.STRATEGY fsdp "
+
+# The parts of a training loop, in both ways in the same processes.
+STEPS = """
+import sys
+from datetime import timedelta
+import torch
+from torch.distributed import destroy_process_group, init_process_group
+from hiera_video.config import load_config
+from hiera_video.engine import parallel
+from hiera_video.engine.compiling import compile_for_training
+from hiera_video.engine.ema import WeightAverage
+from hiera_video.engine.sharding import gathered, is_share, is_sharded, total_norm, whole
+from hiera_video.models.build import build_model
+from hiera_video.utils import dist
+
+def learn(cfg, frozen):
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    for parameter in list(model.parameters())[:frozen]:
+        parameter.requires_grad_(False)
+    compile_for_training(model, cfg.MODEL.COMPILE)
+    wrapped = parallel.wrap(cfg, model, torch.device("cpu"))
+    assert is_sharded(model) == (cfg.DIST.STRATEGY == "fsdp")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
+    average = WeightAverage(model, 0.9)
+    generator, norms = torch.Generator().manual_seed(dist.rank()), []
+    for iteration in range(6):
+        clips = torch.randn(2, 3, 4, 32, 32, generator=generator)
+        with parallel.gradients(wrapped, ends_group=iteration % 2 == 1):
+            (wrapped(clips).square().mean() / 2).backward()
+        if iteration % 2:
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
+            norms.append(total_norm(norm))
+            optimizer.step()
+            average.update()
+            optimizer.zero_grad(set_to_none=True)
+    shares = [is_share(value) for value in model.state_dict().values()]
+    assert all(shares) if is_sharded(model) else not any(shares)
+    here = gathered(model)
+    with average.in_place():
+        averaged = {name: value.clone() for name, value in gathered(model).items()}
+    moments = whole(optimizer.state_dict())["state"]
+    if dist.is_main():
+        here |= {f"{n}/{k}": v for n, state in moments.items() for k, v in state.items()}
+    return norms, here, averaged
+
+def main():
+    init_process_group("gloo", timeout=timedelta(seconds=60))
+    small = "DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32 NUM_GPUS 0 ".split()
+    for more, frozen in (("False", 0), ("True", 3)):
+        words = [*small, *sys.argv[1:], "MODEL.ACT_CHECKPOINT", more, "DIST.STRATEGY"]
+        found = [
+            learn(load_config("configs/Demo/HIERA_MICRO.yaml", [*words, strategy]), frozen)
+            for strategy in ("ddp", "fsdp")
+        ]
+        (norms, weights, averaged), (norms_f, weights_f, averaged_f) = found
+        assert len(norms) == 3 and min(norms) > 1, norms
+        torch.testing.assert_close(norms_f, norms, rtol=1e-4, atol=0)
+        torch.testing.assert_close(weights_f, weights, rtol=0, atol=1e-5)
+        torch.testing.assert_close(averaged_f, averaged, rtol=0, atol=1e-5)
+    destroy_process_group()
+
+main()
+"""
+
+
+@pytest.mark.parametrize("num_processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_steps_of_shares_are_those_of_whole_models(torchrun, script, num_processes):
+    ended = torchrun(num_processes, script(STEPS))
+    assert ended.status == 0, ended.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["encoder", "step"])
+def test_compiled_shares_learn_the_same(torchrun, script, what):
+    try:
+        refuse_missing_compiler(what, "cpu")
+    except UserError as error:
+        pytest.skip(str(error))
+    ended = torchrun(2, script(STEPS), "MODEL.COMPILE", what)
+    assert ended.status == 0, ended.err
+
+
+@pytest.fixture
+def trained(torchrun, small_run, tmp_path):
+    """Train in so many processes; return the last checkpoint and what was said."""
+
+    def run(num_processes, *more, name):
+        ended = torchrun(num_processes, *small_run(*more, name=name))
+        assert ended.status == 0, ended.err
+        path = tmp_path / name / "checkpoints" / "checkpoint_epoch_00002.pyth"
+        return torch.load(path, weights_only=True), ended.out
+
+    return run
+
+
+def difference(one, other):
+    assert one.keys() == other.keys()
+    assert all(one[name].shape == other[name].shape for name in one)
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+def validations(out):
+    return [line.split("] ")[1] for line in out.splitlines() if " validation" in line]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [SHARED, SSL], ids=["classify", "ssl"])
+def test_fsdp_has_the_weights_of_ddp(trained, words):
+    ddp, said = trained(2, words, name="ddp")
+    fsdp, heard = trained(2, FSDP + words, name="fsdp")
+    assert ddp.keys() == fsdp.keys()
+    for state in ("model_state", "ema_state"):
+        assert difference(ddp[state], fsdp[state]) < 1e-5
+    assert validations(said) == validations(heard)
+    assert bool(validations(said)) == (words == SHARED)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_shares_and_with_the_other_strategy(trained, tmp_path):
+    adam = SHARED + "SOLVER.OPTIMIZING_METHOD adamw SOLVER.BASE_LR 1e-3 MODEL.DROP_PATH_RATE 0.3 "
+    adam += "TRAIN.CHECKPOINT_PERIOD 1 "
+    whole, _ = trained(2, FSDP + adam, name="whole")
+
+    def resumed(num_processes, words, name):
+        folder = tmp_path / name / "checkpoints"
+        folder.mkdir(parents=True)
+        shutil.copy(tmp_path / "whole" / "checkpoints" / "checkpoint_epoch_00001.pyth", folder)
+        content, said = trained(num_processes, words, name=name)
+        assert "resumed after epoch 1" in said
+        return content
+
+    again = resumed(2, FSDP + adam, "again")
+    assert difference(whole["model_state"], again["model_state"]) == 0
+    assert difference(whole["ema_state"], again["ema_state"]) == 0
+    by_ddp = resumed(2, adam, "ddp")
+    moments = [
+        {str(key): state["exp_avg"] for key, state in content["optimizer_state"]["state"].items()}
+        for content in (whole, by_ddp)
+    ]
+    assert difference(*moments) < 1e-5
+
+
+@pytest.mark.slow
+def test_weights_to_start_from_are_cut_up(trained, tmp_path):
+    first, _ = trained(1, "SOLVER.MAX_EPOCH 2", name="first")
+    start = tmp_path / "first" / "checkpoints" / "checkpoint_epoch_00002.pyth"
+    still = f"TRAIN.CHECKPOINT_FILE_PATH {start} SOLVER.BASE_LR 1e-20 SOLVER.WEIGHT_DECAY 0.0"
+    second, said = trained(2, FSDP + still, name="second")
+    assert "started from" in said
+    assert difference(first["model_state"], second["model_state"]) < 1e-7
+
+
+@pytest.mark.slow
+def test_bfloat16_keeps_float32_weights(trained):
+    content, _ = trained(2, FSDP + SHARED + "TRAIN.MIXED_PRECISION True", name="mixed")
+    assert {value.dtype for value in content["model_state"].values()} == {torch.float32}
