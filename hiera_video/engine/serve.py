@@ -192,6 +192,8 @@ def _import_uvicorn() -> Any:
 
 def _server_config(uvicorn: Any, app: Any) -> Any:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # What is wrong with a client's form is told to the client.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return uvicorn.Config(
         app,
         http="h11",  # pure Python: one implementation, whatever else is installed

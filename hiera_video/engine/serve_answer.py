@@ -20,6 +20,8 @@ from hiera_video.engine.predict_windows import Grid, Window, make_window, window
 from hiera_video.engine.serve_read import ReadWindows, Refused, WindowReader
 
 _POLL_SEC = 0.1
+# Windows that are scored between two looks at whether anybody still waits.
+_WINDOWS_AT_ONCE = 4
 
 
 class RefusalError(Exception):
@@ -29,6 +31,11 @@ class RefusalError(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+def stopped() -> RefusalError:
+    """Return the refusal of what comes while the server ends."""
+    return RefusalError(503, "The server is being stopped.")
 
 
 class CancelledError(Exception):
@@ -108,7 +115,7 @@ class Analyst:
         began = time.monotonic()
         read = self._read(path, is_cancelled)
         decoded = time.monotonic()
-        batch = self.predictor.cfg.TEST.BATCH_SIZE
+        batch = _WINDOWS_AT_ONCE * (4 if self.predictor.device.type == "cuda" else 1)
         scores = []
         for first in range(0, len(read.starts_V), batch):
             if is_cancelled():

@@ -24,6 +24,7 @@ from hiera_video.engine.serve_answer import (
     Stop,
     Turnstile,
     as_json,
+    stopped,
 )
 from hiera_video.engine.serve_folder import UploadFolder
 from hiera_video.engine.serve_guard import Guard
@@ -69,6 +70,10 @@ class Desk:
         self._turnstile = Turnstile(1 + max_waiting)
         self._stopping = stopping
 
+    def is_stopping(self) -> bool:
+        """Say whether the server ends."""
+        return self._stopping.is_set()
+
     async def answer(self, body: Body) -> Answer:
         """Return the answer to the video in a request.
 
@@ -79,7 +84,9 @@ class Desk:
         self._turnstile.enter()
         try:
             with self._folder.new_file() as file:
-                await receive_video(body, file, max_bytes=self.max_bytes)
+                await receive_video(
+                    body, file, max_bytes=self.max_bytes, is_stopping=self.is_stopping
+                )
                 return await self._analyse(file.name, body)
         finally:
             self._turnstile.leave()
@@ -97,8 +104,8 @@ class Desk:
                 stop.set()
             return await work
         except CancelledError:
-            if self._stopping.is_set():
-                raise RefusalError(503, "The server is being stopped.") from None
+            if self.is_stopping():
+                raise stopped() from None
             raise ClientDisconnect from None
         finally:
             stop.set()
@@ -143,11 +150,16 @@ async def _predict(desk: Desk, request: Request) -> Response:
         try:
             found = await desk.answer(body)
         except RefusalError:
-            await body.throw_away(desk.max_bytes)
+            if not desk.is_stopping():
+                await body.throw_away(desk.max_bytes)
             raise
     except RefusalError as refusal:
         return _error(refusal.status, refusal.reason)
     except ClientDisconnect:
+        return Response(status_code=_GONE)
+    except asyncio.CancelledError:  # the server waits no longer for what it does
+        if not desk.is_stopping():
+            raise
         return Response(status_code=_GONE)
     return _json(as_json(found, desk.analyst.predictor, top_k=TOP_K))
 

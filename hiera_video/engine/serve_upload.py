@@ -6,6 +6,7 @@ file is read for one thing only, that there is one.
 
 import asyncio
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
@@ -13,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
-from hiera_video.engine.serve_answer import RefusalError
+from hiera_video.engine.serve_answer import RefusalError, stopped
 from hiera_video.engine.serve_kinds import HEAD_BYTES, wrong_beginning, wrong_type
 
 FIELD = "video"
@@ -23,7 +24,8 @@ _IDLE_SEC, _WHOLE_SEC = 30.0, 900.0
 _OTHER_BYTES = 64 * 1024  # what a form may hold beside the video
 # After a refusal so much of the rest is read and thrown away: a client that still sends when the
 # connection closes does not see the answer.
-_LINGER_SEC, _LINGER_BYTES = 10.0, 16_000_000
+_LINGER_SEC, _LINGER_BYTES = 4.0, 16_000_000
+_POLL_SEC = 0.25
 
 
 class Body:
@@ -65,8 +67,10 @@ class Body:
             num_bytes -= len(piece)
 
 
-async def receive_video(body: Body, file: IO[bytes], *, max_bytes: int) -> None:
-    """Write the form's video to `file`.
+async def receive_video(
+    body: Body, file: IO[bytes], *, max_bytes: int, is_stopping: Callable[[], bool]
+) -> None:
+    """Write the form's video to `file`, unless `is_stopping` says that the server ends.
 
     Raises:
         RefusalError: the form has no video, or more than `max_bytes` of it, or is broken.
@@ -76,15 +80,27 @@ async def receive_video(body: Body, file: IO[bytes], *, max_bytes: int) -> None:
     form.expect(body.headers.get("content-length", ""))
     give_up_at = time.monotonic() + _WHOLE_SEC
     while True:
-        wait_sec = max(min(_IDLE_SEC, give_up_at - time.monotonic()), 0.0)
-        try:
-            piece = await asyncio.wait_for(body.next(), wait_sec)
-        except asyncio.TimeoutError:
-            raise RefusalError(408, "The upload stopped on its way. Try again.") from None
+        wait_until = min(time.monotonic() + _IDLE_SEC, give_up_at)
+        piece = await _next_in_time(body, wait_until, is_stopping)
         if piece is None:
             break
         form.write(piece)
     form.finish()
+
+
+async def _next_in_time(
+    body: Body, wait_until: float, is_stopping: Callable[[], bool]
+) -> bytes | None:
+    coming = asyncio.ensure_future(body.next())
+    try:
+        while not (await asyncio.wait({coming}, timeout=_POLL_SEC))[0]:
+            if is_stopping():
+                raise stopped()
+            if time.monotonic() > wait_until:
+                raise RefusalError(408, "The upload stopped on its way. Try again.")
+        return coming.result()
+    finally:
+        coming.cancel()
 
 
 class VideoForm:
