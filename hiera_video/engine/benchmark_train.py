@@ -80,8 +80,8 @@ def _measure(settings: TrainSettings) -> TrainReport:
             f"--processes must be at most the {torch.cuda.device_count()} CUDA devices, got "
             f"{settings.processes}."
         )
-    threads = settings.threads or max(usable_cores() // settings.processes, 1)
-    torch.set_num_threads(threads)
+    if settings.threads or settings.processes > 1:
+        torch.set_num_threads(settings.threads or max(usable_cores() // settings.processes, 1))
     cfg, device = settings.cfg, torch.device(settings.device, dist.local_rank())
     if settings.device == "cpu":
         device = torch.device("cpu")
@@ -104,7 +104,7 @@ def _measure(settings: TrainSettings) -> TrainReport:
         figures=bench.figures,
         num_clips=len(sample),
         processes=settings.processes,
-        threads=threads,
+        threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         bfloat16=cfg.TRAIN.MIXED_PRECISION,
         from_loader=isinstance(feed, FromLoader),

@@ -15,7 +15,8 @@ class TrainSettings:
     """What to measure: `variants` of VARIANTS, in `rounds` turns of `steps` steps each.
 
     `cfg` holds model, batch size, augmentation and optimizer; with a DATA.PATH_TO_DATA_DIR the
-    clips come from its loader. `threads` of each process, 0: the cores shared out among them.
+    clips come from its loader. `threads` of each process, 0: PyTorch's own choice, or
+    where there are several, the cores shared out among them.
     """
 
     cfg: Config

@@ -78,13 +78,13 @@ def _notes(report: TrainReport) -> list[str]:
         if report.from_loader
         else "noise in memory, so no data is waited for; give DATA.PATH_TO_DATA_DIR for a loader"
     )
+    losses = "of other clips each" if report.from_loader else "ours drop the same paths in it"
     lines = [
         f"  clips: {source}",
-        f"  of peak: {report.operations / 1e9:.0f} GFLOP a clip (three forward passes, nothing "
+        f"  of peak: {report.operations / 1e9:.3g} GFLOP a clip (three forward passes, nothing "
         f"computed twice) at the {report.matmul_rate / 1e12:.2f} TFLOP/s of a {precision} matrix "
         "product in the same rounds",
-        "  first loss: ours drop the same paths in it; compiling: the first step without what a "
-        "step takes",
+        f"  first loss: {losses}; compiling: the first step without what a step takes",
     ]
     if report.processes == 1:
         lines.append(f"  {COMMUNICATION}: one process sends nothing (--processes)")
