@@ -19,6 +19,7 @@ class EpochLog:
         self.num_iterations = len(run.train_loader)
         self.label = f"{epoch + 1}/{run.cfg.SOLVER.MAX_EPOCH}"
         self.loss, self.clips, self.num_failures = Mean(), 0, 0
+        self.lr: float | None = None  # of the last iteration
         self.skipped_before = run.guard.num_skipped
         self.watch = Stopwatch()
         self.bar = run.log.progress(self.num_iterations, f"epoch {self.label}")
@@ -41,6 +42,7 @@ class EpochLog:
         if math.isfinite(loss):
             self.loss.add(loss, num_clips)
         self.clips += num_clips
+        self.lr = lr
         self.bar.set_postfix_str(f"loss {loss:.3f}, data wait {self.watch.wait_share:.0%}")
         self.bar.update()
         if (iteration + 1) % self.run.cfg.LOG_PERIOD:
@@ -83,6 +85,7 @@ class EpochLog:
             "train_epoch",
             epoch=self.label,
             loss=self.loss.value,
+            lr=self.lr,
             epoch_sec=self.watch.elapsed_sec,
             clips_per_sec=self.clips / self.watch.elapsed_sec,
             data_wait_share=self.watch.wait_share,

@@ -19,7 +19,8 @@ _MAX_TABLE_ROWS = 40
 class Series:
     """Points (x, y) of one run: `number` is the run's, which says colour, dashes and mark.
 
-    A `faint` one lies in the background, without marks. `notes` say more of each point.
+    A `faint` one lies in the background, without marks. `notes` say more of each point, and `part`
+    tells several series of one run apart.
     """
 
     number: int
@@ -27,6 +28,12 @@ class Series:
     points: Sequence[tuple[float, float]]
     faint: bool = False
     notes: Sequence[str] = ()
+    part: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tables and words call it."""
+        return f"{self.name}, {self.part}" if self.part else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def draw(title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> Ch
         y_ticks=y_scale.ticks(),
         lines=[_line(one, x_scale, y_scale) for one in series],
         summary=" ".join(_in_words(one, x_axis, y_axis) for one in clear),
-        table_head=[x_axis.label, *(one.name for one in clear)],
+        table_head=[x_axis.label, *(one.label for one in clear)],
         table=_table(clear, x_axis, y_axis),
     )
 
@@ -217,9 +224,9 @@ def _line(one: Series, x_scale: _Scale, y_scale: _Scale) -> Line:
 def _in_words(one: Series, x_axis: Axis, y_axis: Axis) -> str:
     (x0, y0), (x1, y1) = one.points[0], one.points[-1]
     if len(one.points) == 1:
-        return f"{one.name}: {y_axis.write(y0)} at {x_axis.write(x0)}."
+        return f"{one.label}: {y_axis.write(y0)} at {x_axis.write(x0)}."
     return (
-        f"{one.name}: from {y_axis.write(y0)} at {x_axis.write(x0)} "
+        f"{one.label}: from {y_axis.write(y0)} at {x_axis.write(x0)} "
         f"to {y_axis.write(y1)} at {x_axis.write(x1)}."
     )
 

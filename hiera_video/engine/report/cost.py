@@ -1,6 +1,8 @@
 """What the model of a run costs, counted anew from its config."""
 
+import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 
 from hiera_video.config import Config
 from hiera_video.engine.flops_report import report_config
@@ -20,9 +22,15 @@ def cost_of(config: Config | Missing) -> Cost | Missing:
     """Count the model of a config, which takes about two seconds."""
     if isinstance(config, Missing):
         return Missing("The FLOPs cannot be counted without the config.")
+    # Runs side by side mostly have one model: without what does not change it, it is counted once.
+    default = Config()
+    config = dataclasses.replace(
+        config, OUTPUT_DIR="", RNG_SEED=0, TRAIN=default.TRAIN, SOLVER=default.SOLVER
+    )
     return attempt("The FLOPs could not be counted", lambda: _count(config))
 
 
+@lru_cache(maxsize=32)
 def _count(config: Config) -> Cost:
     cost = report_config(config, "").cost
     return Cost(cost.multiply_adds, cost.parameters, cost.incomplete)

@@ -1,7 +1,6 @@
 """The charts of a report: the course of trainings, accuracy by views, accuracy by FLOPs."""
 
 from collections.abc import Mapping, Sequence
-from math import prod
 
 from hiera_video.engine.report.charts import Axis, Chart, Series, draw
 from hiera_video.engine.report.cost import Cost
@@ -60,46 +59,41 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
 
 def views_chart(runs: Sequence[Run]) -> Chart | None:
     """Return top-1 against the number of views, for the tests that measured more than one."""
-    series = []
-    for run in runs:
-        table = [] if isinstance(run.tested, Missing) else run.tested.by_views()
-        if len(table) > 1:
-            points, notes = _by_number(table)
-            series.append(Series(run.number, run.name, points, notes=notes))
+    series = [one for run in runs if len(_views(run)) > 1 for one in _by_views(run)]
     return draw("Top-1 by number of views", series, Axis("views of a video", low=0), _ACCURACY)
 
 
 def cost_chart(runs: Sequence[Run], costs: Mapping[int, Cost | Missing]) -> Chart | None:
     """Return top-1 against the multiply-adds of a video, a point for each number of views."""
-    series = []
-    for run in runs:
-        cost, tested = costs.get(run.number), run.tested
-        if not isinstance(cost, Cost) or isinstance(tested, Missing):
-            continue
-        points, notes = _by_number(tested.by_views())
-        series.append(
-            Series(
-                run.number,
-                run.name,
-                [(views * cost.multiply_adds_per_view / 1e9, top1) for views, top1 in points],
-                notes=notes,
-            )
-        )
-    flops = [x for one in series for x, _ in one.points if x > 0]
-    log = bool(flops) and max(flops) > LOG_FROM_RATIO * min(flops)
+    series = [
+        one
+        for run in runs
+        if isinstance(cost := costs.get(run.number), Cost)
+        for one in _by_views(run, gflops_per_view=cost.multiply_adds_per_view / 1e9)
+    ]
+    flops = [x for one in series for x, _ in one.points]
+    log = bool(flops) and max(flops) > LOG_FROM_RATIO * min(flops) > 0
     x_axis = Axis("GFLOPs of a video" + ", logarithmic" * log, log=log)
     return draw("Top-1 by FLOPs", series, x_axis, _ACCURACY)
 
 
-def _by_number(table: Sequence[tuple[int, int, float]]) -> tuple[Points, list[str]]:
-    """Return (views, top-1) by growing number of views, and clips x crops of each.
+def _views(run: Run) -> list[tuple[int, int, float]]:
+    return [] if isinstance(run.tested, Missing) else run.tested.by_views()
 
-    Where two ways give the same number of views, the one with more clips is kept.
-    """
-    best = {prod(row[:2]): row for row in sorted(table)}
-    rows = [(number, best[number]) for number in sorted(best)]
-    points = [(float(number), top1) for number, (_, _, top1) in rows]
-    return points, [f"{clips}x{crops} views" for _, (clips, crops, _) in rows]
+
+def _by_views(run: Run, *, gflops_per_view: float = 1.0) -> list[Series]:
+    """Return top-1 by growing number of clips, a series for each number of crops."""
+    rows = sorted(_views(run))
+    return [
+        Series(
+            run.number,
+            run.name,
+            [(t * s * gflops_per_view, top1) for t, s, top1 in rows if s == crops],
+            notes=[f"{t}x{s} views" for t, s, _ in rows if s == crops],
+            part=f"{crops} crop{'s' * (crops > 1)}",
+        )
+        for crops in sorted({s for _, s, _ in rows})
+    ]
 
 
 def _series(

@@ -17,7 +17,7 @@ from hiera_video.utils.errors import UserError
 THUMBNAIL_PX = 192  # of the longer side; shown at most as large, or half as large on fine screens
 _JPEG_QUALITY = 80
 # The confusion matrix is one colour, the more opaque the larger a share: it suits any ground.
-_ACCENT = (0, 114, 178)
+_ACCENT = (46, 140, 200)
 
 
 def jpeg_address(picture_HWC: np.ndarray, *, longest_px: int = THUMBNAIL_PX) -> str:
