@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_PEERS := $(VENV)/.installed-peers
+INSTALLED_DOCS := $(VENV)/.installed-docs
 
-.PHONY: help demo test test-all lint format clean
+.PHONY: help demo test test-all lint format docs clean
 
 help:
 	@echo "make demo      make demo videos, pretrain, fine-tune with and without it, test, print a table, write a report"
@@ -14,7 +15,8 @@ help:
 	@echo "make test-all  run the slow tests too, some of them against the published package"
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff format the code"
-	@echo "make clean     remove .venv and the demo's output"
+	@echo "make docs      build the docs as a site: site/index.html"
+	@echo "make clean     remove .venv, the site and the demo's output"
 
 demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
@@ -35,8 +37,14 @@ format: $(INSTALLED_TEST)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Warnings are errors; with --quiet they would not be counted. The variable silences a notice on what
+# comes after mkdocs 1.
+docs: $(INSTALLED_DOCS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+	@echo "open site/index.html"
+
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"python >= 3.10 is needed, got {sys.version.split()[0]}: try make PYTHON=python3.11")'
@@ -54,3 +62,7 @@ $(INSTALLED_TEST): setup.py constraints.txt | $(VENV)/bin/python
 $(INSTALLED_PEERS): setup.py constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peers,export,hub,browser]"
 	@touch $@ $(INSTALLED) $(INSTALLED_TEST)
+
+$(INSTALLED_DOCS): setup.py constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
+	@touch $@ $(INSTALLED)

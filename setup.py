@@ -63,6 +63,8 @@ setup(
         "hub": ["huggingface_hub"],
         # tools/serve.py
         "serve": ["starlette", "uvicorn", "python-multipart"],
+        # make docs
+        "docs": ["mkdocs-material"],
         # The tests of pages, with the system's chromium.
         "browser": ["playwright"],
     },

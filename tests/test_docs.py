@@ -29,7 +29,19 @@ ANY_CONFIG = "configs/Kinetics/HIERA_B.yaml"
 # Programs that are not this project's, and need no more than their names.
 OTHERS = {
     *("cd", ".", "source", "export", "mkdir", "cp", "mv", "ls", "cat", "head", "rm", "ln", "nproc"),
-    *("git", "curl", "ffmpeg", "hf", "apt-get", "sudo", "ssh", "sbatch", "kill", "nvidia-smi"),
+    *(
+        "git",
+        "tensorboard",
+        "curl",
+        "ffmpeg",
+        "hf",
+        "apt-get",
+        "sudo",
+        "ssh",
+        "sbatch",
+        "kill",
+        "nvidia-smi",
+    ),
 }
 # What an installed package brings, and what may be said with `python -m`.
 MODULES = {"venv", "pip", "pytest", "mkdocs", "tensorboard", "tensorboard.main"}
