@@ -129,7 +129,7 @@ def draw(title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> Ch
 
 def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
     """Return round numbers with even steps that begin at or below `low` and reach `high`."""
-    if high <= low:
+    if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
     raw = (high - low) / about

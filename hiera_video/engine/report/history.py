@@ -1,6 +1,5 @@
 """What a training says of itself in the `json_stats` lines of stdout.log."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from hiera_video.utils import io
 # Finished epochs, a fraction of one included, and a figure.
 Points = list[tuple[float, float]]
 _MARK = "json_stats: "
+_ABSURD = 1e30  # no figure of a training is so large; charts could not be drawn of it
 _STOPPED = re.compile(r"^\[[^\]]*\] (stopped: .*)")
 _VERSIONS = re.compile(r"^\[[^\]]*\] (hiera_video [^,]*, torch [^,]*)")
 
@@ -80,7 +80,7 @@ def _take_lines(history: History, lines: Iterable[str]) -> None:
             stats = simplejson.loads(text)
             if taker := take.get(stats["_type"]):
                 taker(history, stats)
-        except (ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError):
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
             history.num_broken += 1
 
 
@@ -113,5 +113,5 @@ def _add(figures: dict[str, Points], x: float, stats: Mapping[str, Any]) -> None
         # A run that was resumed goes over some of its way again: the second time counts.
         while points and points[-1][0] >= x:
             points.pop()
-        if math.isfinite(value):
+        if abs(value) < _ABSURD:  # which infinity and NaN are not, either
             points.append((x, float(value)))

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import simplejson
@@ -51,7 +51,7 @@ class Tested:
     def number(self, name: str) -> float | None:
         """Return a figure, or None where it is missing or no number."""
         value = self.figures.get(name)
-        return float(value) if isinstance(value, int | float) else None
+        return value if _is_number(value) else None
 
     def by_views(self) -> list[tuple[int, int, float]]:
         """Return clips, crops and top-1 in percent for each number of views that was measured."""
@@ -59,7 +59,7 @@ class Tested:
         found = []
         for name, top1 in table.items() if isinstance(table, dict) else ():
             match = _VIEWS.fullmatch(name)
-            if match and isinstance(top1, int | float):
+            if match and _is_number(top1) and 0 <= top1 <= 100:
                 found.append((int(match[1]), int(match[2]), float(top1)))
         return found
 
@@ -72,6 +72,10 @@ class Tested:
             for item in listed
             if isinstance(item, dict)
         ]
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ def places(line):
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0, 1), (0.001, 0.0042), (-3, 7), (1e-9, 2e-9), (12.4, 98765), (5, 5), (0, 0)]
+    ("low", "high"),
+    [(0, 1), (0.001, 0.0042), (-3, 7), (1e-9, 2e-9), (12.4, 98765), (5, 5), (0, 0), (0, 5e-324)],
 )
 def test_ticks_are_round_even_and_reach_over_the_data(low, high):
     ticks = nice_ticks(low, high)

@@ -1,3 +1,4 @@
+import pytest
 import simplejson
 
 from hiera_video.engine.report.history import read_history
@@ -71,3 +72,10 @@ def test_why_a_run_stopped_is_told_until_it_starts_again(tmp_path):
 
 def test_a_log_that_is_not_there_is_said_to_be_missing(tmp_path):
     assert isinstance(read_history(str(tmp_path / "stdout.log")), Missing)
+
+
+@pytest.mark.parametrize("absurd", ["NaN", "Infinity", "-1e308", "9" * 400, "true", '"much"', "[]"])
+def test_figures_that_no_chart_could_hold_are_left_out(tmp_path, absurd):
+    history = read(tmp_path, epoch(1, 3.0) + epoch(2, 7.5).replace("7.5", absurd) + epoch(3, 1.0))
+    assert history.by_epoch["loss"] == [(1, 3.0), (3, 1.0)]
+    assert history.finished == 3

@@ -125,6 +125,6 @@ def test_scores_that_do_not_fit_together_are_refused(tmp_path, change):
 
 
 def test_views_that_are_no_views_are_passed_over(tmp_path):
-    table = '{"1x1": 50, "2x3": 60.5, "all": 1, "3x3": null}'
+    table = '{"1x1": 50, "2x3": 60.5, "all": 1, "3x3": null, "4x3": -3, "5x3": 1e99}'
     (tmp_path / "test_results.json").write_text(f'{{"top1_acc_by_views": {table}}}')
     assert read_test(str(tmp_path), []).by_views() == [(1, 1, 50.0), (2, 3, 60.5)]
