@@ -32,6 +32,7 @@ from hiera_video.models.hiera_mae import (
     mae_hiera_small_224,
     mae_hiera_tiny_224,
 )
+from hiera_video.models.hub import from_pretrained
 from hiera_video.models.load import load_model
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "__version__",
+    "from_pretrained",
     "hiera_base_16x224",
     "hiera_base_224",
     "hiera_base_plus_16x224",

@@ -33,7 +33,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Say what videos show, by a trained checkpoint.")
     parser.add_argument("video", nargs="?", metavar="VIDEO_OR_FOLDER", help="a file, URL or folder")
     parser.add_argument(
-        "--checkpoint", help="of a run; with --model a published name, a file or a URL"
+        "--checkpoint",
+        help="of a run, or a folder of tools/export.py; with --model a published name, file or URL",
     )
     parser.add_argument("--model", help="a model function such as hiera_base_16x224")
     parser.add_argument("--cfg", help="YAML file, for weights that do not come with their config")

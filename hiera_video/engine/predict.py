@@ -74,8 +74,8 @@ class Predictor:
     """Scores videos as the multi-view test does: same clips, crops and normalisation.
 
     Args:
-        checkpoint: a run's own, whose config and class names are used; with `model`, a published
-            name such as "mae_k400_ft_k400", a file or a URL.
+        checkpoint: a run's own, or a folder of tools/export.py, whose clips and class names are
+            used; with `model`, a published name such as "mae_k400_ft_k400", a file or a URL.
         model: the model's function, such as "hiera_base_16x224", for published weights.
         device: such as "cpu" or "cuda:1"; None: the first CUDA device if there is one.
         class_names: names, a text file with one a line, or "kinetics400" or "ssv2", in place of

@@ -11,8 +11,10 @@ from torch import nn
 
 from hiera_video.config import Config, ConfigError, load_config
 from hiera_video.data.class_names import known_lists, parse_names, published_names
+from hiera_video.engine.predict_folder import read_folder
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.models.build import build_model
+from hiera_video.models.hub import is_pretrained_folder
 from hiera_video.models.positions import resize_positions
 from hiera_video.models.pretrained import published_files, read_published, start_from_published
 from hiera_video.models.weights import load_state, model_state, read_checkpoint
@@ -49,12 +51,12 @@ def load_trained(
 ) -> Trained:
     """Load a checkpoint with what its run has saved in it.
 
-    Without `model`, the checkpoint is a run's own; `cfg` stands in for the config that it lacks.
-    With `model`, a function such as "hiera_base_16x224", it is a published name, a file or a URL as
-    in `load_model`, and its clips are the published ones: 16x4 frames, 5 x 3 views, mean 0.45 and
-    standard deviation 0.225 (the authors' notebook). `class_names` (names, a file with one a line,
-    or one of `known_lists()`) stand in for those of the checkpoint. Without `classifier`, an
-    autoencoder will do.
+    Without `model`, the checkpoint is a run's own, or a folder of tools/export.py; `cfg` stands in
+    for the config that it lacks. With `model`, a function such as "hiera_base_16x224", it is a
+    published name, a file or a URL as in `load_model`, and its clips are the published ones: 16x4
+    frames, 5 x 3 views, mean 0.45 and standard deviation 0.225 (the authors' notebook).
+    `class_names` (names, a file with one a line, or one of `known_lists()`) stand in for those of
+    the checkpoint. Without `classifier`, an autoencoder will do.
 
     Raises:
         UserError: no such checkpoint, model or device, one without a classifier, or class names
@@ -96,7 +98,7 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
-def saved_config(content: dict[str, Any], path: str) -> Config | None:
+def saved_config(content: dict[str, Any], path: str, *, key: str = _KEY) -> Config | None:
     """Return the config that a run has saved in its checkpoint, None if there is none.
 
     Raises:
@@ -112,8 +114,8 @@ def saved_config(content: dict[str, Any], path: str) -> Config | None:
             return load_config(file.name)
         except ConfigError as error:
             raise UserError(
-                f"{_KEY}: the config in {path!r} cannot be used any more "
-                f"({error.problems[0].removeprefix(file.name)}). Try giving one by --cfg."
+                f"{key}: the config in {path!r} cannot be used any more "
+                f"({error.problems[0].removeprefix(file.name)}). Try giving --cfg."
             ) from None
 
 
@@ -132,6 +134,8 @@ def _of_run(
             f"{_KEY} {path!r} must go with the model that it is of. Try --model {_MODEL} "
             f"(in Python, model={_MODEL!r})."
         )
+    if is_pretrained_folder(path):
+        return _of_folder(path, cfg, classifier=classifier)
     content = read_checkpoint(path, key=_KEY)
     state = model_state(content)
     cfg = cfg or saved_config(content, path)
@@ -149,6 +153,15 @@ def _of_run(
     load_state(model, theirs, path=path, key=_KEY)
     saved = content.get("class_names")
     names = tuple(str(name) for name in saved) if isinstance(saved, (list, tuple)) else ()
+    if names:
+        _check_number(names, model, f"{_KEY}: the class names in {path!r}")
+    return Trained(model, cfg, names, torch.device("cpu"))
+
+
+def _of_folder(path: str, cfg: Config | None, *, classifier: bool) -> Trained:
+    model, cfg, names = read_folder(path, cfg)
+    if classifier and (cfg.TASK == "ssl" or num_classes_of(model) is None):
+        raise _no_classifier(path)
     if names:
         _check_number(names, model, f"{_KEY}: the class names in {path!r}")
     return Trained(model, cfg, names, torch.device("cpu"))
@@ -180,7 +193,7 @@ def _named(
     clips = ["DATA.NUM_FRAMES", num_frames, "DATA.TRAIN_CROP_SIZE", side]
     clips += ["DATA.TEST_CROP_SIZE", side, "MODEL.MODEL_NAME", name]
     if room is hiera_mae:
-        clips += ["TASK", "ssl", "MODEL.ARCH", "hiera_mae"]
+        clips += ["TASK", "ssl", "MODEL.ARCH", "hiera_mae", "TEST.ENABLE", False]
     return Trained(
         model, cfg or load_config(None, [str(word) for word in clips]), names, torch.device("cpu")
     )

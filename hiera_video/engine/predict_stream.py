@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from hiera_video.data.decoders._orientation import display_matrix, upright
+from hiera_video.data.decoders._packets import demux
 from hiera_video.utils.errors import UserError
 
 _KEY = "--stream"
@@ -76,7 +77,7 @@ def stream_frames(
 
 def _decoded(container: Any, stream: Any, source: str) -> Iterator[av.VideoFrame]:
     """Yield the frames of a stream; what is damaged in between, or cut off at its end, is left."""
-    packets = container.demux(stream)
+    packets = demux(container, stream)
     while True:
         try:
             packet = next(packets)

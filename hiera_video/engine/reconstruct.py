@@ -4,7 +4,6 @@ Shape suffixes: B clips (1 here), C channels, T frames, H height, W width, U mas
 tokens, M hidden ones, P values of a patch; THW after `visible` are mask units in time and space.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiera_video.config import Config, ConfigError, load_config
+from hiera_video.config import Config, load_config
 from hiera_video.data import sampling
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.engine.pictures import grey_hidden
+from hiera_video.engine.predict_load import saved_config
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
 from hiera_video.models.encoder import HieraEncoder
@@ -78,7 +78,12 @@ def load_autoencoder(
             "or that of the run that wrote the checkpoint."
         )
     content = read_checkpoint(checkpoint, key=_KEY)
-    cfg = cfg or _saved_config(content, checkpoint)
+    cfg = cfg or saved_config(content, checkpoint, key=_KEY)
+    if cfg is None:
+        raise UserError(
+            f"{_KEY}: {checkpoint!r} does not say of which model it is. Try giving --cfg, the YAML "
+            "file it was trained with, or --model, such as mae_hiera_base_16x224."
+        )
     if cfg.TASK != "ssl":
         raise UserError(
             f"{_KEY} must be an autoencoder's, got {checkpoint!r} with TASK {cfg.TASK}. "
@@ -216,25 +221,6 @@ def _named_model(name: str, checkpoint: str | None) -> MaskedAutoencoderHiera:
     model = load_model(name, checkpoint=checkpoint)
     assert isinstance(model, MaskedAutoencoderHiera)
     return model
-
-
-def _saved_config(content: dict[str, Any], checkpoint: str) -> Config:
-    text = content.get("cfg")
-    if not isinstance(text, str):
-        raise UserError(
-            f"{_KEY}: {checkpoint!r} does not say of which model it is. Try giving --cfg, the YAML "
-            "file it was trained with, or --model, such as mae_hiera_base_16x224."
-        )
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        try:
-            return load_config(file.name)
-        except ConfigError as error:
-            raise UserError(
-                f"{_KEY}: the config in {checkpoint!r} cannot be used any more "
-                f"({error.problems[0].removeprefix(file.name)}). Try giving --cfg."
-            ) from None
 
 
 def _check_start(path: str, start_sec: float, *, duration_sec: float) -> None:

@@ -11,7 +11,9 @@ import hiera_video
 from hiera_video import Prediction, Predictor
 from hiera_video.data.dataset import Failure
 from hiera_video.data.decoders import DecodeError, open_video
+from hiera_video.engine.export_model import Export, export_model
 from hiera_video.engine.launch import launch
+from hiera_video.engine.predict_load import load_trained
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
 from hiera_video.utils.errors import UserError
@@ -221,3 +223,49 @@ def test_models_are_imported_without_decoders():
     assert "Predictor" in hiera_video.__all__
     with pytest.raises(AttributeError, match="no attribute 'Predicter'"):
         hiera_video.Predicter  # noqa: B018
+
+
+def test_a_folder_of_an_export_gives_the_same(checkpoint, small_cfg, test_videos, tmp_path):
+    path = checkpoint("DATA.SAMPLING_RATE 1 DATA.TARGET_FPS 15 DATA.MEAN [0.4,0.5,0.6]")
+    folder = str(tmp_path / "exported")
+    export_model(Export(path, folder), tell=lambda line: None)
+    settings = {"num_clips": 2, "num_crops": 1}
+    ours, theirs = Predictor(folder, **settings), Predictor(path, **settings)
+    assert ours.class_names == tuple(CLASSES)
+    for one, other in zip(ours(test_videos[:2]), theirs(test_videos[:2]), strict=True):
+        assert np.allclose(one.scores, other.scores, atol=1e-6)
+    # What it says of its clips matters.
+    facts = tmp_path / "exported" / "hiera_video.json"
+    facts.write_text(facts.read_text().replace("15.0", "30.0"))
+    assert not np.allclose(Predictor(folder, **settings)(test_videos[0]).scores, other.scores)
+    facts.write_text(facts.read_text().replace('"dense"', '"sparse"'))
+    with pytest.raises(UserError, match="hiera_video.json' does not say how clips .*dense"):
+        Predictor(folder)
+    assert Predictor(folder, cfg=small_cfg()).cfg.DATA.TARGET_FPS == small_cfg().DATA.TARGET_FPS
+    facts.unlink()
+    bare = Predictor(folder)
+    assert (bare.is_named, bare.cfg.DATA.TEST_CROP_SIZE, len(bare.class_names)) == (False, 32, 8)
+
+
+def test_an_autoencoder_will_do_where_no_classes_are_asked_for(tmp_path):
+    model = mae_hiera_micro_8x64()
+    model.save_pretrained(tmp_path / "mae")
+    weights = tmp_path / "mae" / "model.safetensors"
+    for found in (
+        load_trained(tmp_path / "mae", classifier=False),
+        load_trained(weights, model="mae_hiera_micro_8x64", classifier=False),
+    ):
+        assert (found.cfg.TASK, found.cfg.DATA.TEST_CROP_SIZE, found.class_names) == ("ssl", 64, ())
+        assert torch.equal(found.model.mask_token, model.mask_token)
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    mae_hiera_micro_8x64().save_pretrained(tmp_path / "mae")
+    with pytest.raises(UserError, match="must be a classifier's.*autoencoder has no classes"):
+        Predictor(tmp_path / "mae")
+    hiera_video.hiera_tiny_224(num_classes=2).save_pretrained(tmp_path / "images")
+    with pytest.raises(UserError, match="must be of a video model, got .*images"):
+        Predictor(tmp_path / "images")
+    (tmp_path / "mae" / "config.json").write_text("{")
+    with pytest.raises(UserError, match="is not readable JSON"):
+        Predictor(tmp_path / "mae")

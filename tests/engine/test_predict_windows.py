@@ -144,6 +144,16 @@ def test_a_pipe_and_a_finished_mp4_are_read(videos, tmp_path):
     assert len(list(stream_frames(videos["h264_b.mp4"], fallback_fps=30))) == 40
 
 
+def test_a_stream_in_which_another_comes_to_light_goes_on(videos, tmp_path):
+    """One packet of an MPEG-TS says that it is of a stream that nobody has announced."""
+    data = bytearray(Path(videos["h264_b.ts"]).read_bytes())
+    starts = [at for at in range(0, len(data), 188) if data[at + 1 : at + 3] == b"\x41\x00"]
+    data[starts[len(starts) // 2] + 1] = 0xFF
+    path = tmp_path / "stray.ts"
+    path.write_bytes(data)
+    assert len(list(stream_frames(str(path), fallback_fps=30, wait_sec=0))) >= 36
+
+
 def test_a_stream_comes_by_http(videos):
     folder = str(Path(videos["h264_b.ts"]).parent)
 

@@ -1,0 +1,61 @@
+"""A folder of tools/export.py as something that predicts: its model, its clips, its classes."""
+
+import os
+from typing import Any
+
+from hiera_video.config import Config, ConfigError, load_config
+from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.hub import FACTS, HubModel, from_pretrained, read_facts
+from hiera_video.utils.errors import UserError
+
+# What the folder says of its clips, and the keys of a config that say it.
+_KEYS = {
+    "sampling": "DATA.SAMPLING",
+    "sampling_rate": "DATA.SAMPLING_RATE",
+    "target_fps": "DATA.TARGET_FPS",
+    "mean": "DATA.MEAN",
+    "std": "DATA.STD",
+}
+
+
+def read_folder(path: str, cfg: Config | None) -> tuple[HubModel, Config, tuple[str, ...]]:
+    """Return the model of a folder, the config of its clips, and its class names, () if none.
+
+    `cfg` stands in for what the folder says. What it does not say (one that huggingface_hub wrote)
+    is as published: 16x4 frames at the model's size, mean 0.45 and standard deviation 0.225.
+
+    Raises:
+        UserError: the folder is broken, or holds a model of images.
+    """
+    model = from_pretrained(path)
+    facts = read_facts(path)
+    names = facts.get("class_names")
+    class_names = tuple(map(str, names)) if isinstance(names, list) else ()
+    return model, cfg or _config(path, model, facts), class_names
+
+
+def _config(path: str, model: Any, facts: dict[str, Any]) -> Config:
+    if len(model.input_size) != 3:
+        raise UserError(
+            f"checkpoint must be of a video model, got {path!r}, of images. Try another folder."
+        )
+    num_frames, side, _ = model.input_size
+    words: dict[str, Any] = {
+        "DATA.NUM_FRAMES": num_frames,
+        "DATA.TRAIN_CROP_SIZE": side,
+        "DATA.TEST_CROP_SIZE": side,
+    }
+    if isinstance(facts.get("model_name"), str):
+        words["MODEL.MODEL_NAME"] = facts["model_name"]
+    if isinstance(model, MaskedAutoencoderHiera):
+        words |= {"TASK": "ssl", "MODEL.ARCH": "hiera_mae", "TEST.ENABLE": False}
+    clips = facts.get("clips")
+    if isinstance(clips, dict):
+        words |= {key: clips[name] for name, key in _KEYS.items() if name in clips}
+    try:
+        return load_config(None, [str(word) for pair in words.items() for word in pair])
+    except ConfigError as error:
+        raise UserError(
+            f"checkpoint: {os.path.join(path, FACTS)!r} does not say how clips are made "
+            f"({error.problems[0]}). Try giving one by --cfg."
+        ) from None
