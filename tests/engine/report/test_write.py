@@ -29,6 +29,17 @@ class Page(HTMLParser):
         self.texts.append(data)
 
 
+@pytest.fixture(scope="module")
+def first_run(make_run):
+    return make_run("whole")
+
+
+@pytest.fixture
+def whole_run(first_run, tmp_path):
+    """A run that a test may damage."""
+    return shutil.copytree(first_run, tmp_path / "run")
+
+
 @pytest.fixture
 def report(tmp_path):
     """Write a report; return its text."""
@@ -118,6 +129,13 @@ def test_several_runs_share_charts_and_tables(make_run, report):
     assert 'alt="reconstruction of' in text
 
 
+def test_a_dozen_runs_can_be_told_apart(whole_run, tmp_path, report):
+    runs = [shutil.copytree(whole_run, tmp_path / "runs" / str(n)) for n in range(12)]
+    head = re.search(r'id="summary-table".*?</thead>', report(*runs, num_mistakes=0), re.S).group()
+    looks = re.findall(r'class="swatch (run\d)".*?<path class="mark" d="([^"]+)"', head)
+    assert len(looks) == len(set(looks)) == 12
+
+
 def test_every_part_may_be_missing(make_run, report):
     folder = make_run("bare")
     parts = {
@@ -144,21 +162,9 @@ def test_every_part_may_be_missing(make_run, report):
     "name", ["config.yaml", "stdout.log", "test_results.json", "test_scores.npz"]
 )
 @pytest.mark.parametrize("content", [b"", b"\x00\xff" * 500, b"[1, 2", b"{}"])
-def test_every_part_may_be_damaged(make_run, report, name, content, damaged_run):
-    (damaged_run / name).write_bytes(content)
-    assert "<footer>" in report(damaged_run, num_mistakes=1)
-
-
-@pytest.fixture
-def damaged_run(make_run, tmp_path):
-    """A copy of a whole run."""
-    global _whole
-    if _whole is None:
-        _whole = make_run("whole")
-    return shutil.copytree(_whole, tmp_path / "run")
-
-
-_whole = None
+def test_every_part_may_be_damaged(make_run, report, name, content, whole_run):
+    (whole_run / name).write_bytes(content)
+    assert "<footer>" in report(whole_run, num_mistakes=1)
 
 
 def test_a_pretraining_run_without_its_checkpoint_or_videos_says_so(make_run, report):
