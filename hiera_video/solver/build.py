@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,7 +56,17 @@ def build_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
     if solver.OPTIMIZING_METHOD == "sgd":
         nesterov = solver.MOMENTUM > 0
         return torch.optim.SGD(groups, lr=0.0, momentum=solver.MOMENTUM, nesterov=nesterov)
-    return torch.optim.AdamW(groups, lr=0.0, betas=(solver.BETAS[0], solver.BETAS[1]))
+    # One kernel a group: there are two groups for each layer, and more kernels than time to start.
+    optimizer = torch.optim.AdamW(
+        groups, lr=0.0, betas=(solver.BETAS[0], solver.BETAS[1]), fused=True
+    )
+    optimizer.register_load_state_dict_pre_hook(_stay_fused)
+    return optimizer
+
+
+def _stay_fused(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Have the state of an AdamW that was not fused loaded as that of one that is."""
+    return {**state, "param_groups": [{**group, "fused": True} for group in state["param_groups"]]}
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
