@@ -1,5 +1,7 @@
 """AdamW is fused, and takes up the state of one that was not."""
 
+import copy
+
 import torch
 
 from hiera_video.config import load_config
@@ -22,7 +24,7 @@ def test_the_state_of_an_optimizer_that_was_not_fused_goes_on_alike():
     model = hiera_micro_8x64(num_classes=8)
     optimizer = build_optimizer(cfg, model)
     stepped(optimizer, model)
-    state, weights = optimizer.state_dict(), {k: v.clone() for k, v in model.state_dict().items()}
+    state, weights = copy.deepcopy((optimizer.state_dict(), model.state_dict()))
     stepped(optimizer, model)
 
     other = hiera_micro_8x64(num_classes=8)
