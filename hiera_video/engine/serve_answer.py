@@ -112,6 +112,8 @@ class Analyst:
             RefusalError: it does not decode, or not in time.
             CancelledError: `is_cancelled` said so.
         """
+        if is_cancelled():  # while others were answered
+            raise CancelledError
         began = time.monotonic()
         read = self._read(path, is_cancelled)
         decoded = time.monotonic()
