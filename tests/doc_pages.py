@@ -60,11 +60,8 @@ def commands(page: Path) -> list[Command]:
     """Return the commands of a page: those of its bash blocks, and those within its prose."""
     name = name_of(page)
     texts = blocks(page, "bash")
-    texts += [
-        text
-        for text in spans(page)
-        if re.match(r"(python [\w/]+\.py|make|pip install|pytest) ", text)
-    ]
+    in_prose = re.compile(r"([A-Z_]+=\S+ )*(python [\w/]+\.py|torchrun|make|pip install|pytest) ")
+    texts += [text for text in spans(page) if in_prose.match(text)]
     return [Command(name, words) for text in texts for words in split_shell(text)]
 
 

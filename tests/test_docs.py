@@ -122,9 +122,10 @@ def check_command(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> No
     if re.fullmatch(r"(\S*/)?python3?", program):
         check_python(tuple(rest), monkeypatch)
     elif program == "torchrun":
-        script = next(at for at, word in enumerate(rest) if word.endswith(".py"))
+        script = next((at for at, word in enumerate(rest) if word.endswith(".py")), len(rest))
         check_torchrun(rest[:script])
-        check_python(tuple(rest[script:]), monkeypatch)
+        if rest[script:]:
+            check_python(tuple(rest[script:]), monkeypatch)
     elif program == "make":
         assert {word for word in rest if "=" not in word} <= make_targets()
     elif program == "pip":
