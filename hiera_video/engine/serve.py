@@ -77,7 +77,7 @@ class Service:
             shown = f"[{host}]" if ":" in host else host
             self.url = f"http://{shown}:{port}"
             self.folder = stack.enter_context(UploadFolder())
-            analyst = stack.enter_context(
+            self.analyst = stack.enter_context(
                 Analyst(
                     predictor,
                     grid,
@@ -86,11 +86,11 @@ class Service:
                     deadline_sec=settings.deadline_sec,
                 )
             )
-            analyst.warm_up()
+            self.analyst.warm_up()
             executor = stack.enter_context(ThreadPoolExecutor(1, "hiera_video serve"))
             stack.callback(self._stopping.set)
             desk = Desk(
-                analyst,
+                self.analyst,
                 folder=self.folder,
                 executor=executor,
                 max_bytes=int(settings.max_upload_mb * 1e6),

@@ -6,7 +6,6 @@ K classes, L classes that are shown.
 
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
@@ -59,6 +58,27 @@ class Answer:
     model_sec: float
 
 
+class Work:
+    """One piece of work as others see it: how far it is, and that nobody wants it any more.
+
+    `done` of `total` windows are scored; `total` is 0 until the video is decoded. It is not wanted
+    once it, or all the server's work (`all_stopped`), is stopped.
+    """
+
+    def __init__(self, all_stopped: threading.Event) -> None:
+        self.done = self.total = 0
+        self._all_stopped = all_stopped
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Say that nobody wants it."""
+        self._stopped.set()
+
+    def is_stopped(self) -> bool:
+        """Say whether nobody wants it."""
+        return self._stopped.is_set() or self._all_stopped.is_set()
+
+
 class Analyst:
     """Answers one file at a time, in whatever single thread calls it.
 
@@ -105,23 +125,25 @@ class Analyst:
         window_scores(self.predictor, np.zeros((1, frames, side, side, 3), np.uint8))
         self._pool.next()
 
-    def analyse(self, path: str, is_cancelled: Callable[[], bool]) -> Answer:
-        """Return what the video file shows.
+    def analyse(self, path: str, work: Work) -> Answer:
+        """Return what the video file shows, and tell `work` how far it is.
 
         Raises:
             RefusalError: it does not decode, or not in time.
-            CancelledError: `is_cancelled` said so.
+            CancelledError: the work is stopped.
         """
-        if is_cancelled():  # while others were answered
+        if work.is_stopped():  # while others were answered
             raise CancelledError
         began = time.monotonic()
-        read = self._read(path, is_cancelled)
+        read = self._read(path, work)
         decoded = time.monotonic()
         batch = _WINDOWS_AT_ONCE * (4 if self.predictor.device.type == "cuda" else 1)
         scores = []
-        for first in range(0, len(read.starts_V), batch):
-            if is_cancelled():
+        work.total = len(read.starts_V)
+        for first in range(0, work.total, batch):
+            if work.is_stopped():
                 raise CancelledError
+            work.done = first
             frames_VT = read.frames_VT[first : first + batch]
             scores.append(window_scores(self.predictor, read.crops_NSSC[frames_VT]))
         scores_VK = np.concatenate(scores)
@@ -155,7 +177,7 @@ class Analyst:
     ) -> None:
         self.close()
 
-    def _read(self, path: str, is_cancelled: Callable[[], bool]) -> ReadWindows:
+    def _read(self, path: str, work: Work) -> ReadWindows:
         number = next(self._numbers)
         self._pool.submit(number, path)
         while True:
@@ -164,7 +186,7 @@ class Analyst:
             except WorkerError:
                 self._pool.cancel()
                 raise
-            if is_cancelled():
+            if work.is_stopped():
                 self._pool.cancel()
                 self._pool.close()  # whatever it is at; another process comes with the next file
                 raise CancelledError
@@ -206,22 +228,6 @@ class Turnstile:
     def leave(self) -> None:
         """Go out."""
         self._inside -= 1
-
-
-class Stop:
-    """Says whether a piece of work is wanted: not once it, or all the server's work, is stopped."""
-
-    def __init__(self, of_all: threading.Event) -> None:
-        self._of_all = of_all
-        self._own = threading.Event()
-
-    def set(self) -> None:
-        """Stop this piece."""
-        self._own.set()
-
-    def __call__(self) -> bool:
-        """Say whether it is stopped."""
-        return self._own.is_set() or self._of_all.is_set()
 
 
 def as_json(answer: Answer, predictor: Predictor, *, top_k: int) -> dict[str, Any]:

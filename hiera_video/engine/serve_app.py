@@ -21,8 +21,8 @@ from hiera_video.engine.serve_answer import (
     Answer,
     CancelledError,
     RefusalError,
-    Stop,
     Turnstile,
+    Work,
     as_json,
     stopped,
 )
@@ -39,6 +39,7 @@ _FILES = {
     "/chart.js": ("chart.js", "text/javascript"),
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
+_MAX_NAME = 64
 _GONE = 499  # nobody reads it
 
 
@@ -69,46 +70,53 @@ class Desk:
         self._executor = executor
         self._turnstile = Turnstile(1 + max_waiting)
         self._stopping = stopping
+        self._works: dict[str, Work] = {}
 
     def is_stopping(self) -> bool:
         """Say whether the server ends."""
         return self._stopping.is_set()
 
-    async def answer(self, body: Body) -> Answer:
-        """Return the answer to the video in a request.
+    def find(self, name: str) -> Work | None:
+        """Return the work that a client has given this name, while it lasts."""
+        return self._works.get(name)
+
+    async def answer(self, body: Body, name: str = "") -> Answer:
+        """Return the answer to the video in a request; `name` is for `find`.
 
         Raises:
             RefusalError: there is none.
             ClientDisconnect: the client has gone.
         """
         self._turnstile.enter()
+        work = Work(self._stopping)
+        if name:
+            self._works[name] = work
         try:
             with self._folder.new_file() as file:
                 await receive_video(
                     body, file, max_bytes=self.max_bytes, is_stopping=self.is_stopping
                 )
-                return await self._analyse(file.name, body)
+                return await self._analyse(file.name, body, work)
         finally:
+            if self._works.get(name) is work:
+                del self._works[name]
             self._turnstile.leave()
 
-    async def _analyse(self, path: str, body: Body) -> Answer:
-        stop = Stop(self._stopping)
-        work = asyncio.wrap_future(
-            self._executor.submit(self.analyst.analyse, path, is_cancelled=stop)
-        )
+    async def _analyse(self, path: str, body: Body, work: Work) -> Answer:
+        found = asyncio.wrap_future(self._executor.submit(self.analyst.analyse, path, work))
         gone = asyncio.ensure_future(body.gone())
         try:
-            waited: set[asyncio.Future[Any]] = {work, gone}
+            waited: set[asyncio.Future[Any]] = {found, gone}
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                stop.set()
-            return await work
+            if not found.done():
+                work.stop()
+            return await found
         except CancelledError:
             if self.is_stopping():
                 raise stopped() from None
             raise ClientDisconnect from None
         finally:
-            stop.set()
+            work.stop()
             gone.cancel()
 
 
@@ -124,6 +132,7 @@ def make_app(
         routes=[
             *pages,
             Route("/info", partial(_info, info), methods=["GET"]),
+            Route("/progress", partial(_progress, desk), methods=["GET"]),
             Route("/predict", partial(_predict, desk), methods=["POST"]),
         ],
         middleware=[Middleware(Guard, names=names, only_loopback=only_loopback)],
@@ -144,11 +153,17 @@ async def _info(info: dict[str, Any], request: Request) -> Response:
     return _json(info)
 
 
+async def _progress(desk: Desk, request: Request) -> Response:
+    work = desk.find(request.query_params.get("name", ""))
+    done, total = (work.done, work.total) if work else (0, 0)
+    return _json({"windows_done": done, "windows": total})
+
+
 async def _predict(desk: Desk, request: Request) -> Response:
     body = Body(request)
     try:
         try:
-            found = await desk.answer(body)
+            found = await desk.answer(body, request.query_params.get("name", "")[:_MAX_NAME])
         except RefusalError:
             if not desk.is_stopping():
                 await body.throw_away(desk.max_bytes)

@@ -290,6 +290,31 @@ def test_many_at_a_time_are_answered_one_after_the_other(client, content):
     assert len(set(plain)) == 1
 
 
+def test_a_name_tells_how_far_it_is(checkpoint, content, tmp_path, monkeypatch):
+    with serving(checkpoint, tmp_path) as client:
+        slow = client.service.analyst.predictor
+        usual = slow.probabilities
+        monkeypatch.setattr(slow, "probabilities", lambda clips: (time.sleep(0.3), usual(clips))[1])
+        replies, seen = [], set()
+        thread = threading.Thread(
+            target=lambda: replies.append(
+                client.ask("POST", "/predict?name=mine", form(content), FORM)
+            )
+        )
+        thread.start()
+        while thread.is_alive():
+            reply = client.ask("GET", "/progress?name=mine")
+            seen.add((reply.content["windows_done"], reply.content["windows"]))
+            time.sleep(0.05)
+        assert replies[0].status == 200
+        total = len(replies[0].content["windows"])
+        assert {total} == {all_of for _, all_of in seen if all_of}
+        assert len({done for done, all_of in seen if all_of}) >= 2
+        for name in ("mine", "other", ""):
+            reply = client.ask("GET", f"/progress?name={name}")
+            assert reply.content == {"windows_done": 0, "windows": 0}
+
+
 @pytest.mark.parametrize(
     "host",
     [

@@ -220,24 +220,36 @@ def test_a_video_can_be_dropped_and_an_upload_be_given_up(browser, client, film)
         }
     }"""
     with visit(browser, client) as page:
-        page.route("**/predict", lambda route: None)  # an upload that gets no answer
+        page.route("**/predict?*", lambda route: None)  # an upload that gets no answer
         page.evaluate(drop, [content, "dropped.mp4"])
         page.wait_for_selector("#cancel:visible")
         assert page.inner_text("#working-name") == "dropped.mp4"
         page.click("#cancel")
         assert page.is_visible("#drop")
-        page.unroute("**/predict")
+        page.unroute("**/predict?*")
         page.evaluate(drop, [content, "dropped.mp4"])
+        page.wait_for_selector("#verdict:visible")
+
+
+def test_progress_is_shown_while_a_large_model_looks(browser, client, film, monkeypatch):
+    predictor = client.service.analyst.predictor
+    usual = predictor.probabilities
+    monkeypatch.setattr(predictor, "probabilities", lambda x: (time.sleep(0.7), usual(x))[1])
+    with visit(browser, client) as page:
+        page.set_input_files("#file", film)
+        said = "document.querySelector('#stage').innerText"
+        wait_until(page, f"/[1-9]\\d* of \\d+ windows$/.test({said})")
+        assert 0 < page.evaluate("document.querySelector('#progress').position") < 1
         page.wait_for_selector("#verdict:visible")
 
 
 def test_a_server_that_is_gone_is_told(browser, client, film):
     with visit(browser, client) as page:
-        page.route("**/predict", lambda route: route.abort())
+        page.route("**/predict?*", lambda route: route.abort())
         page.set_input_files("#file", film)
         page.wait_for_selector("#retry:visible")
         assert "The server does not answer" in page.inner_text("#error-text")
-        page.unroute("**/predict")
+        page.unroute("**/predict?*")
         page.click("#retry")
         page.wait_for_selector("#verdict:visible")
 

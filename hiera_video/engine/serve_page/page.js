@@ -60,6 +60,7 @@ function upload() {
   form.append("video", file);
   request = new XMLHttpRequest();
   const mine = request;
+  const name = crypto.randomUUID?.() || String(Math.random()); // by which to ask how far it is
   const done = (act) => () => {
     if (mine === request) act();
   };
@@ -71,6 +72,7 @@ function upload() {
   request.upload.onload = done(() => {
     $("progress").removeAttribute("value");
     say("Looking at the video …");
+    watch(mine, name);
   });
   request.onload = done(() => receive(mine));
   request.onerror = done(() => fail("The server does not answer. Is it still running?", true));
@@ -79,8 +81,22 @@ function upload() {
   say("Uploading …");
   document.body.dataset.state = "working";
   $("cancel").focus();
-  request.open("POST", "/predict");
+  request.open("POST", `/predict?name=${name}`);
   request.send(form);
+}
+
+// Show how many windows are done, now and then, until the answer comes.
+async function watch(mine, name) {
+  for (;;) {
+    await new Promise((done) => setTimeout(done, 500));
+    if (mine !== request) return;
+    const reply = await fetch(`/progress?name=${name}`).catch(() => null);
+    if (mine !== request) return;
+    const found = reply?.ok ? await reply.json() : null;
+    if (mine !== request || !found?.windows) continue;
+    $("progress").value = found.windows_done / found.windows;
+    say(`Looking at the video: ${found.windows_done} of ${found.windows} windows`);
+  }
 }
 
 function receive(reply) {
