@@ -60,7 +60,7 @@ $(INSTALLED_TEST): setup.py constraints.txt | $(VENV)/bin/python
 	@touch $@ $(INSTALLED)
 
 $(INSTALLED_PEERS): setup.py constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peers,export,hub,browser]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peers,export,hub,browser,serve]"
 	@touch $@ $(INSTALLED) $(INSTALLED_TEST)
 
 $(INSTALLED_DOCS): setup.py constraints.txt | $(VENV)/bin/python

@@ -117,11 +117,14 @@ def form(*contents, **more):
     return b"".join(parts) + b"--" + BOUNDARY.encode() + b"--\r\n"
 
 
+def skip_without_extra():
+    for package in ("starlette", "uvicorn", "python_multipart"):
+        pytest.importorskip(package, reason="the extra 'serve' is not installed")
+
+
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    pytest.importorskip("starlette", reason="the extra 'serve' is not installed")
-    pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
-    pytest.importorskip("python_multipart", reason="the extra 'serve' is not installed")
+    skip_without_extra()
     return save_checkpoint(tmp_path_factory.mktemp("run") / "checkpoint_epoch_00001.pyth")
 
 

@@ -20,7 +20,7 @@ from hiera_video.engine.serve_folder import UploadFolder
 from hiera_video.engine.serve_read import Refused, WindowReader, check_container
 from hiera_video.utils.errors import UserError
 
-from .serving import FORM, checkpoint, form, save_checkpoint, serving
+from .serving import FORM, checkpoint, form, save_checkpoint, serving, skip_without_extra
 
 __all__ = ["checkpoint"]  # a fixture
 
@@ -158,6 +158,7 @@ def test_a_process_that_takes_too_much_memory_is_refused_it():
 @pytest.fixture
 def start(tmp_path):
     """Start tools/serve.py in a temporary folder of its own; return process, URL and folder."""
+    skip_without_extra()
     room = tmp_path / "room"
     room.mkdir()
     path = save_checkpoint(tmp_path / "x.pyth")
@@ -271,3 +272,9 @@ def test_an_address_that_cannot_be_listened_at_is_refused(checkpoint, monkeypatc
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         check_settings(Settings(**settings))
+
+
+def test_a_package_that_is_missing_is_told(checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(UserError, match=r"needs starlette, uvicorn .*'.\[serve\]'"):
+        Service(Predictor(checkpoint, device="cpu"), Settings(port=0))
