@@ -1,11 +1,13 @@
 """Checkpoints: written whole or not at all, read with weights_only, found again by their position.
 
 `checkpoint_epoch_00010.pyth` stands after 10 finished epochs, `checkpoint_epoch_00010_iter_0000200`
-200 iterations further on, `checkpoint_best.pyth` where the validation was best.
+200 iterations further on, `checkpoint_best.pyth` where the validation was best. Those of a run with
+DIST.STRATEGY fsdp are folders, `checkpoint_epoch_00010.dcp` (engine/checkpoint_sharded.py).
 """
 
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,11 +19,11 @@ from torch import nn
 from hiera_video.config import Config, to_yaml
 from hiera_video.engine.sharding import share_out, whole
 from hiera_video.models.weights import load_state, read_checkpoint
-from hiera_video.utils import dist, io
+from hiera_video.utils import dist, io, sharded
 from hiera_video.utils.errors import UserError
 
 BEST = "checkpoint_best.pyth"
-_NAME = re.compile(r"checkpoint_epoch_(\d{5,})(?:_iter_(\d{7,}))?\.pyth")
+_NAME = re.compile(r"checkpoint_epoch_(\d{5,})(?:_iter_(\d{7,}))?\.(pyth|dcp)")
 _TEMPORARY = re.compile(r"\.checkpoint_.*\.tmp")
 # Of those inside an epoch: the newest, and one more should that be broken.
 _KEPT_INSIDE_EPOCHS = 2
@@ -61,10 +63,13 @@ def save_config(cfg: Config) -> None:
         raise UserError(f"OUTPUT_DIR: {path!r} could not be written ({error}).") from None
 
 
-def checkpoint_path(output_dir: str, epoch: int, iteration: int = 0) -> str:
+def checkpoint_path(
+    output_dir: str, epoch: int, iteration: int = 0, *, ending: str = ".pyth"
+) -> str:
     """Return where the checkpoint after `epoch` finished epochs and `iteration` more stands."""
     inside = f"_iter_{iteration:07d}" if iteration else ""
-    return os.path.join(checkpoint_folder(output_dir), f"checkpoint_epoch_{epoch:05d}{inside}.pyth")
+    name = f"checkpoint_epoch_{epoch:05d}{inside}{ending}"
+    return os.path.join(checkpoint_folder(output_dir), name)
 
 
 def best_path(output_dir: str) -> str:
@@ -72,22 +77,36 @@ def best_path(output_dir: str) -> str:
     return os.path.join(checkpoint_folder(output_dir), BEST)
 
 
-def positions(output_dir: str) -> list[Position]:
-    """Return the positions of the checkpoints in `output_dir`, the last one first."""
+def saved(output_dir: str) -> list[tuple[Position, str]]:
+    """Return position and path of the checkpoints in `output_dir`, the last one first.
+
+    Half-written folders are among them.
+    """
     folder = checkpoint_folder(output_dir)
     names = os.listdir(folder) if os.path.isdir(folder) else []
     matches = [match for name in names if (match := _NAME.fullmatch(name))]
-    return sorted((Position(*(int(n or 0) for n in m.groups())) for m in matches), reverse=True)
+    found = [(Position(int(m[1]), int(m[2] or 0)), os.path.join(folder, m[0])) for m in matches]
+    return sorted(found, reverse=True)
+
+
+def positions(output_dir: str) -> list[Position]:
+    """Return the positions of the checkpoints in `output_dir`, the last one first."""
+    return list(dict.fromkeys(position for position, _ in saved(output_dir)))
 
 
 def last_checkpoint(output_dir: str) -> str | None:
-    """Return the checkpoint of the last position in `output_dir`, or None."""
-    found = positions(output_dir)
-    return checkpoint_path(output_dir, *found[0]) if found else None
+    """Return the checkpoint of the last position in `output_dir`, or None.
+
+    Folders that are half-written do not count.
+    """
+    return next((path for _, path in saved(output_dir) if not _is_unfinished(path)), None)
 
 
-def save_checkpoint(
-    output_dir: str,
+def _is_unfinished(path: str) -> bool:
+    return sharded.is_folder(path) and not sharded.is_complete(path)
+
+
+def run_state(
     *,
     epoch: int,
     model: nn.Module,
@@ -96,29 +115,36 @@ def save_checkpoint(
     class_names: list[str] | None,
     iteration: int = 0,
     more: Mapping[str, Any] | None = None,
-) -> str:
-    """Save what a run needs to go on after `epoch` epochs and `iteration` more; return the path.
-
-    All processes call it, and rank 0 writes.
+) -> dict[str, Any]:
+    """Return what a run needs to go on after `epoch` epochs and `iteration` more; not copied.
 
     Plain types only: `epoch`, `iteration`, `model_state`, `optimizer_state`, `cfg` (YAML text),
     `scaler_state` (empty: bfloat16 needs no loss scaling), `class_names`, and `more`.
+    """
+    content = {
+        "epoch": epoch,
+        "iteration": iteration,
+        "model_state": model.state_dict(),
+        "optimizer_state": optimizer.state_dict(),
+        "cfg": config_yaml,
+        "scaler_state": {},
+        "class_names": class_names,
+    }
+    return content | dict(more or {})
+
+
+def save_checkpoint(output_dir: str, *, epoch: int, iteration: int = 0, **state: Any) -> str:
+    """Save what `run_state` returns of its arguments as a file; return the path.
+
+    All processes call it, and rank 0 writes.
 
     Raises:
         UserError: the file cannot be written; older checkpoints are untouched.
     """
     path = checkpoint_path(output_dir, epoch, iteration)
-    content = {
-        "epoch": epoch,
-        "iteration": iteration,
-        "model_state": whole(model.state_dict()),
-        "optimizer_state": whole(optimizer.state_dict()),
-        "cfg": config_yaml,
-        "scaler_state": {},
-        "class_names": class_names,
-    }
+    content = whole(run_state(epoch=epoch, iteration=iteration, **state))
     if dist.is_main():
-        write_checkpoint(path, content | dict(more or {}))
+        write_checkpoint(path, content)
     return path
 
 
@@ -132,24 +158,19 @@ def write_checkpoint(path: str, content: Mapping[str, Any]) -> None:
     try:
         io.make_dirs(folder)
         io.write_atomic(path, lambda file: torch.save(dict(content), file))
-        _flush_folder(folder)
+        io.flush_folder(folder)
     except (OSError, RuntimeError) as error:
         # PyTorch's writer hides what the system said behind an error of its own.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
-        raise UserError(
-            f"OUTPUT_DIR: the checkpoint {path!r} could not be written ({cause}). Older "
-            "checkpoints are intact: free some space and start again to go on from the last one."
-        ) from None
+        raise write_failure(path, cause) from None
 
 
-def _flush_folder(folder: str) -> None:
-    """Bring a new name in a folder to the disk, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def write_failure(path: str, cause: object) -> UserError:
+    """Return the error that says that a checkpoint could not be written."""
+    return UserError(
+        f"OUTPUT_DIR: the checkpoint {path!r} could not be written ({cause}). Older checkpoints "
+        "are intact: free some space and start again to go on from the last one."
+    )
 
 
 def remove_old(output_dir: str, now: Position, *, keep: int) -> None:
@@ -158,14 +179,26 @@ def remove_old(output_dir: str, now: Position, *, keep: int) -> None:
     `keep` (0: all) are left of those after an epoch, and two of those inside one. What is of a
     later position than `now` (a broken file that was skipped, say) neither counts nor goes.
     """
-    found = [position for position in positions(output_dir) if position <= now]
-    epochs = [position for position in found if not position.iteration]
+    found = [(position, path) for position, path in saved(output_dir) if position <= now]
+    unfinished = {path for _, path in found if _is_unfinished(path)}
+    finished = list(dict.fromkeys(p for p, path in found if path not in unfinished))
+    epochs = [position for position in finished if not position.iteration]
     kept = set(epochs[:keep] if keep else epochs)
-    for rank, position in enumerate(found):
-        inside_and_new = position.iteration and rank < _KEPT_INSIDE_EPOCHS
-        if position not in kept and not inside_and_new:
-            with suppress(OSError):  # gone already, or not ours to remove
-                os.unlink(checkpoint_path(output_dir, *position))
+    kept |= {position for position in finished[:_KEPT_INSIDE_EPOCHS] if position.iteration}
+    for position, path in found:
+        if position not in kept or path in unfinished:
+            remove(path)
+
+
+def remove(path: str) -> None:
+    """Remove a checkpoint as far as that is possible; of a folder, first what makes it whole."""
+    with suppress(OSError):  # gone already, or not ours to remove
+        if not os.path.isdir(path):
+            os.unlink(path)
+            return
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(path, sharded.INDEX))
+        shutil.rmtree(path)
 
 
 def remove_unfinished(output_dir: str) -> None:
@@ -180,14 +213,13 @@ def remove_unfinished(output_dir: str) -> None:
 def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:
     """Return path and content of the last checkpoint that is whole, or None if there is none.
 
-    Broken ones after it are skipped with a warning.
+    Broken ones after it are skipped with a warning. Of a sharded one the content lacks the tensors.
 
     Raises:
         UserError: there are checkpoints, and all of them are broken.
     """
     broken: list[str] = []
-    for position in positions(output_dir):
-        path = checkpoint_path(output_dir, *position)
+    for _, path in saved(output_dir):
         try:
             return path, _read_whole(path)
         except UserError as error:
@@ -202,6 +234,10 @@ def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[s
 
 
 def _read_whole(path: str) -> dict[str, Any]:
+    if sharded.is_folder(path):
+        content = sharded.read_plain(path, key=_KEY)
+        sharded.shapes(path, key=_KEY)  # which looks through the files
+        return content
     content = read_checkpoint(path, key=_KEY)
     missing = [name for name in ("epoch", "model_state", "optimizer_state") if name not in content]
     if missing:
@@ -229,6 +265,14 @@ def restore(
         UserError: it was written by a run of another model or optimizer.
     """
     load_state(model, content["model_state"], path=path, key=_KEY)
+    refuse_other_optimizer(content, path, optimizer)
+    set_optimizer(optimizer, content["optimizer_state"])
+
+
+def refuse_other_optimizer(
+    content: Mapping[str, Any], path: str, optimizer: torch.optim.Optimizer
+) -> None:
+    """Raise a UserError if a checkpoint is of another optimizer, or of other groups of weights."""
     ours, theirs = optimizer.param_groups, content["optimizer_state"]["param_groups"]
     if [_shape_of(group) for group in ours] != [_shape_of(group) for group in theirs]:
         raise UserError(
@@ -237,8 +281,13 @@ def restore(
             "trained with (config.yaml), another OUTPUT_DIR, or TRAIN.CHECKPOINT_FILE_PATH to "
             "start from it."
         )
+
+
+def set_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimizer what another of its kind had gathered; its settings stay its own."""
+    ours = optimizer.param_groups
     configured = [{name: group[name] for name in group if name != "params"} for group in ours]
-    optimizer.load_state_dict(content["optimizer_state"])
+    optimizer.load_state_dict(state)
     share_out(optimizer)
     for group, settings in zip(optimizer.param_groups, configured, strict=True):
         group.update(settings)

@@ -62,6 +62,10 @@ class WeightAverage:
             parameter.copy_(self._average[name])
             self._average[name].copy_(weights)
 
+    def shares(self) -> dict[str, torch.Tensor]:
+        """Return the averages by the names of their parameters, not copied."""
+        return dict(self._average)
+
     @torch.no_grad()
     def load(self, state: Mapping[str, torch.Tensor], num_steps: int) -> None:
         """Go on from a state dict of the model that holds an average over `num_steps` steps."""

@@ -9,7 +9,7 @@ from hiera_video.config import Config
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.models.pretrained import published_files
 from hiera_video.models.weights import HIERA_URL, read_checkpoint
-from hiera_video.utils import io
+from hiera_video.utils import io, sharded
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import public_functions
 
@@ -74,7 +74,7 @@ def _stem(path: str) -> str:
 
 def _start_of(path: str) -> str | None:
     """Return what the run that wrote a checkpoint started from ("": nothing), None: unknown."""
-    if not io.is_file(path):
+    if not (io.is_file(path) or sharded.is_folder(path)):
         return None
     try:
         text = read_checkpoint(path, key="checkpoint").get("cfg")

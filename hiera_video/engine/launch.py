@@ -23,7 +23,7 @@ from hiera_video.engine.test import test, weights_to_test
 from hiera_video.engine.train import train
 from hiera_video.models.build import build_model
 from hiera_video.models.weights import model_state, read_checkpoint, refuse_misfits
-from hiera_video.utils import dist, io
+from hiera_video.utils import dist, io, sharded
 from hiera_video.utils.errors import UserError
 
 T = TypeVar("T")
@@ -127,7 +127,7 @@ def check_model(cfg: Config) -> None:
         model = build_model(cfg)
     check_masks(cfg, model)
     path, key = cfg.TEST.CHECKPOINT_FILE_PATH, "TEST.CHECKPOINT_FILE_PATH"
-    if cfg.TEST.ENABLE and io.is_file(path):
+    if cfg.TEST.ENABLE and (io.is_file(path) or sharded.is_folder(path)):
         refuse_misfits(model, model_state(read_checkpoint(path, key=key)), path=path, key=key)
 
 
@@ -137,7 +137,7 @@ def refuse_missing_checkpoints(cfg: Config) -> None:
         ("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN.CHECKPOINT_FILE_PATH),
         ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH),
     ):
-        if path and not io.is_url(path) and not io.is_file(path):
+        if path and not (io.is_url(path) or io.is_file(path) or sharded.is_folder(path)):
             what = "is a folder" if io.is_dir(path) else "does not exist"
             raise UserError(
                 f"{key} must be a checkpoint file or a URL, got {path!r}, which {what}."

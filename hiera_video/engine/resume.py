@@ -13,13 +13,14 @@ from hiera_video.engine.checkpoint import (
     remove_old,
     remove_unfinished,
     restore,
+    run_state,
     save_checkpoint,
 )
 from hiera_video.engine.config_changes import changed_keys
 from hiera_video.engine.run import TrainRun
-from hiera_video.engine.sharding import whole
+from hiera_video.engine.sharding import is_sharded
 from hiera_video.models.weights import start_from_weights
-from hiera_video.utils import dist
+from hiera_video.utils import dist, sharded
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import seed_for
 
@@ -71,11 +72,19 @@ def refuse_other_folders(last: str) -> None:
 
 
 def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
-    restore(content, path, model=run.model, optimizer=run.optimizer)
-    if run.average and content.get("ema_state"):
-        run.average.load(content["ema_state"], int(content.get("ema_steps", 0)))
-    elif run.average:
-        run.average.restart()
+    if sharded.is_folder(path) and is_sharded(run.model):
+        # Seconds to import, and done already in a run whose model is cut up.
+        from hiera_video.engine.checkpoint_sharded import restore_shares
+
+        restore_shares(content, path, model=run.model, optimizer=run.optimizer, average=run.average)
+    else:
+        if sharded.is_folder(path):
+            content = sharded.read(path, key="TRAIN.AUTO_RESUME", optimizer=True)
+        restore(content, path, model=run.model, optimizer=run.optimizer)
+        if run.average and content.get("ema_state"):
+            run.average.load(content["ema_state"], int(content.get("ema_steps", 0)))
+        elif run.average:
+            run.average.restart()
     run.guard.in_a_row = int(content.get("bad_steps_in_a_row", 0))
     saved = Position(int(content["epoch"]), int(content.get("iteration", 0)))
     run.log.line(f"resumed after {saved} from {path}")
@@ -109,41 +118,37 @@ def position_now(
 
 
 def save_run(run: TrainRun, position: Position) -> str:
-    """Save a checkpoint at `position`, remove old ones, and return its path; rank 0 writes.
+    """Save a checkpoint at `position`, remove old ones, and return its path; all processes call it.
+
+    Rank 0 writes it, or, of a model that is cut up, each process its share while training goes on.
 
     Raises:
         UserError: it cannot be written; older ones are untouched.
     """
-    rng_states = dist.gather(rng_state(run.device))
-    path = save_checkpoint(
-        run.cfg.OUTPUT_DIR,
-        epoch=position.epoch,
-        iteration=position.iteration,
-        model=run.model,
-        optimizer=run.optimizer,
-        config_yaml=to_yaml(run.cfg),
-        class_names=run.class_names,
-        more={
-            "num_iterations": len(run.train_loader),
-            "rng_states": rng_states,
-            "bad_steps_in_a_row": run.guard.in_a_row,
-            **averaged_state(run),
-        },
-    )
+    more = {
+        "num_iterations": len(run.train_loader),
+        "rng_states": dist.gather(rng_state(run.device)),
+        "bad_steps_in_a_row": run.guard.in_a_row,
+    }
+    if run.average is not None:
+        more["ema_state"] = run.model.state_dict() | run.average.shares()
+        more["ema_steps"] = run.average.num_steps
+    state: dict[str, Any] = {
+        "epoch": position.epoch,
+        "iteration": position.iteration,
+        "model": run.model,
+        "optimizer": run.optimizer,
+        "config_yaml": to_yaml(run.cfg),
+        "class_names": run.class_names,
+        "more": more,
+    }
+    if run.saves is not None:
+        return run.saves.save(position, run_state(**state))
+    path = save_checkpoint(run.cfg.OUTPUT_DIR, **state)
     if dist.is_main():
         remove_old(run.cfg.OUTPUT_DIR, position, keep=run.cfg.TRAIN.KEEP_CHECKPOINTS)
     # The others wait: where one process exits, torchrun ends the rest.
     return dist.from_main(path)
-
-
-def averaged_state(run: TrainRun) -> dict[str, Any]:
-    """Return what a checkpoint holds of the averaged weights: a whole state dict, and their age."""
-    if run.average is None:
-        return {}
-    with run.average.in_place():
-        averaged = whole(run.model.state_dict())
-        state = {name: value.clone() for name, value in averaged.items()}
-    return {"ema_state": state, "ema_steps": run.average.num_steps}
 
 
 def seed_epoch(run: TrainRun, epoch: int, start: Start) -> int:

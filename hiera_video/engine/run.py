@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from hiera_video.engine.compiling import compile_for_training
 from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.guards import StepGuard
 from hiera_video.engine.logging import RunLog
+from hiera_video.engine.sharding import is_sharded
 from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.tasks import Task, build_task
 from hiera_video.engine.validations import Validations
@@ -26,6 +28,9 @@ from hiera_video.engine.watchdog import Watchdog
 from hiera_video.models.build import build_model
 from hiera_video.solver.build import build_lr_schedule, build_optimizer, effective_batch
 from hiera_video.utils.seed import seed_for
+
+if TYPE_CHECKING:
+    from hiera_video.engine.checkpoint_sharded import ShardedSaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class TrainRun:
     validations: Validations
     stop: StopSignals
     watchdog: Watchdog
+    saves: "ShardedSaves | None"  # of a model that is cut up
 
 
 def prepare(
@@ -79,6 +85,20 @@ def prepare(
         validations=Validations(cfg.OUTPUT_DIR),
         stop=StopSignals(log.line),
         watchdog=Watchdog(cfg.DIST.WATCHDOG_SEC, log.warning),
+        saves=sharded_saves(cfg, log) if is_sharded(model) else None,
+    )
+
+
+def sharded_saves(cfg: Config, log: RunLog) -> "ShardedSaves":
+    """Return what writes the checkpoints of a model that is cut up."""
+    # Seconds to import, which other runs need not wait for.
+    from hiera_video.engine.checkpoint_sharded import ShardedSaves
+
+    return ShardedSaves(
+        cfg.OUTPUT_DIR,
+        keep=cfg.TRAIN.KEEP_CHECKPOINTS,
+        timeout_sec=cfg.DIST.TIMEOUT_SEC,
+        warn=log.warning,
     )
 
 

@@ -36,7 +36,7 @@ def train(
     for line in describe_data(cfg, records["train"]):
         log.line(line)
     log.line(describe(run, start.position))
-    with run.stop:
+    with run.stop, run.saves or nullcontext():
         if missed_validation(run, start.position):
             result = validate(run, start.position.epoch)
         for epoch in range(start.position.epoch, cfg.SOLVER.MAX_EPOCH):
@@ -46,6 +46,7 @@ def train(
                 run.stop.release()
             if validation_is_due(run, epoch + 1):
                 result = validate(run, epoch + 1)
+        finish_saving(run)
     run.watchdog.close()
     return result
 
@@ -87,13 +88,25 @@ def end_step(run: TrainRun, position: Position) -> bool:
     Raises:
         Requeue: a process of the run got SIGTERM or SIGUSR1.
     """
+    if run.saves:
+        run.saves.check()
     stop = dist.agree(run.stop.requested)
     if not stop and not checkpoint_is_due(run.cfg, position):
         return False
     path = save_run(run, position)
     if stop:
+        if run.saves:
+            run.saves.wait()
         run.stop.end(f"saved after {position} in {path}")
     return True
+
+
+def finish_saving(run: TrainRun) -> None:
+    """Wait for a checkpoint that is being written; a signal that comes now waits, too."""
+    if run.saves:
+        run.stop.hold()
+        run.saves.wait()
+        run.stop.release()
 
 
 def checkpoint_is_due(cfg: Config, position: Position) -> bool:

@@ -13,7 +13,7 @@ from torch import nn
 
 from hiera_video.models.build import saved_decoder_heads
 from hiera_video.models.positions import resize_positions
-from hiera_video.utils import io
+from hiera_video.utils import io, sharded
 from hiera_video.utils.errors import UserError
 
 # What an autoencoder has and a classifier has not, by the beginning of its keys.
@@ -116,7 +116,8 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
     """Read a checkpoint file or URL into plain types; `key` is the config key that named it.
 
     A URL of the authors' is not asked where `copy_of_published` finds the file. Only plain types
-    and tensors are unpickled, so a file cannot run code.
+    and tensors are unpickled, so a file cannot run code. A sharded checkpoint (a folder *.dcp) is
+    read like a file, but for what the optimizer had gathered.
 
     Raises:
         UserError: there is no such file, or it is no checkpoint.
@@ -127,6 +128,8 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
     here = fetch(path, key=key)
     if not io.exists(here):
         raise UserError(f"{key} must be a checkpoint file, got {path!r}, which does not exist.")
+    if sharded.is_folder(here):
+        return sharded.read(here, key=key, optimizer=False)
     if io.is_dir(here):
         raise UserError(f"{key} must be a checkpoint file, got the folder {path!r}.")
     try:
@@ -186,8 +189,15 @@ def load_state(model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, 
     Raises:
         UserError: it is one of another model, or of another resolution; nothing was loaded.
     """
-    _refuse(path, key, _all_misfits(model, theirs))
+    refuse_other_state(model, theirs, path=path, key=key)
     model.load_state_dict(theirs)
+
+
+def refuse_other_state(
+    model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str
+) -> None:
+    """Raise a UserError if `load_state` would; tensors may be on the meta device."""
+    _refuse(path, key, _all_misfits(model, theirs))
 
 
 def refuse_misfits(

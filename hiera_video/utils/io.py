@@ -146,6 +146,16 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
         raise
 
 
+def flush_folder(folder: str) -> None:
+    """Bring new names in a folder to the disk, where the system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _umask() -> int:
     # The only way to read the umask is to set it; mkstemp's 0600 would lock out a shared folder.
     mask = os.umask(0)

@@ -1,11 +1,19 @@
-"""FSDP learns what DDP does, and its checkpoints are the same files."""
+"""FSDP learns what DDP does, and its checkpoints hold the same, written while training goes on."""
 
 import shutil
 
 import pytest
+import simplejson
 import torch
 
+from hiera_video import Predictor
+from hiera_video.config import load_config
+from hiera_video.engine.checkpoint import last_checkpoint
 from hiera_video.engine.compiling import refuse_missing_compiler
+from hiera_video.engine.export import export_checkpoint
+from hiera_video.engine.launch import launch
+from hiera_video.models.weights import read_checkpoint
+from hiera_video.utils import sharded
 from hiera_video.utils.errors import UserError
 
 SHARED = "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 2 MIXUP.ENABLE True TRAIN.EMA_DECAY 0.9 "
@@ -105,10 +113,17 @@ def trained(torchrun, small_run, tmp_path):
     def run(num_processes, *more, name):
         ended = torchrun(num_processes, *small_run(*more, name=name))
         assert ended.status == 0, ended.err
-        path = tmp_path / name / "checkpoints" / "checkpoint_epoch_00002.pyth"
-        return torch.load(path, weights_only=True), ended.out
+        path = last_checkpoint(str(tmp_path / name))
+        assert ("fsdp" in " ".join(more) and num_processes > 1) == path.endswith(".dcp")
+        return content_of(path), ended.out
 
     return run
+
+
+def content_of(path):
+    if sharded.is_folder(str(path)):
+        return sharded.read(str(path), key="X", optimizer=True)
+    return torch.load(path, weights_only=True)
 
 
 def difference(one, other):
@@ -117,13 +132,18 @@ def difference(one, other):
     return max((one[name] - other[name]).abs().max().item() for name in one)
 
 
+def moments(content):
+    states = content["optimizer_state"]["state"]
+    return {str(number): state["exp_avg"] for number, state in states.items()}
+
+
 def validations(out):
     return [line.split("] ")[1] for line in out.splitlines() if " validation" in line]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("words", [SHARED, SSL], ids=["classify", "ssl"])
-def test_fsdp_has_the_weights_of_ddp(trained, words):
+def test_fsdp_has_the_weights_of_ddp(trained, words, tmp_path):
     ddp, said = trained(2, words, name="ddp")
     fsdp, heard = trained(2, FSDP + words, name="fsdp")
     assert ddp.keys() == fsdp.keys()
@@ -131,41 +151,85 @@ def test_fsdp_has_the_weights_of_ddp(trained, words):
         assert difference(ddp[state], fsdp[state]) < 1e-5
     assert validations(said) == validations(heard)
     assert bool(validations(said)) == (words == SHARED)
+    if words == SHARED:
+        best = torch.load(tmp_path / "fsdp/checkpoints/checkpoint_best.pyth", weights_only=True)
+        assert best["model_state"].keys() == fsdp["ema_state"].keys()
 
 
-@pytest.mark.slow
-def test_a_run_goes_on_from_shares_and_with_the_other_strategy(trained, tmp_path):
-    adam = SHARED + "SOLVER.OPTIMIZING_METHOD adamw SOLVER.BASE_LR 1e-3 MODEL.DROP_PATH_RATE 0.3 "
-    adam += "TRAIN.CHECKPOINT_PERIOD 1 "
-    whole, _ = trained(2, FSDP + adam, name="whole")
+ADAM = (
+    "TRAIN.BATCH_SIZE 6 SOLVER.ACCUM_STEPS 1 TRAIN.EMA_DECAY 0.9 SOLVER.OPTIMIZING_METHOD adamw "
+    "SOLVER.BASE_LR 1e-3 TRAIN.CHECKPOINT_PERIOD 1 "
+)
 
-    def resumed(num_processes, words, name):
-        folder = tmp_path / name / "checkpoints"
-        folder.mkdir(parents=True)
-        shutil.copy(tmp_path / "whole" / "checkpoints" / "checkpoint_epoch_00001.pyth", folder)
+
+@pytest.fixture
+def resumed(trained, tmp_path):
+    """Go on from another run's checkpoint after one epoch."""
+
+    def run(num_processes, words, name, *, source="whole"):
+        there, here = (tmp_path / run / "checkpoints" for run in (source, name))
+        here.mkdir(parents=True)
+        (path,) = there.glob("checkpoint_epoch_00001.*")
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, here / path.name)
         content, said = trained(num_processes, words, name=name)
         assert "resumed after epoch 1" in said
         return content
 
-    again = resumed(2, FSDP + adam, "again")
-    assert difference(whole["model_state"], again["model_state"]) == 0
-    assert difference(whole["ema_state"], again["ema_state"]) == 0
-    by_ddp = resumed(2, adam, "ddp")
-    moments = [
-        {str(key): state["exp_avg"] for key, state in content["optimizer_state"]["state"].items()}
-        for content in (whole, by_ddp)
-    ]
-    assert difference(*moments) < 1e-5
+    return run
 
 
 @pytest.mark.slow
-def test_weights_to_start_from_are_cut_up(trained, tmp_path):
-    first, _ = trained(1, "SOLVER.MAX_EPOCH 2", name="first")
-    start = tmp_path / "first" / "checkpoints" / "checkpoint_epoch_00002.pyth"
-    still = f"TRAIN.CHECKPOINT_FILE_PATH {start} SOLVER.BASE_LR 1e-20 SOLVER.WEIGHT_DECAY 0.0"
-    second, said = trained(2, FSDP + still, name="second")
-    assert "started from" in said
-    assert difference(first["model_state"], second["model_state"]) < 1e-7
+def test_a_run_goes_on_bit_for_bit_and_in_any_form(trained, resumed):
+    random = ADAM + "MODEL.DROP_PATH_RATE 0.3 MIXUP.ENABLE True "
+    whole, _ = trained(2, FSDP + random, name="whole")
+    again = resumed(2, FSDP + random, "again")
+    for state in ("model_state", "ema_state"):
+        assert difference(whole[state], again[state]) == 0
+    assert difference(moments(whole), moments(again)) == 0
+    by_ddp = resumed(2, random, "ddp")
+    assert difference(moments(whole), moments(by_ddp)) < 1e-5
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(trained, resumed):
+    whole, _ = trained(2, FSDP + ADAM, name="whole")
+    for num_processes, strategy in ((3, FSDP), (1, FSDP), (1, "")):
+        other = resumed(num_processes, strategy + ADAM, f"by{num_processes}{strategy[:4]}")
+        assert difference(moments(whole), moments(other)) < 1e-5
+        assert other["ema_steps"] == whole["ema_steps"]
+    trained(2, ADAM, name="ddp")
+    from_file = resumed(2, FSDP + ADAM, "from_file", source="ddp")
+    assert difference(moments(whole), moments(from_file)) < 1e-5
+
+
+@pytest.mark.slow
+def test_all_that_takes_a_checkpoint_takes_shares(trained, tmp_path, tiny_set):
+    first, _ = trained(2, FSDP + SHARED + "TEST.ENABLE True", name="first")
+    results = simplejson.loads((tmp_path / "first" / "test_results.json").read_text())
+    start = tmp_path / "first" / "checkpoints" / "checkpoint_epoch_00002.dcp"
+    assert results["checkpoint"] == str(start)
+    still = f"TRAIN.CHECKPOINT_FILE_PATH {start} SOLVER.BASE_LR 1e-20 SOLVER.WEIGHT_DECAY 0.0 "
+    for strategy in ("", FSDP):
+        second, said = trained(2, strategy + still, name=f"second{strategy[:4]}")
+        assert "started from" in said
+        assert difference(first["ema_state"], second["model_state"]) < 1e-7
+    test = f"TRAIN.ENABLE False TEST.ENABLE True TEST.CHECKPOINT_FILE_PATH {start}"
+    words = [*test.split(), "OUTPUT_DIR", str(tmp_path / "tested")]
+    launch(load_config(str(tmp_path / "first" / "config.yaml"), words))
+    tested = simplejson.loads((tmp_path / "tested" / "test_results.json").read_text())
+    assert tested["top1_acc"] == results["top1_acc"]
+    assert Predictor(str(start))(f"{tiny_set}/{first_video(tiny_set)}").top(1)
+    for ending, ema in ((".pyth", False), (".safetensors", True)):
+        out = str(tmp_path / f"weights{ending}")
+        export_checkpoint(str(start), out, ema=ema)
+        plain = read_checkpoint(out, key="X")
+        state = plain.get("model_state", plain)
+        assert difference(state, first["ema_state" if ema else "model_state"]) == 0
+
+
+def first_video(folder):
+    with open(f"{folder}/val.csv", encoding="utf-8") as file:
+        return file.readline().split()[0]
 
 
 @pytest.mark.slow

@@ -1,25 +1,35 @@
 """Checkpoints that are broken, too many, the best, or that the disk has no room for."""
 
+import os
+import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import simplejson
 import torch
+from torch.distributed.checkpoint import save
 
 from hiera_video.engine.checkpoint import (
     Position,
     best_path,
     checkpoint_path,
+    last_checkpoint,
     positions,
+    read_last,
     remove_old,
     remove_unfinished,
+    write_checkpoint,
 )
+from hiera_video.engine.export import export_checkpoint
 from hiera_video.engine.launch import launch
 from hiera_video.engine.validations import Validations
+from hiera_video.utils import sharded
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.sharded_storage import Writer
 
 TRAIN_ONLY = "TEST.ENABLE False SOLVER.MAX_EPOCH 3"
 
@@ -74,6 +84,90 @@ def test_a_broken_newest_checkpoint_is_skipped_and_the_run_ends_the_same(finishe
     assert words in log
     assert "resumed after epoch 1" in log
     assert same_weights(weights, weights_of(checkpoint_path(cfg.OUTPUT_DIR, 3)))
+
+
+@pytest.fixture
+def with_shares(finished):
+    """The same run with its last two checkpoints as sharded ones, as one process writes them."""
+    cfg, weights = finished
+    for epoch in (2, 3):
+        file = Path(checkpoint_path(cfg.OUTPUT_DIR, epoch))
+        tensors, rest = sharded.flatten(torch.load(file, weights_only=True))
+        folder = file.with_suffix(sharded.ENDING)
+        write_checkpoint(str(folder / sharded.PLAIN), rest)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there are no other processes
+            save(tensors, storage_writer=Writer(str(folder)))
+        file.unlink()
+    return cfg, weights
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("evil",))
+
+
+def change(name, function):
+    def damage(folder):
+        path = folder / name
+        path.write_bytes(function(path.read_bytes()))
+
+    return damage
+
+
+def test_a_broken_sharded_checkpoint_is_skipped(with_shares, tmp_path):
+    cfg, _ = with_shares
+    damages = [
+        (lambda folder: (folder / ".metadata").unlink(), "is half-written"),
+        (lambda folder: (folder / "__0_0.distcp").unlink(), "is damaged"),
+        (change("__0_0.distcp", cut_short), "is damaged (size or checksum of __0_0.distcp)"),
+        (change("__0_0.distcp", flip_one_bit), "is damaged (size or checksum of __0_0.distcp)"),
+        (change("state.pyth", lambda content: content[:-1]), "is damaged"),
+        (change("__0_sums.json", lambda content: b"{}"), "is damaged"),
+        (change(".metadata", cut_short), "is damaged"),
+        (change(".metadata", lambda content: pickle.dumps(Evil())), "has no place in the index"),
+    ]
+    for number, (damage, words) in enumerate(damages):
+        copy, told = str(tmp_path / str(number)), []
+        shutil.copytree(f"{cfg.OUTPUT_DIR}/checkpoints", f"{copy}/checkpoints")
+        damage(Path(checkpoint_path(copy, 3, ending=".dcp")))
+        path, content = read_last(copy, told.append)
+        assert path == checkpoint_path(copy, 2, ending=".dcp")
+        assert content["epoch"] == 2
+        assert len(told) == 1
+        assert "epoch_00003.dcp" in told[0]
+        assert words in told[0]
+    assert not Path("evil").exists()
+
+
+def test_a_run_goes_on_from_shares_with_the_weights_it_would_have_had(with_shares):
+    cfg, weights = with_shares
+    Path(checkpoint_path(cfg.OUTPUT_DIR, 3, ending=".dcp"), ".metadata").unlink()
+    launch(cfg)
+    assert log_of(cfg).count("warning: skipped a checkpoint") == 1
+    assert "resumed after epoch 2 from" in log_of(cfg)
+    assert same_weights(weights, weights_of(checkpoint_path(cfg.OUTPUT_DIR, 3)))
+
+
+def test_sharded_checkpoints_are_tested_exported_and_removed_as_others_are(with_shares, small_cfg):
+    cfg, weights = with_shares
+    last = checkpoint_path(cfg.OUTPUT_DIR, 3, ending=".dcp")
+    assert last_checkpoint(cfg.OUTPUT_DIR) == last
+    tested = small_cfg(f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {last}")
+    assert launch(tested).num_evaluated == 8
+    out = Path(cfg.OUTPUT_DIR) / "weights.pyth"
+    export_checkpoint(last, str(out), ema=False)
+    assert same_weights(weights, torch.load(out, weights_only=True))
+    Path(last, sharded.INDEX).unlink()
+    assert last_checkpoint(cfg.OUTPUT_DIR) == checkpoint_path(cfg.OUTPUT_DIR, 2, ending=".dcp")
+    with pytest.raises(UserError, match="TEST.CHECKPOINT_FILE_PATH.*is half-written.*older"):
+        launch(tested)
+    remove_old(cfg.OUTPUT_DIR, Position(3), keep=2)  # of which a half-written one is none
+    assert positions(cfg.OUTPUT_DIR) == [Position(2), Position(1)]
+    remove_old(cfg.OUTPUT_DIR, Position(3), keep=1)
+    assert [path.name for path in Path(cfg.OUTPUT_DIR, "checkpoints").glob("*epoch*")] == [
+        "checkpoint_epoch_00002.dcp"
+    ]
 
 
 def test_a_run_whose_checkpoints_are_all_broken_does_not_start_anew_by_itself(finished):

@@ -1,0 +1,176 @@
+"""Sharded checkpoints: folders by torch.distributed.checkpoint, read as plain types and tensors.
+
+A folder `*.dcp` holds `state.pyth`, all that is no weight; `__R_N.distcp`, the tensors that rank R
+has written, and `__R_sums.json`, their sizes and checksums; and `.metadata`, which says what is
+where, and which is renamed into place when all else is on the disk: a folder without it is
+half-written. Tensors have flat names, `model_state/head.norm.bias` and `optimizer_state/7/exp_avg`.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import simplejson
+import torch
+
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+
+ENDING = ".dcp"
+PLAIN = "state.pyth"
+INDEX = ".metadata"
+MODEL, AVERAGE, OPTIMIZER = "model_state", "ema_state", "optimizer_state"
+_SUMS = "_sums.json"
+_BLOCK_BYTES = 1 << 22
+
+
+def is_folder(path: str) -> bool:
+    """Say whether the path is a folder for a sharded checkpoint, whole or half-written."""
+    return path.rstrip("/").endswith(ENDING) and io.is_dir(path)
+
+
+def is_complete(path: str) -> bool:
+    """Say whether the folder was written to its end."""
+    return io.is_file(os.path.join(path, INDEX))
+
+
+def flatten(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Part a run's checkpoint into its tensors, by flat names, and the rest of it."""
+    tensors: dict[str, torch.Tensor] = {}
+    rest = dict(content)
+    for part in (MODEL, AVERAGE):
+        for name, value in rest.pop(part, {}).items():
+            tensors[f"{part}/{name}"] = value
+    states: dict[int, dict[str, Any]] = {}
+    for number, state in rest[OPTIMIZER]["state"].items():
+        states[number] = {}
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{OPTIMIZER}/{number}/{name}"] = value
+            else:
+                states[number][name] = value
+    return tensors, rest | {OPTIMIZER: {**rest[OPTIMIZER], "state": states}}
+
+
+def join(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together what `flatten` has parted, or some of its tensors."""
+    content = dict(rest)
+    states = {number: dict(state) for number, state in rest[OPTIMIZER]["state"].items()}
+    for flat, value in tensors.items():
+        part, name = flat.split("/", maxsplit=1)
+        if part == OPTIMIZER:
+            number, name = name.split("/", maxsplit=1)
+            states[int(number)][name] = value
+        else:
+            content.setdefault(part, {})[name] = value
+    return content | {OPTIMIZER: {**rest[OPTIMIZER], "state": states}}
+
+
+def read_plain(path: str, *, key: str) -> dict[str, Any]:
+    """Return all of a sharded checkpoint but its tensors; `key` is the config key that named it.
+
+    Raises:
+        UserError: it is half-written or damaged.
+    """
+    if not is_complete(path):
+        raise UserError(
+            f"{key}: {path!r} is half-written: the run ended, or the disk was full, before all of "
+            "it was there. Try an older checkpoint."
+        )
+    file = os.path.join(path, PLAIN)
+    content = _or_damaged(path, key, lambda: torch.load(file, "cpu", weights_only=True))
+    if not isinstance(content, dict):
+        raise UserError(f"{key}: {path!r} is no checkpoint of a run.")
+    return content
+
+
+def read(path: str, *, key: str, optimizer: bool) -> dict[str, Any]:
+    """Return a sharded checkpoint with whole tensors, in any process, in the form of a file's.
+
+    Without `optimizer`, what that has gathered is left out.
+
+    Raises:
+        UserError: it is half-written or damaged.
+    """
+    rest = read_plain(path, key=key)
+    tensors: dict[str, torch.Tensor] = {
+        name: torch.empty(like.shape, dtype=like.dtype)
+        for name, like in shapes(path, key=key).items()
+        if optimizer or not name.startswith(f"{OPTIMIZER}/")
+    }
+    _or_damaged(path, key, lambda: load(path, tensors, alone=True))
+    return join(tensors, rest)
+
+
+def shapes(path: str, *, key: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of a sharded checkpoint by flat name, on the meta device.
+
+    Raises:
+        UserError: it is damaged; all files are looked through.
+    """
+    from torch.distributed.checkpoint.metadata import BytesStorageMetadata
+
+    from hiera_video.utils.sharded_storage import read_index
+
+    def look() -> dict[str, torch.Tensor]:
+        index = read_index(os.path.join(path, INDEX))
+        names = {str(entry.relative_path) for entry in index.storage_data.values()}
+        _check_sums(path, names | {PLAIN})
+        return {
+            name: torch.empty(like.size, dtype=like.properties.dtype, device="meta")
+            for name, like in index.state_dict_metadata.items()
+            if not isinstance(like, BytesStorageMetadata)
+        }
+
+    return _or_damaged(path, key, look)
+
+
+def load(path: str, tensors: dict[str, torch.Tensor], *, alone: bool = False) -> None:
+    """Fill the tensors, which may be shares, from those of these names in a sharded checkpoint.
+
+    All processes call it together, or one `alone`.
+    """
+    from hiera_video.utils.sharded_storage import load_tensors
+
+    load_tensors(path, tensors, alone=alone)
+
+
+def _or_damaged(path: str, key: str, read_it: Callable[[], Any]) -> Any:
+    try:
+        return read_it()
+    except PermissionError:
+        raise UserError(f"{key}: {path!r} may not be read (no permission).") from None
+    except Exception as error:  # a damaged file makes the readers raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{key}: {path!r} is damaged ({reason}). Try copying it again, or an older one."
+        ) from None
+
+
+def write_sums(path: str, rank: int, names: set[str]) -> None:
+    """Write size and checksum of the files that a rank has written to the folder."""
+    sums = {name: _sum_of(os.path.join(path, name)) for name in sorted(names)}
+    text = simplejson.dumps(sums).encode()
+    target = os.path.join(path, f"__{rank}{_SUMS}")
+    io.write_atomic(target, lambda file: file.write(text))
+
+
+def _check_sums(path: str, names: set[str]) -> None:
+    sums: dict[str, list[int]] = {}
+    for file in os.listdir(path):
+        if file.endswith(_SUMS):
+            with io.open_file(os.path.join(path, file)) as text:
+                sums |= simplejson.load(text)
+    for name in sorted(names):
+        if _sum_of(os.path.join(path, name)) != sums.get(name):
+            raise ValueError(f"size or checksum of {name}")
+
+
+def _sum_of(file: str) -> list[int]:
+    size, total = 0, 0
+    with io.open_file(file, "rb") as content:
+        while block := content.read(_BLOCK_BYTES):
+            size += len(block)
+            total = zlib.crc32(block, total)
+    return [size, total]

@@ -1,0 +1,98 @@
+"""torch.distributed.checkpoint's storage, with checksums, and an index that cannot run code.
+
+It is seconds to import: `utils/sharded.py` does so when there is something to read.
+"""
+
+import os
+import pickle
+import warnings
+from typing import Any, cast
+
+import torch
+from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, Metadata, load
+from torch.distributed.checkpoint.filesystem import _StorageInfo
+from torch.distributed.checkpoint.metadata import STATE_DICT_TYPE
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from hiera_video.utils import dist, io, sharded
+
+# What the index of a checkpoint of tensors is made of.
+_PLAIN_CLASSES = {
+    "torch": {"Size"},
+    "torch.serialization": {"_get_layout"},
+    "torch.distributed.checkpoint.filesystem": {_StorageInfo.__name__},
+    "torch.distributed.checkpoint.metadata": {
+        *("ChunkStorageMetadata", "Metadata", "MetadataIndex", "StorageMeta"),
+        *("TensorProperties", "TensorStorageMetadata", "_MEM_FORMAT_ENCODING"),
+    },
+    "collections": {"OrderedDict"},
+    "pathlib": {"Path", "PosixPath", "WindowsPath"},
+    "pathlib._local": {"Path", "PosixPath", "WindowsPath"},
+}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        known = name in _PLAIN_CLASSES.get(module, ())
+        if known or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} has no place in the index of a checkpoint")
+
+
+def read_index(path: str) -> Metadata:
+    """Return what a checkpoint holds and where, from its index file.
+
+    Raises anything if it is damaged, and UnpicklingError if it holds more than that.
+    """
+    with io.open_file(path, "rb") as file:
+        found = _PlainUnpickler(file).load()
+    if not isinstance(found, Metadata):
+        raise pickle.UnpicklingError(f"a {type(found).__name__} is no index of a checkpoint")
+    return found
+
+
+class Writer(FileSystemWriter):
+    """Writes a rank's tensors, flushes them to the disk, and puts their checksums beside them."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """Write what is planned for this rank; raises an OSError if the disk has no room for it."""
+        try:
+            written = super().write_data(plan, planner)
+        except RuntimeError as error:
+            # PyTorch's writer hides what the system said behind an error of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+        names = {str(result.storage_data.relative_path) for result in written.value()}
+        plain = {sharded.PLAIN} if dist.is_main() else set()
+        sharded.write_sums(str(self.path), dist.rank(), names | plain)
+        io.flush_folder(str(self.path))
+        return written
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        """Write the index, in rank 0 when all have written theirs."""
+        super().finish(metadata, results)
+        io.flush_folder(str(self.path))
+        io.flush_folder(os.path.dirname(str(self.path)))
+
+
+class _Reader(FileSystemReader):
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        index = read_index(os.path.join(str(self.path), sharded.INDEX))
+        if index.storage_meta is not None:
+            index.storage_meta.load_id = self.load_id
+        return index
+
+
+def load_tensors(path: str, tensors: dict[str, torch.Tensor], *, alone: bool) -> None:
+    """Fill the tensors, which may be shares, from those of these names in a checkpoint."""
+    # Processes that have met others read alone from PyTorch 2.9 on.
+    settings: dict[str, Any] = {"no_dist": True} if alone and dist.in_group() else {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is disabled, unavailable or uninitialized")
+        load(cast(STATE_DICT_TYPE, tensors), storage_reader=_Reader(path), **settings)
