@@ -285,7 +285,7 @@ function element(name, classes = "", words = "") {
 }
 
 function percent(score) {
-  return `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)} %`;
+  return `${(100 * score).toFixed(score < 0.0995 ? 1 : 0)}\u00a0%`;
 }
 
 function say(words) {
