@@ -27,6 +27,7 @@ from hiera_video.engine.validations import Validations
 from hiera_video.engine.watchdog import Watchdog
 from hiera_video.models.build import build_model
 from hiera_video.solver.build import build_lr_schedule, build_optimizer, effective_batch
+from hiera_video.utils import dist
 from hiera_video.utils.seed import seed_for
 
 if TYPE_CHECKING:
@@ -125,6 +126,15 @@ def describe(run: TrainRun, start: Position) -> str:
         f"training {cfg.MODEL.MODEL_NAME} ({millions:.1f} M parameters) on "
         f"{len(run.train_records)} videos: epochs {start.epoch + 1} to {cfg.SOLVER.MAX_EPOCH}, "
         f"{len(run.train_loader)} iterations each; "
-        f"effective batch {effective_batch(cfg)} videos, "
+        f"effective batch {effective_batch(cfg)} videos ({batch_parts(cfg)}), "
         f"peak learning rate {run.lr_at(cfg.SOLVER.WARMUP_EPOCHS):.3g}, device {run.device}"
+    )
+
+
+def batch_parts(cfg: Config) -> str:
+    """Return what the effective batch, to which the learning rate is scaled, is the product of."""
+    views = cfg.AUG.NUM_SAMPLE
+    return (
+        f"{cfg.TRAIN.BATCH_SIZE} a machine x {dist.num_machines()} x "
+        f"{cfg.SOLVER.ACCUM_STEPS} accumulated; {views} view{'s' * (views > 1)} of each"
     )

@@ -69,3 +69,13 @@ def test_unequal_shares_weigh_what_they_hold(trained, tiny_set, tmp_path):
     # Batches of 5 and of 3 and 2 are rounded differently. With equal weights it would be 0.1.
     assert difference(alone, shared) < 2e-5
     assert losses(said) == losses(heard)
+
+
+@pytest.mark.slow
+def test_the_learning_rate_is_scaled_to_the_effective_batch_and_both_are_told(trained):
+    words = "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 2 AUG.NUM_SAMPLE 2 SOLVER.MAX_EPOCH 1 "
+    scaled, said = trained(2, words + "SOLVER.BASE_BATCH_SIZE 16 SOLVER.BASE_LR 0.2", epoch=1)
+    parts = "4 a machine x 1 x 2 accumulated; 2 views of each"
+    assert f"effective batch 8 videos ({parts}), peak learning rate 0.1," in said
+    plain, _ = trained(1, words + "SOLVER.BASE_BATCH_SIZE 0 SOLVER.BASE_LR 0.1", epoch=1)
+    assert difference(scaled, plain) < 1e-6
