@@ -66,15 +66,19 @@ class StepGuard:
         Raises:
             UserError: it is the last of too many bad ones in a row.
         """
-        if not self._faults and not math.isfinite(grad_norm):
-            self._faults.append(f"the norm of the gradient became {grad_norm} in {where}")
         faults, spikes, videos = self._faults, self._spikes, self._videos
         self._faults, self._spikes, self._videos = [], [], set()
-        num_bad, num_noted = dist.total([bool(faults), bool(faults or spikes)])
+        bad_norm = not math.isfinite(grad_norm)
+        num_losses, num_bad, num_noted = dist.total(
+            [bool(faults), bool(faults) or bad_norm, bool(faults or spikes) or bad_norm]
+        )
         self.in_a_row = self.in_a_row + 1 if num_bad else 0
         self.num_skipped += num_bad > 0
         if not num_noted:
             return False
+        # A bad loss spoils the shared gradient of all processes: only its own videos are named.
+        if bad_norm and not num_losses:
+            faults.append(f"the norm of the gradient became {grad_norm} in {where}")
         if faults:
             spikes.append(
                 f"{faults[0]}: the step is skipped, the {self.in_a_row}. in a row; its videos: "
