@@ -5,7 +5,6 @@ Shape suffixes: K classes; a matrix KK has the true class in rows.
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePath
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from hiera_video.engine.report.images import (
     matrix_address,
     middle_frame,
     opacity,
+    short_path,
 )
 from hiera_video.engine.report.parts import Missing, attempt
 from hiera_video.engine.report.tested import Mistake, Scores, worst_mistakes
@@ -123,7 +123,7 @@ def pictured_mistakes(scores: Scores, number: int, *, backend: str) -> list[Pict
     return [
         Pictured(
             mistake,
-            str(PurePath(*PurePath(mistake.path).parts[-2:])),
+            short_path(mistake.path),
             attempt("No picture", partial(_thumbnail, mistake.path, backend)),
         )
         for mistake in worst_mistakes(scores, number)

@@ -5,6 +5,7 @@ Shape suffixes: T frames, H height, W width (pixels), C colour (RGB), K classes.
 
 import base64
 from io import BytesIO
+from pathlib import PurePath
 
 import numpy as np
 from PIL import Image
@@ -58,6 +59,11 @@ def middle_frame(path: str, backend: str) -> np.ndarray:
     with open_video(path, backend) as reader:
         middle = reader.ticks_to_frames(np.array([(reader.num_ticks - 1) // 2]))
         return reader.frames_at(middle)[0]
+
+
+def short_path(path: str) -> str:
+    """Return the last two parts of a video's path: file names alone are often the same."""
+    return str(PurePath(*PurePath(path).parts[-2:]))
 
 
 def _address(image: Image.Image, form: str, **options: object) -> str:

@@ -7,7 +7,6 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import PurePath
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from hiera_video.engine.reconstruct import (
     read_clip,
     reconstruct,
 )
-from hiera_video.engine.report.images import jpeg_address, png_address
+from hiera_video.engine.report.images import jpeg_address, png_address, short_path
 from hiera_video.engine.report.parts import Missing, attempt
 from hiera_video.engine.report.run_files import Run
 from hiera_video.utils import io
@@ -79,7 +78,7 @@ def _reconstructions(run: Run, number: int) -> Reconstructions:
         return _strips(pictures)
 
     videos = [
-        Reconstruction(PurePath(path).name, attempt("No pictures", partial(show, path)))
+        Reconstruction(short_path(path), attempt("No pictures", partial(show, path)))
         for path in _some_videos(cfg, number)
     ]
     units = f"{int(visible_BU.sum())} of {model.num_units} mask units visible"

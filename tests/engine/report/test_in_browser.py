@@ -208,10 +208,10 @@ def test_pictures_of_the_docs(show, report, tmp_path):
     folder = Path(SCREENSHOTS)
     page = show(report)
     save(page.screenshot(), folder / "report.png")
-    page.locator("#training").scroll_into_view_if_needed()
-    save(page.locator("#training").screenshot(), folder / "report_training.png")
+    save(from_there(page, "#training", 1150), folder / "report_training.png")
+    save(from_there(page, "#reconstructions", 560), folder / "report_reconstructions.png")
     dark = show(report, scheme="dark")
-    save(element_top(dark, "#classes", 900), folder / "report_dark.png")
+    save(from_there(dark, "#classes", 900), folder / "report_dark.png")
     phone = show(report, viewport=PHONE)
     shots = [phone.screenshot()]
     for query in ("figure.chart", "#classes table.matrix", ".mistakes"):
@@ -220,10 +220,11 @@ def test_pictures_of_the_docs(show, report, tmp_path):
     save(side_by_side(shots), folder / "report_phone.png")
 
 
-def element_top(page, query, height):
-    """A picture of the page from an element on."""
+def from_there(page, query, height):
+    """A picture of so much of the page, from an element on."""
+    page.set_viewport_size({"width": DESKTOP["width"], "height": height})
     page.locator(query).evaluate("it => it.scrollIntoView({block: 'start'})")
-    return page.screenshot(clip={"x": 0, "y": 0, "width": DESKTOP["width"], "height": height})
+    return page.screenshot()
 
 
 def side_by_side(shots):
@@ -238,5 +239,5 @@ def side_by_side(shots):
 def save(shot, path):
     """Write a picture in few colours, so that the repository stays small."""
     image = shot if isinstance(shot, Image.Image) else Image.open(BytesIO(shot)).convert("RGB")
-    image.quantize(128, method=Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
+    image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
     assert path.stat().st_size < _MAX_BYTES, path
