@@ -4,6 +4,7 @@ What PyTorch has for it takes a second to import, so that is done where a model 
 (a DTensor) is known by the method that only it has.
 """
 
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -38,6 +39,34 @@ def shard(model: nn.Module, device: torch.device, *, mixed_precision: bool) -> N
             fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     model.register_load_state_dict_pre_hook(_cut_up_what_is_loaded)
+    # FSDP brings all tensors to the GPU, also the masks, which are not wanted there: it would have
+    # to be waited for. Around its own hook they are no tensors.
+    model.register_forward_pre_hook(_hide_masks, prepend=True, with_kwargs=True)
+    model.register_forward_pre_hook(_show_masks, with_kwargs=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hidden:
+    mask: torch.Tensor
+
+
+def _hide_masks(
+    module: nn.Module, arguments: tuple[Any, ...], settings: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def hide(value: Any) -> Any:
+        is_mask = isinstance(value, torch.Tensor) and value.dtype == torch.bool
+        return _Hidden(value) if is_mask else value
+
+    return tuple(map(hide, arguments)), {name: hide(value) for name, value in settings.items()}
+
+
+def _show_masks(
+    module: nn.Module, arguments: tuple[Any, ...], settings: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def show(value: Any) -> Any:
+        return value.mask if isinstance(value, _Hidden) else value
+
+    return tuple(map(show, arguments)), {name: show(value) for name, value in settings.items()}
 
 
 def is_sharded(model: nn.Module) -> bool:

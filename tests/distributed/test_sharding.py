@@ -236,3 +236,34 @@ def first_video(folder):
 def test_bfloat16_keeps_float32_weights(trained):
     content, _ = trained(2, FSDP + SHARED + "TRAIN.MIXED_PRECISION True", name="mixed")
     assert {value.dtype for value in content["model_state"].values()} == {torch.float32}
+
+
+MASKS = """
+from datetime import timedelta
+import torch
+from torch.distributed import destroy_process_group, init_process_group
+from hiera_video.engine.sharding import gathered, shard
+from hiera_video.models import hiera_mae
+
+torch.cuda.set_device(0)
+init_process_group("cpu:gloo,cuda:nccl", timeout=timedelta(seconds=60))
+model = hiera_mae.mae_hiera_micro_8x64().cuda()
+shard(model, torch.device("cuda"), mixed_precision=True)
+seen = []
+encode = model.encode
+model.encode = lambda clips, visible: seen.append(visible.device.type) or encode(clips, visible)
+visible = torch.zeros(2, model.num_units, dtype=torch.bool)
+visible[:, :4] = True
+with torch.autocast("cuda", torch.bfloat16):
+    model(torch.randn(2, 3, 8, 64, 64).cuda(), visible).loss.backward()
+assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
+assert seen == ["cpu"]
+assert {value.device.type for value in gathered(model).values()} == {"cuda"}
+destroy_process_group()
+"""
+
+
+@pytest.mark.gpu
+def test_masks_stay_on_the_cpu(torchrun, script):
+    ended = torchrun(1, script(MASKS))
+    assert ended.status == 0, ended.err
