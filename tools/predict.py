@@ -75,8 +75,8 @@ def check_options(arguments: argparse.Namespace) -> None:
     """Raise a UserError for options that cannot be, before the model is read."""
     if arguments.top_k < 1:
         raise UserError(f"--top-k must be at least 1, got {arguments.top_k}. Try 5.")
-    if arguments.overlay:
-        if arguments.stream:
+    if arguments.overlay is not None:
+        if arguments.stream is not None:
             raise UserError("--overlay must go with a video file, got --stream. Try the file.")
         if io.is_dir(arguments.video):
             raise UserError(
@@ -249,11 +249,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Predict; return 1 if a video did not decode."""
     arguments = parse_args(argv)
     check_options(arguments)
-    videos = videos_of(arguments.video) if arguments.video else []
+    videos = videos_of(arguments.video) if arguments.video is not None else []
     predictor = make_predictor(arguments, num_videos=max(len(videos), 1))
-    if arguments.stream:
+    if arguments.stream is not None:
         predict_stream(predictor, arguments)
-    elif arguments.overlay:
+    elif arguments.overlay is not None:
         predict_overlay(predictor, videos[0], arguments)
     else:
         return int(predict_files(predictor, videos, arguments) > 0)

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 
 from hiera_video.utils.errors import UserError
 
@@ -14,6 +15,7 @@ def run(main: Callable[[], int | None]) -> None:
     exception is a bug of ours and keeps its traceback. Of the processes that torchrun has started,
     only the first one to fail says why.
     """
+    _print_whatever_comes()
     try:
         status = _one_of_many(main) if "RANK" in os.environ else main()
     except UserError as error:
@@ -24,6 +26,15 @@ def run(main: Callable[[], int | None]) -> None:
             print("\nstopped by Ctrl-C", file=sys.stderr)
         status = 130
     sys.exit(status or 0)
+
+
+def _print_whatever_comes() -> None:
+    """Let a file's name be printed that is no text, and a class's that the terminal lacks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
+            # The first gives the bytes of the name as they are on the disk.
+            stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
 
 
 def _one_of_many(main: Callable[[], int | None]) -> int | None:

@@ -1,6 +1,8 @@
 import csv
 import io
 import json
+import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +47,25 @@ def predict(run_tool, checkpoint):
 @pytest.fixture
 def video(small_set):
     return sorted(small_set.glob("val/*/00000.mp4"))[0]
+
+
+def test_a_name_that_is_no_text_is_printed_as_it_is(checkpoint, video, tmp_path):
+    (tmp_path / os.fsdecode(b"b\xff.mp4")).write_bytes(video.read_bytes())
+    words = ["tools/predict.py", str(tmp_path), "--checkpoint", str(checkpoint), "--workers", "0"]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable, *words], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == os.fsencode(tmp_path) + b"/b\xff.mp4"
+
+
+@pytest.mark.parametrize("words", [[""], ["--stream", ""]])
+def test_nothing_is_no_video(checkpoint, words, monkeypatch, capsys):
+    """As a shell gives it for a variable that is not set."""
+    monkeypatch.setattr(sys, "argv", ["predict.py", *words, "--checkpoint", str(checkpoint)])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path("tools/predict.py", run_name="__main__")
+    assert stop.value.code == 1
+    assert "no such file" in capsys.readouterr().err
 
 
 def test_a_video_becomes_a_table(predict, video):
