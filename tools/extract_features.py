@@ -148,7 +148,9 @@ def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    io.write_atomic(path, lambda file: file.write(text.getvalue().encode()))
+    # A name that is no text stands there with the bytes that it has on the disk.
+    content = text.getvalue().encode(errors="surrogateescape")
+    io.write_atomic(path, lambda file: file.write(content))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

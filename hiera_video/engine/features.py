@@ -146,7 +146,7 @@ def feature_file(output: str, video: str, *, root: str, kind: FeatureKind) -> st
     if path.startswith(os.path.join(root, "")):
         name = os.path.relpath(path, root)
     else:
-        digest = hashlib.sha256(path.encode()).hexdigest()
+        digest = hashlib.sha256(os.fsencode(path)).hexdigest()
         name = os.path.join("elsewhere", digest[:2], f"{os.path.basename(path)}-{digest[:16]}")
     return os.path.join(output, name + ENDINGS[kind.form])
 
@@ -174,7 +174,8 @@ def write_features(file: str, video: str, features: np.ndarray, kind: FeatureKin
         np.savez(buffer, features=features, path=np.array(video))
         content = buffer.getvalue()
     else:
-        content = save({"features": features}, metadata={"path": video})
+        text = os.fsencode(video).decode(errors="replace")  # of a name that is none
+        content = save({"features": features}, metadata={"path": text})
     try:
         io.make_dirs(os.path.dirname(file))
         io.write_atomic(file, lambda out: out.write(content))
@@ -206,8 +207,13 @@ def settle(output: str, trained: Trained, kind: FeatureKind) -> None:
         try:
             with io.open_file(path) as file:
                 theirs = simplejson.load(file)
-        except ValueError:
-            theirs = {}
+        except (OSError, ValueError):
+            theirs = None
+        if not isinstance(theirs, dict):
+            raise UserError(
+                f"--output must be a folder of features, got {output!r}, whose {SETTINGS_FILE} is "
+                "damaged. Try another --output."
+            )
         differ = [name for name in ours if theirs.get(name) != ours[name]]
         if differ:
             name = differ[0]

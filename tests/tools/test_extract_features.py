@@ -196,6 +196,26 @@ def test_bad_files_are_listed_and_the_others_done(extract, folder, output, bad_v
     assert (output / "bad.csv").read_text() == "path,reason\n"
 
 
+@pytest.mark.parametrize("form", ["npz", "safetensors"])
+def test_a_name_that_is_no_text_has_features_and_stands_in_the_list(
+    extract, folder, output, small_set, form
+):
+    name = os.fsdecode(b"b\xff.mp4")
+    (folder / name).write_bytes(next(small_set.glob("val/*/00000.mp4")).read_bytes())
+    outcome = extract(folder, "--format", form)
+    assert outcome.status == 0, outcome.err
+    assert (output / f"{name}.{form}").is_file()
+    assert b"/b\xff.mp4," in (output / "index.csv").read_bytes()
+
+
+def test_a_damaged_account_of_the_features_is_told(extract, folder, output):
+    output.mkdir()
+    (output / "features.json").write_text("[1]")
+    outcome = extract(folder)
+    assert outcome.status == 1
+    assert "whose features.json is damaged. Try another --output." in outcome.err
+
+
 def test_a_list_needs_no_labels(extract, folder, output, tmp_path, small_set):
     data = tmp_path / "data"
     data.mkdir()
