@@ -15,6 +15,8 @@ from hiera_video import __version__
 from hiera_video.config import Config, diff_from_defaults
 from hiera_video.engine.export_origin import PUBLISHED_LICENCE, Origin
 
+# By which a card is known for one of ours, or of huggingface_hub for a model of ours.
+CARD_MARK = "library_name: hiera_video"
 _MAX_CLASSES_SHOWN = 20
 _PAPER = "https://arxiv.org/abs/2306.00989"
 # Keys of where things lie and how a machine was used, which say nothing of the model.

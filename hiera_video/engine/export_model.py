@@ -10,7 +10,7 @@ import torch
 
 from hiera_video import __version__
 from hiera_video.config import Config
-from hiera_video.engine.export_card import CardFacts, write_card
+from hiera_video.engine.export_card import CARD_MARK, CardFacts, write_card
 from hiera_video.engine.export_graph import FILES, TOLERANCE, export_graphs
 from hiera_video.engine.export_origin import Origin, origin_of
 from hiera_video.engine.flops import count
@@ -62,6 +62,8 @@ def export_model(wanted: Export, tell: Callable[[str], None] = print) -> None:
         classifier=False,
     )
     _refuse_impossible(wanted.formats, trained)
+    if "safetensors" in wanted.formats:
+        _refuse_foreign_card(wanted.output)
     results = _results(wanted, trained)
     origin = _origin(wanted, trained)
     facts = _facts(wanted, trained, origin)
@@ -125,6 +127,25 @@ def _refuse_impossible(formats: Sequence[str], trained: Trained) -> None:
         )
 
 
+def _refuse_foreign_card(folder: str) -> None:
+    """Raise a UserError where the card would take the place of a README that is none."""
+    path = os.path.join(folder, CARD)
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            is_card = CARD_MARK in file.read()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UserError(
+            f"--output: {path!r} cannot be read ({error.strerror}). Try a new folder."
+        ) from None
+    if not is_card:
+        raise UserError(
+            f"--output must be a folder for the model alone, got {folder!r}, whose {CARD} is not "
+            "one that this tool wrote. Try a new folder."
+        )
+
+
 def _clip_shape(cfg: Config) -> tuple[int, ...]:
     return (3, cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
 
@@ -184,10 +205,12 @@ def _results(wanted: Export, trained: Trained) -> Mapping[str, Any] | None:
     """
     path = wanted.results
     if not path:
-        run = os.path.dirname(os.path.dirname(os.path.abspath(wanted.checkpoint)))
-        path = os.path.join(run, RESULTS_FILE)
+        if not io.exists(wanted.checkpoint):  # a name or URL, which no run here wrote
+            return None
+        checkpoint = os.path.abspath(wanted.checkpoint)
+        path = os.path.join(os.path.dirname(os.path.dirname(checkpoint)), RESULTS_FILE)
         found = _read_results(path) if io.is_file(path) else None
-        return found if found and _is_of(found, wanted.checkpoint) else None
+        return found if found and _tested_name(found) == os.path.basename(checkpoint) else None
     found = _read_results(path)
     if found is None:
         raise UserError(
@@ -212,5 +235,8 @@ def _read_results(path: str) -> dict[str, Any] | None:
 
 
 def _is_of(results: Mapping[str, Any], checkpoint: str) -> bool:
-    theirs = os.path.basename(str(results.get("checkpoint")))
-    return not io.is_file(checkpoint) or theirs == os.path.basename(checkpoint)
+    return not io.is_file(checkpoint) or _tested_name(results) == os.path.basename(checkpoint)
+
+
+def _tested_name(results: Mapping[str, Any]) -> str:
+    return os.path.basename(str(results.get("checkpoint")).rstrip("/"))

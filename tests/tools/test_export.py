@@ -92,6 +92,28 @@ def test_without_a_result_the_card_says_so(run_tool, run_folder, tmp_path):
     assert "--results must be a test_results.json that a test has written" in outcome.err
 
 
+def test_another_models_result_beside_a_folder_is_not_on_its_card(run_tool, run_folder, tmp_path):
+    path, _ = run_folder(results={**RESULTS, "checkpoint": "checkpoint_epoch_00009.pyth"})
+    first = tmp_path / "run/exported/first"
+    assert run_tool("export", f"--checkpoint {path} --output {first}").status == 0
+    outcome = run_tool("export", f"--checkpoint {first} --output {tmp_path}/second")
+    assert outcome.status == 0, outcome.err
+    card = (tmp_path / "second/README.md").read_text()
+    assert "No test result came with the weights." in card
+
+
+def test_a_readme_of_somebody_elses_is_not_overwritten(run_tool, run_folder, tmp_path):
+    path, _ = run_folder()
+    (tmp_path / "README.md").write_text("# My project\n")
+    outcome = run_tool("export", f"--checkpoint {path} --output {tmp_path}")
+    assert outcome.status == 1
+    assert "whose README.md is not one that this tool wrote. Try a new folder." in outcome.err
+    assert (tmp_path / "README.md").read_text() == "# My project\n"
+    assert not (tmp_path / "config.json").exists()
+    words = f"--checkpoint {path} --output {tmp_path}/model"
+    assert [run_tool("export", words).status for _ in range(2)] == [0, 0]  # its own it replaces
+
+
 def test_what_was_trained_from_the_authors_weights_carries_their_licence(
     run_tool, run_folder, tmp_path
 ):
