@@ -39,6 +39,15 @@ class Evidence:
     score: float
 
 
+def check_model(model: nn.Module) -> None:
+    """Raise a UserError for a model whose evidence is not known here."""
+    if not isinstance(model, Hiera) or len(model.input_size) != 3:
+        raise UserError(
+            "evidence is shown of a Hiera that classifies videos, got "
+            f"{type(model).__name__}. Try the checkpoint of a fine-tuned video model."
+        )
+
+
 @torch.inference_mode()
 def find_evidence(model: nn.Module, clip_CTHW: torch.Tensor, label: int | None = None) -> Evidence:
     """Return where a clip's evidence for a class lies; None: for the most probable one.
@@ -48,11 +57,8 @@ def find_evidence(model: nn.Module, clip_CTHW: torch.Tensor, label: int | None =
     Raises:
         UserError: the model is not a video Hiera with a classifier, or has no such class.
     """
-    if not isinstance(model, Hiera) or len(model.input_size) != 3:
-        raise UserError(
-            "evidence is shown of a Hiera that classifies videos, got "
-            f"{type(model).__name__}. Try the checkpoint of a fine-tuned video model."
-        )
+    check_model(model)
+    assert isinstance(model, Hiera)
     head = model.head.projection
     num_classes = head.out_features
     if label is not None and not 0 <= label < num_classes:

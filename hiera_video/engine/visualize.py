@@ -12,7 +12,7 @@ from pathlib import PurePath
 import torch
 
 from hiera_video.config import Config, load_config
-from hiera_video.engine.evidence import draw_evidence, find_evidence
+from hiera_video.engine.evidence import check_model, draw_evidence, find_evidence
 from hiera_video.engine.films import stems, write_film
 from hiera_video.engine.pictures import grey_hidden, make_folder
 from hiera_video.engine.predict_load import load_trained
@@ -123,6 +123,7 @@ def show_evidence(arguments: argparse.Namespace) -> int:
     )
     model, cfg, names = found.model, found.cfg, found.class_names
     wanted = None if arguments.label is None else _label_of(arguments.label, names)
+    check_model(model)
     assert isinstance(model, HieraEncoder)
 
     def show(video: str, clip: Clip, stem: str) -> str:

@@ -4,6 +4,7 @@ import torch
 from matplotlib.image import imread
 
 from hiera_video.config import load_config, to_yaml
+from hiera_video.models.build import build_model
 from hiera_video.models.hiera import hiera_micro_8x64
 
 CLASSES = ["clockwise", "counter-clockwise", "down", "grows", "left", "right", "shrinks", "up"]
@@ -43,6 +44,16 @@ def test_evidence_becomes_a_picture_and_a_film(run_tool, checkpoint, small_set, 
     frames, height, width = film_size(tmp_path / "00000_evidence.mp4")
     assert frames == 8
     assert width > 2 * 224 > height > 224
+
+
+@pytest.mark.slow  # to import it takes seconds
+def test_a_baseline_has_no_evidence(run_tool, small_set, tmp_path):
+    cfg = load_config(None, "MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s".split())
+    torch.save({"model_state": build_model(cfg).state_dict(), "cfg": to_yaml(cfg)}, tmp_path / "x")
+    video = next(small_set.glob("val/*/00000.mp4"))
+    outcome = run_tool("visualize", f"evidence {video} --checkpoint {tmp_path}/x")
+    assert outcome.status == 1
+    assert outcome.err.startswith("error: evidence is shown of a Hiera that classifies videos")
 
 
 def test_masks_need_no_weights(run_tool, small_set, tmp_path):
