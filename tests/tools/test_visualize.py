@@ -48,7 +48,7 @@ def test_evidence_becomes_a_picture_and_a_film(run_tool, checkpoint, small_set, 
 
 @pytest.mark.slow  # to import it takes seconds
 def test_a_baseline_has_no_evidence(run_tool, small_set, tmp_path):
-    cfg = load_config(None, "MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s".split())
+    cfg = load_config(None, ["MODEL.ARCH", "baselines", "MODEL.MODEL_NAME", "x3d_s"])
     torch.save({"model_state": build_model(cfg).state_dict(), "cfg": to_yaml(cfg)}, tmp_path / "x")
     video = next(small_set.glob("val/*/00000.mp4"))
     outcome = run_tool("visualize", f"evidence {video} --checkpoint {tmp_path}/x")
