@@ -47,9 +47,9 @@ REPLACED: Mapping[str, str] = MappingProxyType(
         "SOLVER.CLIP_GRAD_VAL": "here the norm is clipped: SOLVER.CLIP_GRAD_L2NORM",
         "MODEL.LOSS_FUNC": "here the loss follows from MIXUP and SOLVER.LABEL_SMOOTHING",
         "MODEL.HEAD_ACT": "here models give logits, and the metrics take the softmax",
-        "NUM_SHARDS": "torchrun says how many machines there are",
-        "SHARD_ID": "torchrun says which machine this is",
-        "DIST_BACKEND": "it follows from the device: NCCL for GPUs, gloo for the CPU",
+        "NUM_SHARDS": "here torchrun says how many machines there are",
+        "SHARD_ID": "here torchrun says which machine this is",
+        "DIST_BACKEND": "here it follows from the device",
         "TRAIN.CHECKPOINT_TYPE": "here checkpoints are always PyTorch's",
         "TEST.CHECKPOINT_TYPE": "here checkpoints are always PyTorch's",
         "TRAIN.CHECKPOINT_EPOCH_RESET": "here CHECKPOINT_FILE_PATH always starts at epoch 0, and "
