@@ -48,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def explain(error: BaseException) -> str:
     """Say in two lines that the package does not even import."""
     reason = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, FileNotFoundError) and "temporary directory" in reason:
+        return (
+            f"TROUBLE nothing can start without a place for temporary files ({reason})\n"
+            "        -> Free some space, raise the quota (ulimit -f, quota -s), or name a folder "
+            "that can be written to in TMPDIR."
+        )
     return (
         f"TROUBLE hiera_video does not import ({type(error).__name__}: {reason})\n"
         "        -> pip install -c constraints.txt -e . in the folder of the clone, with the "

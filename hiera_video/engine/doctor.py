@@ -23,8 +23,12 @@ GIB = 1 << 30
 _REQUIRED = (
     *("torch", "torchvision", "pytorchvideo", "av", "numpy", "fvcore", "iopath", "fsspec"),
     *("webdataset", "safetensors", "simplejson", "tqdm", "tensorboard", "matplotlib", "pyyaml"),
+    *("jinja2", "pillow"),
 )
-_OPTIONAL = ("decord", "torchcodec", "onnx", "onnxruntime", "huggingface_hub")
+_OPTIONAL = (
+    *("decord", "torchcodec", "onnx", "onnxscript", "onnxruntime", "huggingface_hub"),
+    *("starlette", "uvicorn", "python-multipart"),
+)
 _MIN_MEMORY_BYTES = 2 * GIB
 _MIN_DISK_BYTES = 2 * GIB
 # NCCL talks through it where GPUs cannot reach each other; a container's default is 64 MB.

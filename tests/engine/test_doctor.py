@@ -1,7 +1,9 @@
 import os
+import re
 import subprocess
 import sys
 from functools import partial
+from importlib import metadata
 from itertools import pairwise
 
 import pytest
@@ -92,6 +94,16 @@ def test_ctrl_c_is_no_trouble():
 
     with pytest.raises(KeyboardInterrupt):
         doctor.guarded("x", check)
+
+
+def test_all_packages_that_an_installation_wants_are_looked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(doctor, "version_of", lambda name: asked.append(name) or "1")
+    list(doctor.check_versions())
+    wanted = metadata.requires("hiera_video")
+    names = {re.match(r"[\w.-]+", line)[0].lower() for line in wanted if "extra ==" not in line}
+    assert names
+    assert names <= set(asked)
 
 
 def test_packages_that_are_missing_are_named(monkeypatch):

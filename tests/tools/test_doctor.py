@@ -119,6 +119,14 @@ def test_a_package_that_does_not_even_import_is_two_lines(tmp_path, source):
     assert second.strip().startswith("-> pip install -c constraints.txt -e .")
 
 
+def test_a_disk_without_any_room_is_two_lines(tmp_path):
+    done = doctor(tmp_path, f"--output {tmp_path}", before="ulimit -f 0;")
+    assert done.returncode == 1
+    first, second = done.stdout.splitlines()
+    assert first.startswith(f"{TROUBLE} nothing can start without a place for temporary files (")
+    assert second.strip().startswith("-> Free some space, raise the quota (ulimit -f, quota -s)")
+
+
 def test_too_few_open_files_for_processes_are_no_traceback(tmp_path):
     done = doctor(tmp_path, f"--output {tmp_path}", before="ulimit -n 12;")
     assert done.returncode == 1
