@@ -62,7 +62,8 @@ class Service:
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
         check_settings(settings)
-        uvicorn = _import_uvicorn()
+        import uvicorn
+
         from hiera_video.engine.serve_answer import Analyst
         from hiera_video.engine.serve_app import Desk, make_app
         from hiera_video.engine.serve_folder import UploadFolder
@@ -140,7 +141,7 @@ class Service:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise a UserError for a setting that cannot be."""
+    """Raise a UserError for a setting that cannot be, or a package that is not installed."""
     if not 0 <= settings.port <= 65535:
         raise UserError(f"--port must be 0 to 65535, got {settings.port}. Try 8000.")
     for name, value in (
@@ -155,6 +156,7 @@ def check_settings(settings: Settings) -> None:
     ):
         if number < least:
             raise UserError(f"{name} must be at least {least}, got {number}. Try 4.")
+    _import_uvicorn()
 
 
 def is_local(host: str) -> bool:

@@ -155,13 +155,15 @@ class VideoForm:
             raise RefusalError(
                 507, f"The server has no room for the video ({error.strerror or error})."
             ) from None
+        if self._all_bytes - self._video_bytes > _OTHER_BYTES:  # a file in another field, perhaps
+            raise self._no_file()
 
     def finish(self) -> None:
         """Take note that nothing more comes."""
         if not self._is_whole:
             raise self._broken()
         if not self._has_video:
-            raise RefusalError(400, f"The form must hold a file in its field {FIELD!r}. {_HOW}")
+            raise self._no_file()
 
     def _begin_part(self) -> None:
         self._headers = {}
@@ -221,6 +223,11 @@ class VideoForm:
     def _too_large(self) -> RefusalError:
         size = f"{self._max_bytes / 1e6:g} MB"
         return RefusalError(413, f"The file is too large: this server takes up to {size}.")
+
+    def _no_file(self) -> RefusalError:
+        return RefusalError(
+            400, f"The form must hold a file in its field {FIELD!r}, and little beside it. {_HOW}"
+        )
 
     def _no_video(self, kind: str) -> RefusalError:
         return RefusalError(415, f"This file is {kind}, not a video.")

@@ -3,6 +3,7 @@ import re
 import socket
 import threading
 import time
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,16 @@ def test_a_wrong_form_is_refused(client, body, headers, status, message):
     reply = client.ask("POST", "/predict", body, headers)
     assert (reply.status, message in reply.error) == (status, True), reply.error
     assert client.files() == []
+
+
+def test_a_large_file_in_another_field_is_not_read_to_its_end(checkpoint):
+    from hiera_video.engine.serve_upload import RefusalError, VideoForm
+
+    upload = VideoForm(FORM["Content-Type"], BytesIO(), max_bytes=200_000_000)
+    upload.write(part(bytes(9), name=b"film")[:-2])
+    upload.write(bytes(50_000))
+    with pytest.raises(RefusalError, match=r"must hold a file in its field 'video', and little"):
+        upload.write(bytes(50_000))
 
 
 def test_other_addresses_and_methods_are_refused_in_json(client):

@@ -278,3 +278,5 @@ def test_a_package_that_is_missing_is_told(checkpoint, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(UserError, match=r"needs starlette, uvicorn .*'.\[serve\]'"):
         Service(Predictor(checkpoint, device="cpu"), Settings(port=0))
+    with pytest.raises(UserError, match=r"needs starlette, uvicorn"):
+        check_settings(Settings())  # before a model is read
