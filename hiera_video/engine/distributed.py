@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import torch
 import torch.distributed
@@ -86,17 +87,36 @@ def meet(timeout_sec: float) -> torch.distributed.Store:
 def _meet_at(
     store: torch.distributed.Store, rank: int, world_size: int, timeout_sec: float
 ) -> torch.distributed.Store:
-    end = time.monotonic() + timeout_sec
-    store.set(f"here/{rank}", "")
-    store.add("number", 1)
-    while store.add("number", 0) < world_size:
+    """Return the part of the store that is for those alone who are here now.
+
+    torch's agent keeps its store over a restart, and what the processes before have left in it; and
+    the agents of several machines do not agree on the number of restarts. So rank 0 gives the
+    meeting a name that is new, and ends it with a list of who came; one whose own mark is not in
+    the list reads what is left of an earlier meeting, and waits for the new one.
+    """
+    own, end = uuid4().hex, time.monotonic() + timeout_sec
+    if rank == 0:
+        store.set("meeting", own)
+    store.set(f"came/{rank}", "")
+    while True:
+        name = _read(store, "meeting")
+        marks = [f"{name}/{other}" for other in range(world_size)]
+        if name:
+            store.set(marks[rank], own)
+        if rank == 0 and store.check(marks):
+            store.set(f"{name}/all", ",".join(_read(store, mark) for mark in marks))
+        if own in _read(store, f"{name}/all").split(","):
+            dist.set_meeting(name)
+            return torch.distributed.PrefixStore(name, store)
         if time.monotonic() >= end:
-            missing = [other for other in range(world_size) if not store.check([f"here/{other}"])]
-            if not missing:
-                break
-            raise UserError(absent(missing, world_size, timeout_sec))
+            marks = marks if name else [f"came/{other}" for other in range(world_size)]
+            missing = [other for other, mark in enumerate(marks) if not store.check([mark])]
+            raise UserError(absent(missing or [0], world_size, timeout_sec))
         time.sleep(_POLL_SEC)
-    return store
+
+
+def _read(store: torch.distributed.Store, key: str) -> str:
+    return store.get(key).decode() if store.check([key]) else ""
 
 
 def absent(missing: list[int], world_size: int, timeout_sec: float) -> str:

@@ -103,7 +103,7 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord
     collect(refuse_missing_checkpoints, cfg)
     if not cfg.TRAIN.ENABLE:
         collect(weights_to_test, cfg)
-    elif not cfg.TRAIN.AUTO_RESUME and not dist.restart_count():
+    elif not cfg.TRAIN.AUTO_RESUME and not dist.was_restarted():
         collect(refuse_earlier_checkpoints, cfg)
     records = {split: collect(read_records, cfg, split) for split in splits(cfg)}
     for split, found in records.items():

@@ -41,7 +41,7 @@ def start_run(run: TrainRun) -> Start:
     if dist.is_main():
         remove_unfinished(run.cfg.OUTPUT_DIR)
     # What torch's agent has started anew goes on, whatever the config says of a new run.
-    resumes = train_cfg.AUTO_RESUME or dist.restart_count() > 0
+    resumes = train_cfg.AUTO_RESUME or dist.was_restarted()
     last = read_last(run.cfg.OUTPUT_DIR, run.log.warning) if resumes else None
     refuse_other_folders(last[0] if last else "")
     if last:

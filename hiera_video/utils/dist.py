@@ -21,6 +21,8 @@ T = TypeVar("T")
 _ASK_SEC = 2.0
 # What torch's agent takes at most to end the processes of a machine where one has failed.
 _UNTIL_ENDED_SEC = 5.0
+# The variable with the name of the meeting that this process was at.
+_MEETING = "HIERA_VIDEO_MEETING"
 
 
 def is_launched() -> bool:
@@ -31,7 +33,7 @@ def is_launched() -> bool:
 def open_store(*, timeout_sec: float, serve: bool = False) -> dist.Store:
     """Return the store that launched processes share; with `serve`, this one holds it.
 
-    Each restart has keys of its own.
+    It may outlive them, and hold what those before a restart have written.
 
     Raises:
         OSError: it cannot be reached within `timeout_sec`.
@@ -46,8 +48,23 @@ def open_store(*, timeout_sec: float, serve: bool = False) -> dist.Store:
         )
     except (KeyError, ValueError, RuntimeError) as error:
         raise OSError(str(error).splitlines()[0]) from None
-    prefix = f"hiera_video/{restart_count()}/{os.environ['WORLD_SIZE']}"
-    return dist.PrefixStore(prefix, store)
+    return dist.PrefixStore("hiera_video", store)
+
+
+def set_meeting(name: str) -> None:
+    """Take note of the meeting that this process was at: a name that no other restart has."""
+    os.environ[_MEETING] = name
+
+
+def meeting_store(*, timeout_sec: float) -> dist.Store:
+    """Return the part of the store that is for those alone that this process has met.
+
+    Raises:
+        OSError: it cannot be reached within `timeout_sec`.
+    """
+    # Machines may count restarts differently, so before the meeting it is only likely theirs.
+    name = os.environ.get(_MEETING) or f"before/{restart_count()}"
+    return dist.PrefixStore(name, open_store(timeout_sec=timeout_sec))
 
 
 def is_first_to_fail() -> bool:
@@ -59,7 +76,7 @@ def is_first_to_fail() -> bool:
     if not is_launched():
         return True
     try:
-        first = open_store(timeout_sec=_ASK_SEC).add("failures", 1) == 1
+        first = meeting_store(timeout_sec=_ASK_SEC).add("failures", 1) == 1
     except (OSError, RuntimeError):
         return True  # nobody to ask: rather twice than not at all
     if not first:
@@ -103,8 +120,16 @@ def is_main() -> bool:
 
 
 def restart_count() -> int:
-    """Return how often torch's elastic agent has started the processes anew, 0 without one."""
+    """Return how often torch's elastic agent has started the processes anew, 0 without one.
+
+    An agent counts only the failures of its own machine, not restarts because of another one's.
+    """
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+
+
+def was_restarted() -> bool:
+    """Say whether any machine's agent has started the processes anew; all must call it."""
+    return agree(restart_count() > 0)
 
 
 def agree(flag: bool) -> bool:

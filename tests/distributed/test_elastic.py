@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -43,3 +44,50 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(
     assert "resumed after iteration" in said or "resumed after epoch 2" in said
     whole, killed = final_weights(tmp_path / "whole"), final_weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+# The run itself, but that rank 1 has an error in its sixth step, once.
+FAILS_ONCE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tools")
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+import run_net
+from hiera_video.utils import cli, dist
+
+mark, steps = Path({mark!r}), []
+
+def fail(*_):
+    steps.append(1)
+    if dist.rank() == 1 and len(steps) == 6 and not mark.exists():
+        mark.touch()
+        raise ValueError("a fault of this machine")
+
+register_optimizer_step_pre_hook(fail)
+cli.run(run_net.main)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_on_one_machine_starts_all_anew_on_both(
+    small_run, start_torchrun, script, tmp_path
+):
+    # Each machine's agent counts the failures of its own processes; the store outlives them.
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    options = ("--nnodes", "2", "--rdzv-id", "two", "--rdzv-endpoint", endpoint)
+    options += ("--max-restarts", "1")
+    words = [
+        script(FAILS_ONCE.format(mark=str(tmp_path / "mark"))),
+        *small_run(f"{RUN} TRAIN.BATCH_SIZE 2 TRAIN.AUTO_RESUME False")[1:],
+    ]
+    agents = [start_torchrun(1, *words, options=options) for _ in range(2)]
+    ends = [agent.communicate(timeout=180) for agent in agents]
+    errors = "".join(err for _, err in ends)
+    assert [agent.returncode for agent in agents] == [0, 0], errors
+    assert (tmp_path / "output" / "stdout.log").read_text().count("resumed after iteration") == 1
+    assert "a fault of this machine" in errors
+    # Nobody looked for those of before the restart, and nobody failed a second time.
+    assert "failed to connect" not in errors
+    assert errors.count("exitcode: 1") == 1
