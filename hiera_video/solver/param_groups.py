@@ -22,7 +22,7 @@ def build_param_groups(
     A.2).
     Parameters that are frozen are left out.
     """
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
@@ -30,7 +30,7 @@ def build_param_groups(
         decay = 0.0 if keeps else weight_decay
         scale = layer_decay ** (num_layers - 1 - layer_index(name))
         group = groups.setdefault(
-            (scale, decay),
+            (scale, keeps),  # the same groups for any weight decay, for a run that changes it
             {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale},
         )
         group["params"].append(parameter)

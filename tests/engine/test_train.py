@@ -329,6 +329,25 @@ def test_a_resumed_run_takes_weight_decay_and_betas_from_its_config(small_cfg):
     assert {tuple(group["betas"]) for group in state["param_groups"]} == {(0.8, 0.9)}
 
 
+def test_a_resumed_run_may_stop_decaying_its_weights(small_cfg):
+    folder, _ = trained(small_cfg)
+    launch(small_cfg("TEST.ENABLE False SOLVER.MAX_EPOCH 3 SOLVER.WEIGHT_DECAY 0.0"))
+    state = torch.load(checkpoint_path(str(folder), 3), weights_only=True)["optimizer_state"]
+    assert {group["weight_decay"] for group in state["param_groups"]} == {0.0}
+
+
+def test_a_checkpoint_of_another_release_of_pytorch_goes_on(small_cfg):
+    folder, _ = trained(small_cfg)
+    path = checkpoint_path(str(folder), 2)
+    content = torch.load(path, weights_only=True)
+    for group in content["optimizer_state"]["param_groups"]:
+        group.pop("decoupled_weight_decay", None)  # 2.6 has none
+        group["of_a_release_to_come"] = 1
+    torch.save(content, path)
+    launch(small_cfg("TEST.ENABLE False SOLVER.MAX_EPOCH 3"))
+    assert "resumed after epoch 2" in (folder / "stdout.log").read_text()
+
+
 def test_a_run_that_starts_anew_does_not_mix_with_an_earlier_one(small_cfg):
     folder, _ = trained(small_cfg)
     with pytest.raises(UserError, match="OUTPUT_DIR must hold no checkpoints"):
