@@ -168,6 +168,8 @@ def _facts(wanted: Export, trained: Trained, origin: Origin) -> dict[str, Any]:
             "target_fps": data.TARGET_FPS,
             "mean": list(data.MEAN),
             "std": list(data.STD),
+            "num_clips": trained.cfg.TEST.NUM_TEMPORAL_CLIPS,
+            "num_crops": trained.cfg.TEST.NUM_SPATIAL_CROPS,
         }
     return {
         "model_name": trained.cfg.MODEL.MODEL_NAME,

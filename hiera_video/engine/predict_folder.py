@@ -15,6 +15,8 @@ _KEYS = {
     "target_fps": "DATA.TARGET_FPS",
     "mean": "DATA.MEAN",
     "std": "DATA.STD",
+    "num_clips": "TEST.NUM_TEMPORAL_CLIPS",
+    "num_crops": "TEST.NUM_SPATIAL_CROPS",
 }
 
 

@@ -102,21 +102,29 @@ def saved_config(content: dict[str, Any], path: str, *, key: str = _KEY) -> Conf
     """Return the config that a run has saved in its checkpoint, None if there is none.
 
     Raises:
-        UserError: it is one of another version, with keys that are no more.
+        UserError: it is one of another version, with keys that are no more, or there is no room
+            for a temporary file.
     """
     text = content.get("cfg")
     if not isinstance(text, str):
         return None
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        try:
-            return load_config(file.name)
-        except ConfigError as error:
-            raise UserError(
-                f"{key}: the config in {path!r} cannot be used any more "
-                f"({error.problems[0].removeprefix(file.name)}). Try giving --cfg."
-            ) from None
+    try:
+        # Not an open temporary file, which Windows lets nobody open again.
+        with tempfile.TemporaryDirectory(prefix="hiera_video_") as folder:
+            name = os.path.join(folder, "config.yaml")
+            with open(name, "w", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+            return load_config(name)
+    except ConfigError as error:
+        raise UserError(
+            f"{key}: the config in {path!r} cannot be used any more "
+            f"({error.problems[0].removeprefix(name)}). Try giving --cfg."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            "TMPDIR must be a folder that can be written to, for a moment "
+            f"({error.strerror or error}). Try another one, or freeing some space."
+        ) from None
 
 
 def num_classes_of(model: nn.Module) -> int | None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -226,11 +227,15 @@ def test_models_are_imported_without_decoders():
 
 
 def test_a_folder_of_an_export_gives_the_same(checkpoint, small_cfg, test_videos, tmp_path):
-    path = checkpoint("DATA.SAMPLING_RATE 1 DATA.TARGET_FPS 15 DATA.MEAN [0.4,0.5,0.6]")
+    path = checkpoint(
+        "DATA.SAMPLING_RATE 1 DATA.TARGET_FPS 15 DATA.MEAN [0.4,0.5,0.6] "
+        "TEST.NUM_TEMPORAL_CLIPS 2 TEST.NUM_SPATIAL_CROPS 1"
+    )
     folder = str(tmp_path / "exported")
     export_model(Export(path, folder), tell=lambda line: None)
     settings = {"num_clips": 2, "num_crops": 1}
-    ours, theirs = Predictor(folder, **settings), Predictor(path, **settings)
+    ours, theirs = Predictor(folder), Predictor(path)  # views among it
+    assert (ours.cfg.TEST.NUM_TEMPORAL_CLIPS, ours.cfg.TEST.NUM_SPATIAL_CROPS) == (2, 1)
     assert ours.class_names == tuple(CLASSES)
     for one, other in zip(ours(test_videos[:2]), theirs(test_videos[:2]), strict=True):
         assert np.allclose(one.scores, other.scores, atol=1e-6)
@@ -269,3 +274,9 @@ def test_a_folder_of_another_kind_is_refused(tmp_path):
     (tmp_path / "mae" / "config.json").write_text("{")
     with pytest.raises(UserError, match="is not readable JSON"):
         Predictor(tmp_path / "mae")
+
+
+def test_without_room_for_a_temporary_file_a_config_is_not_read(checkpoint, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="TMPDIR must be a folder that can be written to"):
+        Predictor(checkpoint())
