@@ -1,6 +1,9 @@
+import os
+
 import pytest
 
 from hiera_video.config import load_config, to_yaml
+from hiera_video.engine.report.write import write_report
 
 
 @pytest.fixture
@@ -40,3 +43,17 @@ def test_a_mistake_is_told_in_one_line(run_tool, run_folder, words, told):
     assert outcome.status == 1
     assert outcome.err.startswith(f"error: {told}")
     assert outcome.err.count("\n") == 1
+
+
+def test_a_name_that_is_no_text_is_shown_as_well_as_it_can_be(run_folder, tmp_path):
+    odd = run_folder.rename(tmp_path / os.fsdecode(b"b\xff"))
+    write_report([str(odd)], str(odd / "report.html"))
+    assert "<h1>b?</h1>" in (odd / "report.html").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_told(run_tool, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0)
+    outcome = run_tool("report", f"{tmp_path}/locked")
+    assert outcome.status == 1
+    assert "OUTPUT_DIR must be a folder that can be read" in outcome.err

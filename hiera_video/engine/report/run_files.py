@@ -76,7 +76,12 @@ def _refuse_no_run(folder: str) -> None:
         raise UserError(f"OUTPUT_DIR must be the folder of a run, got {folder!r}, which is none.")
     if _is_run(folder):
         return
-    inside = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    try:
+        inside = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    except OSError as error:
+        raise UserError(
+            f"OUTPUT_DIR must be a folder that can be read, got {folder!r} ({error.strerror})."
+        ) from None
     runs = [path for path in inside if io.is_dir(path) and _is_run(path)]
     hint = f" Try {' '.join(runs[:6])}." if runs else ""
     raise UserError(

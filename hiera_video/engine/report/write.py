@@ -70,7 +70,7 @@ def write_report(
     runs = read_runs(folders)
     page = render(
         gather(runs, num_mistakes=num_mistakes, num_reconstructions=num_reconstructions)
-    ).encode()
+    ).encode(errors="replace")  # names of files need not be text
     try:
         io.write_atomic(path, lambda file: file.write(page))
     except OSError as error:
