@@ -75,6 +75,14 @@ def check_options(arguments: argparse.Namespace) -> None:
     """Raise a UserError for options that cannot be, before the model is read."""
     if arguments.top_k < 1:
         raise UserError(f"--top-k must be at least 1, got {arguments.top_k}. Try 5.")
+    slides = arguments.overlay is not None or arguments.stream is not None
+    for name in ("clips", "crops") if slides else ("every", "window"):
+        if (value := getattr(arguments, name)) is not None:  # it would change nothing
+            how = "a sliding clip has one crop" if slides else "only a sliding clip has it"
+            raise UserError(
+                f"--{name} must go {'without' if slides else 'with'} --overlay or --stream: {how}, "
+                f"got {value:g}. Try without --{name}."
+            )
     if arguments.overlay is not None:
         if arguments.stream is not None:
             raise UserError("--overlay must go with a video file, got --stream. Try the file.")
