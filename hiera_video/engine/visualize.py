@@ -35,6 +35,11 @@ from hiera_video.utils.seed import seed_for
 _MAE_CAPTION = "Hidden patches as predicted, given the true patch's mean and contrast."
 _EVIDENCE_CAPTION = "Orange: for the class. Blue: against it. Tokens of the last stage."
 _STRATEGIES = ("tube", "random", "frame")
+# Clips and model of configs/Kinetics/HIERA_B_MAE_PT.yaml, wherever the tool is called from.
+_PRETRAINING = (
+    *("TASK", "ssl", "TEST.ENABLE", "False", "MODEL.ARCH", "hiera_mae"),
+    *("MODEL.MODEL_NAME", "mae_hiera_base_16x224"),
+)
 _MASKED = 0.92  # how grey a hidden unit is: what it hides shows through
 
 
@@ -73,7 +78,6 @@ def add_evidence_options(parser: argparse.ArgumentParser) -> None:
 def add_masks_options(parser: argparse.ArgumentParser) -> None:
     """Add what `show_masks` takes."""
     add_common_options(parser)
-    parser.set_defaults(cfg="configs/Kinetics/HIERA_B_MAE_PT.yaml")
     parser.add_argument("--ratio", type=float, help="share of mask units hidden (the config's)")
     parser.add_argument("--seed", type=int, default=0, help="of the masks (%(default)s)")
 
@@ -142,7 +146,7 @@ def show_evidence(arguments: argparse.Namespace) -> int:
 def show_masks(arguments: argparse.Namespace) -> int:
     """Write what each masking strategy leaves visible of videos; return 1 if one failed."""
     _check_seed(arguments.seed)
-    cfg = load_config(arguments.cfg)
+    cfg = load_config(arguments.cfg) if arguments.cfg else load_config(None, _PRETRAINING)
     with torch.device("meta"):  # its shapes are wanted, not its weights
         model = build_model(cfg)
     if not isinstance(model, MaskedAutoencoderHiera) or len(model.input_size) != 3:

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import av
 import pytest
 import torch
@@ -80,6 +84,9 @@ def test_what_cannot_be_shown_is_told_in_a_line(run_tool, checkpoint, small_set,
     assert outcome.status == 1
     assert "1 of 2 videos could not be shown" in outcome.err
     assert (tmp_path / "00000_evidence.png").exists()
+    words = [sys.executable, os.path.abspath("tools/visualize.py"), "masks", str(video), "--ratio"]
+    done = subprocess.run([*words, "0.8"], cwd=tmp_path)  # no configs/ here
+    assert done.returncode == 0
     outcome = run_tool("visualize", f"masks {video} --cfg configs/Demo/HIERA_MICRO.yaml")
     assert outcome.status == 1
     assert "--cfg must be one of pretraining" in outcome.err
