@@ -3,7 +3,7 @@
 Shape suffixes: B views of a batch, V views of a video, N videos, K classes, CTHW a clip.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,10 @@ from hiera_video.metrics.topk import topk_accuracy
 from hiera_video.models.build import build_model
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
+
+
+class Interrupted(Exception):
+    """An evaluation that was asked to end before it was done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ def evaluate(
     *,
     device: torch.device,
     log: RunLog,
+    is_to_end: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
     """Score every video of a split ("val" or "test"); none is replaced, failures are named.
 
@@ -91,6 +96,7 @@ def evaluate(
 
     Raises:
         UserError: not one video could be evaluated.
+        Interrupted: `is_to_end`, asked before every batch, said so in any process.
     """
     num_clips, num_crops = num_views(cfg, split)
     subsets = growing_view_subsets(num_clips, num_crops)
@@ -102,8 +108,11 @@ def evaluate(
         state, model = gathered(model), build_model(cfg).to(device)
         model.load_state_dict(state)
     model.eval()
+    num_shared = min(dist.gather(len(loader)))  # batches that every process has
     with log.progress(len(loader), split) as bar:
         for number, batch in enumerate(loader.batches()):
+            if number < num_shared and dist.agree(is_to_end()):
+                raise Interrupted
             failures[number * dist.world_size() + dist.rank()] = report(batch, log)
             add_batch(scores, batch, cfg, model, device, views_per_video=num_clips * num_crops)
             bar.update()

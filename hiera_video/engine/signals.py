@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 # Of Slurm: SIGTERM ends and preempts, SIGUSR1 is what `--signal=USR1@120` gives notice with.
 SIGNALS = ("SIGTERM", "SIGUSR1")
@@ -77,7 +77,7 @@ class StopSignals:
         if self._name:
             self.end(NOTHING_TO_SAVE)
 
-    def end(self, saved: str) -> None:
+    def end(self, saved: str) -> NoReturn:
         """Say what was saved, and raise Requeue."""
         self._ending = True  # what comes now, torchrun's SIGTERM say, is no reason to save again
         why = f"stopped by {self._name}" if self._name else "stopped: another process was asked to"

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import NoReturn
 
 import torch
 
@@ -12,7 +13,7 @@ from hiera_video.data.records import VideoRecord
 from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import Position, best_path, save_config, write_checkpoint
 from hiera_video.engine.epoch_log import EpochLog
-from hiera_video.engine.evaluate import Evaluation, evaluate
+from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.resume import Start, save_run, seed_epoch, start_run
 from hiera_video.engine.run import TrainRun, describe, describe_data, prepare
@@ -36,7 +37,7 @@ def train(
     for line in describe_data(cfg, records["train"]):
         log.line(line)
     log.line(describe(run, start.position))
-    with run.stop, run.saves or nullcontext():
+    with run.watchdog, run.stop, run.saves or nullcontext():
         if missed_validation(run, start.position):
             result = validate(run, start.position.epoch)
         for epoch in range(start.position.epoch, cfg.SOLVER.MAX_EPOCH):
@@ -47,7 +48,6 @@ def train(
             if validation_is_due(run, epoch + 1):
                 result = validate(run, epoch + 1)
         finish_saving(run)
-    run.watchdog.close()
     return result
 
 
@@ -93,12 +93,18 @@ def end_step(run: TrainRun, position: Position) -> bool:
     stop = dist.agree(run.stop.requested)
     if not stop and not checkpoint_is_due(run.cfg, position):
         return False
-    path = save_run(run, position)
     if stop:
-        if run.saves:
-            run.saves.wait()
-        run.stop.end(f"saved after {position} in {path}")
+        save_and_end(run, position)
+    save_run(run, position)
     return True
+
+
+def save_and_end(run: TrainRun, position: Position) -> NoReturn:
+    """Save a checkpoint, wait until it is written, and raise Requeue."""
+    path = save_run(run, position)
+    if run.saves:
+        run.saves.wait()
+    run.stop.end(f"saved after {position} in {path}")
 
 
 def finish_saving(run: TrainRun) -> None:
@@ -135,16 +141,33 @@ def missed_validation(run: TrainRun, start: Position) -> bool:
 def validate(run: TrainRun, epoch: int) -> Evaluation:
     """Validate after `epoch` epochs, log it, and save the weights if they are the best so far.
 
-    With TRAIN.EMA_DECAY these are the averaged weights.
+    With TRAIN.EMA_DECAY these are the averaged weights. Where the epoch is not saved yet, a signal
+    breaks the validation off; the run that goes on makes up for it.
+
+    Raises:
+        Requeue: a process of the run got SIGTERM or SIGUSR1.
     """
+    try:
+        with run.average.in_place() if run.average else nullcontext():
+            return validate_in_place(run, epoch)
+    except Interrupted:
+        save_and_end(run, Position(epoch))
+
+
+def validate_in_place(run: TrainRun, epoch: int) -> Evaluation:
+    """Validate the weights that the model has, with all that `validate` does."""
     assert run.val_loader is not None
-    with run.average.in_place() if run.average else nullcontext():
-        result = evaluate(run.cfg, run.model, run.val_loader, "val", device=run.device, log=run.log)
-        log_validation(run, result, epoch)
-        if dist.by_main(lambda: run.validations.is_best(epoch, result.top1)):
-            save_best(run, epoch, result)
-        if dist.is_main():
-            run.validations.add(epoch, float(result.top1))
+    result = evaluate(
+        *(run.cfg, run.model, run.val_loader, "val"),
+        device=run.device,
+        log=run.log,
+        is_to_end=lambda: run.stop.requested,
+    )
+    log_validation(run, result, epoch)
+    if dist.by_main(lambda: run.validations.is_best(epoch, result.top1)):
+        save_best(run, epoch, result)
+    if dist.is_main():
+        run.validations.add(epoch, float(result.top1))
     return result
 
 

@@ -21,6 +21,8 @@ STAGES = (DATA, FORWARD, BACKWARD)
 _FACTOR = 5.0
 _NUM_STEPS = 20
 _POST_SEC = 0.5
+# The store may not answer any more.
+_CLOSE_SEC = 5.0
 
 
 class Watchdog:
@@ -69,11 +71,17 @@ class Watchdog:
         """Say that this process has come to a stage of the iteration."""
         self._place, self._since = (self._count, STAGES.index(stage)), time.monotonic()
 
+    def __enter__(self) -> "Watchdog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
-        """End the thread."""
+        """End the thread: one that is in the store when Python ends would abort the process."""
         self._done.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_SEC)
             self._thread = None
 
     def _run(self) -> None:

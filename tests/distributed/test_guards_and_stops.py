@@ -92,6 +92,44 @@ def test_a_signal_to_one_process_saves_in_all_and_the_run_goes_on(
     assert largest_difference(tmp_path, "whole", "stopped") <= (0 if num_processes == 2 else 1e-5)
 
 
+# The run itself, but that the last process gets a signal in its first batch of a validation.
+SIGNALLED = """
+import os, signal, sys
+sys.path.insert(0, "tools")
+from torch.nn.modules.module import register_module_forward_hook
+import run_net
+from hiera_video.models.hiera import Hiera
+from hiera_video.utils import cli, dist
+
+def notice(module, *_):
+    if isinstance(module, Hiera) and not module.training and dist.rank():
+        handle.remove()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+handle = register_module_forward_hook(notice)
+cli.run(run_net.main)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_signal_to_one_process_breaks_a_validation_off_in_all(
+    torchrun, small_run, script, tmp_path, strategy
+):
+    words = small_run(
+        f"DIST.STRATEGY {strategy} TRAIN.CHECKPOINT_PERIOD 2 TEST.BATCH_SIZE 2 TRAIN.EMA_DECAY 0.9"
+    )
+    torchrun(2, script(SIGNALLED), *words[1:])
+    log = log_of(tmp_path / "output")
+    assert "saved after epoch 1 in" in log
+    assert "validation of the averaged weights" not in log
+    ended = torchrun(2, *words)
+    assert ended.status == 0, ended.err
+    log = log_of(tmp_path / "output")
+    assert log.count("epoch 1/2 validation of the averaged weights") == 1
+    assert log.count("epoch 2/2 validation of the averaged weights") == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [(0, 2), (2, 1)])
 def test_two_processes_killed_in_an_epoch_end_with_the_same_bits(

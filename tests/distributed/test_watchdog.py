@@ -48,3 +48,28 @@ def test_a_process_that_stands_still_is_named(
     assert running.returncode == 0, err
     (warning,) = [line for line in log.read_text().splitlines() if "a step takes" in line]
     assert f"rank {rank} keeps the others waiting: it " in warning
+
+
+ENDS = """
+import threading
+from hiera_video.engine.distributed import process_group
+from hiera_video.engine.watchdog import Watchdog
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name == "watchdog"]
+
+with process_group(cpu_only=True, timeout_sec=60):
+    try:
+        with Watchdog(1.0, print) as watchdog:
+            for batch in watchdog.follow("abc"):
+                assert threads()
+                raise SystemExit(75)
+    except SystemExit:
+        assert not threads()
+"""
+
+
+def test_its_thread_ends_with_a_run_that_is_broken_off(torchrun, script):
+    # One that is at the store when Python ends takes the exit status along: 134, not 75.
+    ended = torchrun(2, script(ENDS))
+    assert ended.status == 0, ended.err

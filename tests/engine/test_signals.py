@@ -151,6 +151,38 @@ def test_the_resumed_run_has_the_weights_of_one_never_stopped(small_cfg, tmp_pat
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_signal_in_the_validation_of_an_epoch_that_is_not_saved_saves_it(
+    small_cfg, tmp_path, handlers
+):
+    keys = "TRAIN.CHECKPOINT_PERIOD 2 TRAIN.EMA_DECAY 0.9 TEST.ENABLE False TEST.BATCH_SIZE 2"
+    whole = small_cfg(keys, f"OUTPUT_DIR {tmp_path / 'whole'}")
+    launch(whole)
+    stopped = small_cfg(keys, f"OUTPUT_DIR {tmp_path / 'stopped'}")
+    forward_passes = 0
+
+    def signal_at_the_second(module, _):
+        nonlocal forward_passes
+        forward_passes += isinstance(module, Hiera) and not module.training
+        if forward_passes == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    hook = register_module_forward_pre_hook(signal_at_the_second)
+    with hook, pytest.raises(SystemExit) as ended:
+        launch(stopped)
+    assert ended.value.code == REQUEUE_STATUS
+    assert forward_passes == 2  # of the four that it takes
+    assert "saved after epoch 1 in" in log_of(stopped)
+    launch(stopped)
+    said = [log_of(cfg).count("1/2 validation of the averaged") for cfg in (whole, stopped)]
+    assert said == [1, 1]
+    one, other = (
+        torch.load(checkpoint_path(cfg.OUTPUT_DIR, 2), weights_only=True)
+        for cfg in (whole, stopped)
+    )
+    for part in ("model_state", "ema_state"):
+        assert all(torch.equal(one[part][name], other[part][name]) for name in one[part])
+
+
 @pytest.mark.parametrize("when", ["before", "during", "after"])
 def test_where_all_is_saved_a_signal_ends_the_run_at_once(handlers, when):
     said = []
