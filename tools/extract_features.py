@@ -161,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     trained, kind = load(arguments, cfg)
     output = arguments.output
     make_folder(output, key="--output")
-    settle(output, trained, kind)
+    settle(output, trained, kind, root=root)
     remove_unfinished(output)
     files = {video: feature_file(output, video, root=root, kind=kind) for video in videos}
     bad = extract_all(trained, kind, files)

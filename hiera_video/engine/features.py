@@ -195,14 +195,16 @@ def remove_unfinished(output: str) -> None:
                     os.unlink(os.path.join(folder, name))
 
 
-def settle(output: str, trained: Trained, kind: FeatureKind) -> None:
+def settle(output: str, trained: Trained, kind: FeatureKind, *, root: str) -> None:
     """Write down what makes the features of a folder, or see that it is what made those in it.
 
+    `root` is that of `feature_file`: below another one, other videos have the same names.
+
     Raises:
-        UserError: the features there are of other weights, views or kind.
+        UserError: the features there are of other weights, views, kind or root.
     """
     path = os.path.join(output, SETTINGS_FILE)
-    ours = _settings(trained, kind)
+    ours = {"root": os.path.abspath(root), **_settings(trained, kind)}
     if io.is_file(path):
         try:
             with io.open_file(path) as file:

@@ -181,6 +181,18 @@ def test_other_features_are_not_mixed_in(extract, folder, output, tmp_path):
     assert extract(folder).status == 0
 
 
+def test_videos_of_the_same_names_elsewhere_are_not_taken_for_done(
+    extract, folder, output, tmp_path
+):
+    assert extract(folder).status == 0
+    shutil.copytree(folder, tmp_path / "others")
+    before = (output / "index.csv").read_bytes()
+    found = extract(tmp_path / "others")
+    assert found.status == 1
+    assert f"whose root is '{folder}' and not '{tmp_path}/others'. Try another" in found.err
+    assert (output / "index.csv").read_bytes() == before
+
+
 def test_bad_files_are_listed_and_the_others_done(extract, folder, output, bad_videos):
     (folder / "bad.mp4").write_bytes(Path(bad_videos["noise.mp4"]).read_bytes())
     outcome = extract(folder)
