@@ -33,6 +33,7 @@ from hiera_video.engine.features import (
     remove_unfinished,
     settle,
     write_features,
+    write_whole,
 )
 from hiera_video.engine.pictures import make_folder
 from hiera_video.engine.predict import with_views
@@ -149,8 +150,7 @@ def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -
     writer.writerow(header)
     writer.writerows(rows)
     # A name that is no text stands there with the bytes that it has on the disk.
-    content = text.getvalue().encode(errors="surrogateescape")
-    io.write_atomic(path, lambda file: file.write(content))
+    write_whole(path, text.getvalue().encode(errors="surrogateescape"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -176,6 +176,15 @@ def write_features(file: str, video: str, features: np.ndarray, kind: FeatureKin
     else:
         text = os.fsencode(video).decode(errors="replace")  # of a name that is none
         content = save({"features": features}, metadata={"path": text})
+    write_whole(file, content)
+
+
+def write_whole(file: str, content: bytes) -> None:
+    """Write a file of the features' folder, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     try:
         io.make_dirs(os.path.dirname(file))
         io.write_atomic(file, lambda out: out.write(content))
@@ -224,8 +233,7 @@ def settle(output: str, trained: Trained, kind: FeatureKind, *, root: str) -> No
                 f"is {theirs.get(name)!r} and not {ours[name]!r}. Try another --output."
             )
         return
-    text = simplejson.dumps(ours, indent=2) + "\n"
-    io.write_atomic(path, lambda file: file.write(text.encode()))
+    write_whole(path, f"{simplejson.dumps(ours, indent=2)}\n".encode())
 
 
 def _settings(trained: Trained, kind: FeatureKind) -> dict[str, Any]:

@@ -2,6 +2,8 @@ import csv
 import json
 import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -191,6 +193,20 @@ def test_videos_of_the_same_names_elsewhere_are_not_taken_for_done(
     assert found.status == 1
     assert f"whose root is '{folder}' and not '{tmp_path}/others'. Try another" in found.err
     assert (output / "index.csv").read_bytes() == before
+
+
+def test_a_disk_that_is_full_at_the_start_is_one_line(checkpoint, folder, output):
+    # From the first file of the folder on; earlier, temporary files need room too.
+    code = "import resource, runpy, sys; from hiera_video.engine import features; "
+    code += "settle = features.settle; none = (0, resource.RLIM_INFINITY); "
+    code += "features.settle = lambda *a, **k: (resource.setrlimit(resource.RLIMIT_FSIZE, none), "
+    code += "settle(*a, **k)); sys.argv = sys.argv[1:]; "
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    words = f"tools/extract_features.py {folder} --checkpoint {checkpoint} --output {output}"
+    done = subprocess.run([sys.executable, "-c", code, *words.split()], capture_output=True)
+    assert done.returncode == 1
+    assert b"features.json' could not be written (File too large)" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_bad_files_are_listed_and_the_others_done(extract, folder, output, bad_videos):
