@@ -47,8 +47,8 @@ def test(
     log.stats("test_final", **result.figures())
     if cfg.TEST.VIEWS_TABLE:
         log.line("top-1 by views (clips x crops):\n" + views_table(result.top1_by_views))
-    if dist.is_main():
-        write_results(cfg, result, records["test"], checkpoint=path)
+    # The others wait: where one process fails, torchrun ends the rest.
+    dist.by_main(lambda: write_results(cfg, result, records["test"], checkpoint=path))
     log.line(f"scores, results and confusion matrix are in {cfg.OUTPUT_DIR}")
     result.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "test")
     return result

@@ -166,8 +166,8 @@ def validate_in_place(run: TrainRun, epoch: int) -> Evaluation:
     log_validation(run, result, epoch)
     if dist.by_main(lambda: run.validations.is_best(epoch, result.top1)):
         save_best(run, epoch, result)
-    if dist.is_main():
-        run.validations.add(epoch, float(result.top1))
+    # The others wait: where one process fails, torchrun ends the rest.
+    dist.by_main(lambda: run.validations.add(epoch, float(result.top1)))
     return result
 
 

@@ -65,3 +65,52 @@ def test_more_processes_than_videos_and_files_that_do_not_decode(tested, tiny_se
     ]
     for name in ("zero.mp4", "text.mp4"):
         assert out.count(f"{name}") == 1  # rank 0 says it, whoever has found it
+
+
+# The run itself, but that rank 0 takes its time over the last file that it writes.
+SLOW = """
+import sys, time
+sys.path.insert(0, "tools")
+import run_net
+from hiera_video.engine import {module} as module
+from hiera_video.utils import cli
+
+write = module.{function}
+
+def slowly(*arguments, **settings):
+    time.sleep(6)
+    return write(*arguments, **settings)
+
+module.{function} = slowly
+cli.run(run_net.main)
+"""
+
+
+@pytest.fixture
+def one_bad_video(tiny_set, tmp_path):
+    """A data folder whose lists of validation and test have a video that does not decode."""
+    (tmp_path / "zero.mp4").touch()
+    for split in ("train", "val", "test"):
+        with open(f"{tiny_set}/{split}.csv", encoding="utf-8") as file:
+            lines = [f"{tiny_set}/{line.strip()}" for line in file]
+        lines += [f"{tmp_path}/zero.mp4 1"] * (split != "train")
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines) + "\n")
+    return f"DATA.PATH_TO_DATA_DIR {tmp_path} DATA.MAX_BAD_FRACTION 0.0"
+
+
+@pytest.mark.slow
+def test_an_error_in_the_end_waits_for_what_rank_0_writes(
+    torchrun, script, small_run, one_bad_video, tmp_path
+):
+    # torchrun ends the others where one process ends with an error.
+    folder = tmp_path / "output"
+    slow = script(SLOW.format(module="train", function="write_checkpoint"))
+    trained = torchrun(2, slow, *small_run("SOLVER.MAX_EPOCH 1", one_bad_video)[1:])
+    assert trained.err.count("error: DATA.MAX_BAD_FRACTION must be at least") == 1
+    assert (folder / "checkpoints" / "checkpoint_best.pyth").exists()
+    assert (folder / "checkpoints" / "validations.json").exists()
+    slow = script(SLOW.format(module="test", function="save_confusion_png"))
+    words = small_run("TRAIN.ENABLE False TEST.ENABLE True TEST.BATCH_SIZE 6", one_bad_video)
+    tested = torchrun(2, slow, *words[1:])
+    assert tested.err.count("error: DATA.MAX_BAD_FRACTION must be at least") == 1
+    assert (folder / "test_confusion.png").exists()
