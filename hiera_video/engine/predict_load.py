@@ -137,6 +137,12 @@ def _of_run(
     checkpoint: str | os.PathLike[str] | None, cfg: Config | None, *, classifier: bool
 ) -> Trained:
     path = os.fspath(checkpoint) if checkpoint is not None else ""
+    if not path:
+        raise UserError(
+            f"{_KEY} must be given, a file of a run such as output/checkpoints/"
+            f"checkpoint_best.pyth. Try --model {_MODEL} (in Python, model={_MODEL!r}) for "
+            "published weights."
+        )
     if path in _published_names():
         raise UserError(
             f"{_KEY} {path!r} must go with the model that it is of. Try --model {_MODEL} "

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import log, prod
 from typing import Any
@@ -131,7 +132,9 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
     if sharded.is_folder(here):
         return sharded.read(here, key=key, optimizer=False)
     if io.is_dir(here):
-        raise UserError(f"{key} must be a checkpoint file, got the folder {path!r}.")
+        raise UserError(
+            f"{key} must be a checkpoint file, got the folder {path!r}.{_hint_inside(here)}"
+        )
     try:
         content = _read(here)
     except PermissionError:
@@ -154,6 +157,17 @@ def _read(path: str) -> Any:
     if path.endswith(".safetensors"):
         return {"model_state": load_file(path)}
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _hint_inside(folder: str) -> str:
+    """Name the best checkpoint of a run's folder, or its last one."""
+    for inside in (os.path.join(folder, "checkpoints"), folder):
+        with suppress(OSError):
+            names = sorted(n for n in os.listdir(inside) if n.startswith("checkpoint_"))
+            if names:
+                best = "checkpoint_best.pyth"
+                return f" Try {os.path.join(inside, best if best in names else names[-1])}."
+    return ""
 
 
 def model_state(content: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -161,6 +161,7 @@ def test_an_autoencoder_has_no_classifier(checkpoint, tmp_path):
     ("arguments", "message"),
     [
         (("nothing.pyth",), "checkpoint must be a checkpoint file, got 'nothing.pyth'"),
+        ((), "checkpoint must be given, .* Try --model hiera_base_16x224"),
         (("mae_k400_ft_k400",), "must go with the model.*hiera_base_16x224"),
     ],
 )

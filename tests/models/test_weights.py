@@ -81,6 +81,23 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path):
         assert "\n" not in str(error.value)
 
 
+def test_of_a_folder_of_a_run_the_best_checkpoint_is_named_or_the_last(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in (
+        "checkpoint_epoch_00010.pyth",
+        "checkpoint_epoch_00009.pyth",
+        "checkpoint_best.pyth",
+    ):
+        (folder / name).touch()
+    for best in (folder / "checkpoint_best.pyth", folder / "checkpoint_epoch_00010.pyth"):
+        for where in (tmp_path, folder):
+            with pytest.raises(UserError) as error:
+                load_weights(hiera_micro_8x64(), str(where), key="KEY")
+            assert str(error.value).endswith(f"got the folder '{where}'. Try {best}.")
+        best.unlink()
+
+
 def test_a_checkpoint_cannot_run_code(tmp_path):
     class Evil:
         def __reduce__(self):
