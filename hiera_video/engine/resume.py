@@ -46,6 +46,7 @@ def start_run(run: TrainRun) -> Start:
     refuse_other_folders(last[0] if last else "")
     if last:
         return _go_on(run, *last)
+    run.validations.forget()
     if train_cfg.CHECKPOINT_FILE_PATH:
         summary = start_from_weights(
             run.model,

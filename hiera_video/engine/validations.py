@@ -33,6 +33,10 @@ class Validations:
         """Say whether the run has been validated after so many epochs."""
         return epoch in self._top1
 
+    def forget(self) -> None:
+        """Take those there are for another run's: this one begins."""
+        self._top1 = {}
+
     def is_best(self, epoch: int, top1: float) -> bool:
         """Say whether a validation is better than all after fewer epochs."""
         return all(top1 > earlier for number, earlier in self._top1.items() if number < epoch)

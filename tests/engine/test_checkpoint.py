@@ -252,6 +252,17 @@ def test_later_validations_do_not_count_for_a_run_that_has_gone_back(tmp_path):
     assert not Validations(str(tmp_path)).done(3)
 
 
+def test_validations_of_a_run_whose_checkpoints_are_gone_do_not_count(small_cfg):
+    cfg = small_cfg("SOLVER.MAX_EPOCH 2 TRAIN.EVAL_PERIOD 2 TEST.ENABLE False")
+    folder = Path(cfg.OUTPUT_DIR) / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / "validations.json").write_text("[[1, 2.0]]")
+    launch(cfg)
+    assert (folder / "checkpoint_best.pyth").exists()
+    top1 = dict(simplejson.loads((folder / "validations.json").read_text()))
+    assert list(top1) == [2]
+
+
 def test_a_run_that_died_before_its_validation_is_validated_when_it_goes_on(finished):
     cfg, _ = finished
     folder = Path(cfg.OUTPUT_DIR) / "checkpoints"
