@@ -46,8 +46,14 @@ _RESULT_BYTES = 1 << 20
 
 def check_decoders(*, time_limit_sec: float = 120.0) -> Iterator[Finding]:
     """Have every decoder that is installed read a video of H.264 that was just made."""
+    # Theirs is below ours: a process that crashes or is killed leaves its temporary files.
+    with tempfile.TemporaryDirectory(prefix="hiera_video_doctor_") as folder:
+        yield from _check_decoders(folder, time_limit_sec)
+
+
+def _check_decoders(folder: str, time_limit_sec: float) -> Iterator[Finding]:
     installed = [name for name, package in DECODERS.items() if version_of(package)]
-    started = {name: _start(name) for name in installed}
+    started = {name: _start(name, folder) for name in installed}
     give_up_at = time.monotonic() + time_limit_sec
     try:
         for name, package in DECODERS.items():
@@ -65,14 +71,14 @@ def check_decoders(*, time_limit_sec: float = 120.0) -> Iterator[Finding]:
             process.communicate()
 
 
-def _start(name: str) -> subprocess.Popen[bytes]:
+def _start(name: str, folder: str) -> subprocess.Popen[bytes]:
     paths = os.pathsep.join(path for path in sys.path if path)
     return subprocess.Popen(
         [sys.executable, "-m", __name__, name],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, "TMPDIR": folder},
     )
 
 

@@ -52,7 +52,12 @@ def test_the_exit_status_tells_whether_there_are_troubles(healthy):
 
 
 @pytest.fixture(scope="module")
-def ailing(tmp_path_factory):
+def ailing_room(tmp_path_factory):
+    return tmp_path_factory.mktemp("room")  # for temporary files
+
+
+@pytest.fixture(scope="module")
+def ailing(tmp_path_factory, ailing_room):
     """Two decoders broken, no file beyond a mebibyte allowed, and few open at a time."""
     folder = tmp_path_factory.mktemp("ailing")
     done = doctor(
@@ -62,6 +67,7 @@ def ailing(tmp_path_factory):
             "decord.py": "raise RuntimeError('libavcodec.so.58 is missing\\nand more')",
             "torchcodec.py": "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
         },
+        env={"TMPDIR": str(ailing_room)},
         before="ulimit -f 1024; ulimit -n 200;",
     )
     assert done.returncode == 1
@@ -76,6 +82,10 @@ def test_a_decoder_that_does_not_import_is_named_with_a_way_out(ailing):
     assert "-> pip install --force-reinstall decord, or pip uninstall decord" in ailing.stdout
     assert lines_of(ailing, "decoder pyav")[0].startswith("ok")
     assert lines_of(ailing, "loader processes")[0].startswith("ok")
+
+
+def test_a_decoder_that_crashes_leaves_no_file(ailing, ailing_room):
+    assert [p.name for p in ailing_room.iterdir() if "doctor" in p.name] == []
 
 
 def test_a_decoder_that_crashes_is_named_with_a_way_out(ailing):
