@@ -87,11 +87,15 @@ def _take_lines(history: History, lines: Iterable[str]) -> None:
 def _take_iteration(history: History, stats: Mapping[str, Any]) -> None:
     epoch, history.max_epoch = _position(stats["epoch"])
     iteration, num_iterations = _position(stats["iter"])
-    _add(history.by_iteration, epoch - 1 + iteration / num_iterations, stats)
+    done = epoch - 1 + iteration / num_iterations
+    _take_back(history.by_epoch, done)
+    _take_back(history.validations, done)
+    _add(history.by_iteration, done, stats)
 
 
 def _take_epoch(history: History, stats: Mapping[str, Any]) -> None:
     epoch, history.max_epoch = _position(stats["epoch"])
+    _take_back(history.validations, epoch)
     _add(history.by_epoch, epoch, stats)
 
 
@@ -110,8 +114,13 @@ def _add(figures: dict[str, Points], x: float, stats: Mapping[str, Any]) -> None
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         points = figures.setdefault(name, [])
-        # A run that was resumed goes over some of its way again: the second time counts.
-        while points and points[-1][0] >= x:
-            points.pop()
+        _take_back({name: points}, x)
         if abs(value) < _ABSURD:  # which infinity and NaN are not, either
             points.append((x, float(value)))
+
+
+def _take_back(figures: Mapping[str, Points], x: float) -> None:
+    """Drop what lies at `x` or after: a resumed run goes that way again, and the second counts."""
+    for points in figures.values():
+        while points and points[-1][0] >= x:
+            points.pop()

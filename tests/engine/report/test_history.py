@@ -42,6 +42,20 @@ def test_what_a_resumed_run_did_again_counts_once(tmp_path):
     assert history.by_iteration["loss"] == [(1.5, 2.4), (2.0, 2.2)]
 
 
+def test_validations_that_a_resumed_run_has_not_come_to_again_do_not_count(tmp_path):
+    def validation(number, top1):
+        return line("val_epoch", epoch=f"{number}/3", top1_acc=top1)
+
+    before = epoch(1, 0.9) + validation(1, 30.0) + epoch(2, 0.8) + validation(2, 90.0)
+    inside = read(tmp_path, before + iteration(2, 5, 0.7))
+    assert inside.validations["top1_acc"] == [(1, 30.0)]
+    assert inside.finished == 1
+    again = read(tmp_path, before + iteration(2, 5, 0.7) + epoch(2, 0.7) + validation(2, 40.0))
+    assert again.validations["top1_acc"] == [(1, 30.0), (2, 40.0)]
+    short = read(tmp_path, before + epoch(2, 0.7))  # too short for a line of an iteration
+    assert short.validations["top1_acc"] == [(1, 30.0)]
+
+
 def test_broken_lines_are_counted_and_the_others_read(tmp_path):
     broken = [
         b'[01/02] json_stats: {"_type": "train_epoch", "epoch": "1/3", "lo\n',
