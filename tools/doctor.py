@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for finding in doctor.guarded(name, check):
             print(finding, flush=True)
             troubles += finding.status == doctor.TROUBLE
-    print("no trouble found" if not troubles else f"{troubles} troubles found")
+    print(f"{troubles or 'no'} trouble{'s' * (troubles > 1)} found")
     return 1 if troubles else 0
 
 

@@ -47,7 +47,7 @@ def test_the_exit_status_tells_whether_there_are_troubles(healthy):
     troubles = [line for line in healthy.stdout.splitlines() if line.startswith(TROUBLE)]
     assert healthy.returncode == (1 if troubles else 0)
     assert healthy.stdout.splitlines()[-1] == (
-        f"{len(troubles)} troubles found" if troubles else "no trouble found"
+        f"{len(troubles) or 'no'} trouble{'s' * (len(troubles) > 1)} found"
     )
 
 
