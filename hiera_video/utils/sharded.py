@@ -139,6 +139,8 @@ def load(path: str, tensors: dict[str, torch.Tensor], *, alone: bool = False) ->
 def _or_damaged(path: str, key: str, read_it: Callable[[], Any]) -> Any:
     try:
         return read_it()
+    except UserError:
+        raise
     except PermissionError:
         raise UserError(f"{key}: {path!r} may not be read (no permission).") from None
     except Exception as error:  # a damaged file makes the readers raise anything

@@ -6,6 +6,7 @@ It is seconds to import: `utils/sharded.py` does so when there is something to r
 import os
 import pickle
 import warnings
+from inspect import signature
 from typing import Any, cast
 
 import torch
@@ -17,6 +18,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
 from hiera_video.utils import dist, io, sharded
+from hiera_video.utils.errors import UserError
 
 # What the index of a checkpoint of tensors is made of.
 _PLAIN_CLASSES = {
@@ -90,9 +92,20 @@ class _Reader(FileSystemReader):
 
 
 def load_tensors(path: str, tensors: dict[str, torch.Tensor], *, alone: bool) -> None:
-    """Fill the tensors, which may be shares, from those of these names in a checkpoint."""
-    # Processes that have met others read alone from PyTorch 2.9 on.
-    settings: dict[str, Any] = {"no_dist": True} if alone and dist.in_group() else {}
+    """Fill the tensors, which may be shares, from those of these names in a checkpoint.
+
+    Raises:
+        UserError: to read `alone` among several processes is beyond an old PyTorch.
+    """
+    settings: dict[str, Any] = {}
+    if alone and dist.in_group():
+        if "no_dist" not in signature(load).parameters:
+            raise UserError(
+                f"{path!r} cannot be read by several processes with PyTorch {torch.__version__}, "
+                "each for itself. Try a newer one, or one file of it, by "
+                "tools/export_checkpoint.py."
+            )
+        settings = {"no_dist": True}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is disabled, unavailable or uninitialized")
         load(cast(STATE_DICT_TYPE, tensors), storage_reader=_Reader(path), **settings)
