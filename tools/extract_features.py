@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_csv(os.path.join(output, "bad.csv"), ["path", "reason"], bad.items())
     print(f"features of {len(rows)} of {len(videos)} videos are in {output}, listed in index.csv")
     if bad:
-        print(f"{len(bad)} videos could not be read: see bad.csv", file=sys.stderr)
+        print(f"{len(bad)} videos could not be read: see {output}/bad.csv", file=sys.stderr)
     return int(bool(bad))
 
 

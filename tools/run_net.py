@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from hiera_video.config import help_text, load_config
+from hiera_video.config.command_line import command_words
 from hiera_video.engine.launch import launch
 from hiera_video.utils import cli
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="such as NUM_GPUS 0"
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(command_words(argv))
     if arguments.help_config:
         print(help_text())
         return

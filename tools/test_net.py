@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from hiera_video.config import load_config
+from hiera_video.config.command_line import command_words
 from hiera_video.engine.launch import launch
 from hiera_video.utils import cli
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="KEY VALUE",
         help="such as TEST.CHECKPOINT_FILE_PATH checkpoint_epoch_00075.pyth",
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(command_words(argv))
     overrides = [*arguments.overrides, "TRAIN.ENABLE", "False", "TEST.ENABLE", "True"]
     if arguments.views_table:
         overrides += ["TEST.VIEWS_TABLE", "True"]

@@ -84,7 +84,10 @@ def explain_unknown(name: str) -> Unknown:
     section, _, leaf = name.rpartition(".")
     if name in sections():
         first = next(spec for spec in specs if spec.startswith(f"{name}."))
-        return Unknown(f"{name} must be a section of keys, got a value. Try {first}.")
+        return Unknown(
+            f"{name} must be a section of keys, got a value. Try {first}: with a space after the "
+            "colon."
+        )
     if section in specs:
         return Unknown(f"{section} must be a value, got keys under it.", (section,))
     top = name.split(".")[0]

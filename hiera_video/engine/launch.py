@@ -43,7 +43,7 @@ def launch(cfg: Config) -> Evaluation | None:
     with process_group(cpu_only=cfg.NUM_GPUS == 0, timeout_sec=cfg.DIST.TIMEOUT_SEC):
         device, records = preflight(cfg)
         log = open_output_dir(cfg)
-        with told_in_log(log):
+        with told_in_log(cfg, log):
             describe_run(cfg, log)
             validation = train(cfg, records, device, log) if cfg.TRAIN.ENABLE else None
             result = test(cfg, records, device, log) if cfg.TEST.ENABLE else None
@@ -64,7 +64,7 @@ def describe_run(cfg: Config, log: RunLog) -> None:
 
 
 @contextmanager
-def told_in_log(log: RunLog) -> Iterator[None]:
+def told_in_log(cfg: Config, log: RunLog) -> Iterator[None]:
     """Put why a run stopped into its log too, and close it."""
     try:
         yield
@@ -73,10 +73,18 @@ def told_in_log(log: RunLog) -> Iterator[None]:
         log.logger.error("stopped: %s", error, extra={"file_only": True})
         raise
     except KeyboardInterrupt:
-        log.line("stopped by Ctrl-C; the same command goes on from the last checkpoint, if any")
+        log.line(f"stopped by Ctrl-C; {where_it_goes_on(cfg)}")
         raise
     finally:
         log.close()
+
+
+def where_it_goes_on(cfg: Config) -> str:
+    """Say what the same command would begin with; nothing is saved at a Ctrl-C."""
+    last = last_checkpoint(cfg.OUTPUT_DIR) if cfg.TRAIN.ENABLE else None
+    if last is None:
+        return "the same command begins again"
+    return f"the same command goes on from {last}"
 
 
 def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord]]]:
@@ -158,9 +166,11 @@ def refuse_missing_videos(split: str, records: Sequence[VideoRecord]) -> None:
     some = records[:: max(len(records) // 10, 1)][:10]
     files = [file_behind(record.path) for record in some]
     if some and not any(io.is_url(file) or io.exists(file) for file in files):
+        others = len(some) - 1
+        also = f", nor do{'es' * (others == 1)} {others} other{'s' * (others > 1)} tried"
         raise UserError(
             f"the videos of the {split} split are not where its list says: {some[0].path!r} does "
-            f"not exist, nor do {len(some) - 1} others tried. Try DATA.PATH_PREFIX."
+            f"not exist{also * (others > 0)}. Try DATA.PATH_PREFIX."
         )
 
 

@@ -168,7 +168,8 @@ def test_same_key_in_base_and_file_is_no_duplicate(write):
         ("AUG:\n  COLOUR: 3\n", "AUG.COLOUR is not a key. AUG has ENABLE, NUM_SAMPLE,"),
         ("SEED: 3\n", "Did you mean RNG_SEED?"),
         ("DATA:\n  CROP_SIZE: 3\n", "Did you mean DATA.TRAIN_CROP_SIZE or DATA.TEST_CROP_SIZE?"),
-        ("TRAIN: 3\n", "TRAIN must be a section of keys, got a value. Try TRAIN.ENABLE."),
+        ("TRAIN: 3\n", "TRAIN must be a section of keys, got a value. Try TRAIN.ENABLE: with a "
+         "space after the colon."),
         ("RNG_SEED:\n  A: 3\n", "RNG_SEED must be a value, got keys under it."),
         ("TEST:\n  NUM_ENSEMBLE_VIEWS: 5\n", "TEST.NUM_ENSEMBLE_VIEWS is PySlowFast's name; here "
          "it is TEST.NUM_TEMPORAL_CLIPS."),

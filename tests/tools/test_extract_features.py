@@ -214,7 +214,7 @@ def test_bad_files_are_listed_and_the_others_done(extract, folder, output, bad_v
     outcome = extract(folder)
     assert outcome.status == 1
     assert outcome.err.startswith(f"error: {folder / 'bad.mp4'}: ")
-    assert "1 videos could not be read: see bad.csv" in outcome.err
+    assert f"1 videos could not be read: see {output}/bad.csv" in outcome.err
     (row,) = csv.DictReader((output / "bad.csv").open())
     assert row["path"] == str(folder / "bad.mp4")
     assert row["reason"]
