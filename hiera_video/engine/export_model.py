@@ -67,6 +67,7 @@ def export_model(wanted: Export, tell: Callable[[str], None] = print) -> None:
     results = _results(wanted, trained)
     origin = _origin(wanted, trained)
     facts = _facts(wanted, trained, origin)
+    _tell_of_older(wanted, tell)
     graphs = [name for name in wanted.formats if name in FILES]
     files: list[str] = []
     shape = _clip_shape(trained.cfg)
@@ -125,6 +126,17 @@ def _refuse_impossible(formats: Sequence[str], trained: Trained) -> None:
             f"--format safetensors must have a Hiera, got {trained.cfg.MODEL.MODEL_NAME}. Try "
             "tools/export_checkpoint.py, which writes the plain weights of any model."
         )
+
+
+def _tell_of_older(wanted: Export, tell: Callable[[str], None]) -> None:
+    """Name the files of an earlier export that this one leaves: they may be of another model."""
+    written = {**FILES, "safetensors": WEIGHTS}
+    for name, file in written.items():
+        if name not in wanted.formats and os.path.exists(os.path.join(wanted.output, file)):
+            tell(
+                f"warning: {file} in {wanted.output} is of an earlier export and stays as it is: "
+                f"if it is of another checkpoint, remove it or add {name} to --format"
+            )
 
 
 def _refuse_foreign_card(folder: str) -> None:

@@ -159,6 +159,9 @@ def test_a_graph_is_compared_and_stands_on_the_card(run_tool, run_folder, tmp_pa
     assert json.loads(facts["hiera_video.json"]) == read_facts(tmp_path / "model")
     assert "`model.pt2`: clips to logits, within " in (tmp_path / "model/README.md").read_text()
     assert run_tool("export", f"{words} --tolerance nan").status == 1  # nothing is within it
+    again = run_tool("export", f"--checkpoint {path} --output {tmp_path}/model")
+    assert "warning: model.pt2 in " in again.out
+    assert "add pt2 to --format" in again.out
 
 
 def test_plain_weights_go_by_the_name_of_their_model(run_tool, tmp_path):
