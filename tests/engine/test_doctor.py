@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import subprocess
@@ -66,11 +67,11 @@ def test_little_shared_memory_is_a_trouble_for_several_gpus_alone(small_disk, tm
     [("1073741824", "1073000000", TROUBLE), ("max", "5", OK), ("nonsense", "5", OK)],
 )
 def test_the_limit_of_a_container_counts(tmp_path, limit, used, status):
+    if (doctor._meminfo("MemAvailable") or math.inf) < doctor._MIN_MEMORY_BYTES:
+        pytest.skip("this machine itself is out of memory")
     (tmp_path / "memory.max").write_text(f"{limit}\n")
     (tmp_path / "memory.current").write_text(f"{used}\n")
     (found,) = doctor.check_memory([str(tmp_path / "memory.max")])
-    if status == OK and found.status == TROUBLE:
-        pytest.skip("this machine itself is out of memory")
     assert found.status == status
     assert ("TRAIN.BATCH_SIZE" in found.advice) == (status == TROUBLE)
 
