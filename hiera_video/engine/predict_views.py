@@ -5,7 +5,6 @@ Shape suffixes: T frames, H height, W width, C colours (RGB).
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -99,10 +98,5 @@ class FramesReader:
     def __enter__(self) -> "FramesReader":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

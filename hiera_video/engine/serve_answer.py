@@ -8,7 +8,6 @@ import threading
 import time
 from dataclasses import dataclass
 from itertools import count
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -169,12 +168,7 @@ class Analyst:
     def __enter__(self) -> "Analyst":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _read(self, path: str, work: Work) -> ReadWindows:

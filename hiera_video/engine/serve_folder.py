@@ -8,7 +8,6 @@ import shutil
 import tempfile
 import time
 from contextlib import suppress
-from types import TracebackType
 from typing import IO
 
 from hiera_video.utils.errors import UserError
@@ -47,12 +46,7 @@ class UploadFolder:
         self.path = tempfile.mkdtemp(prefix=_PREFIX)  # for this user's eyes only
         self._lock = _locked(os.path.join(self.path, _LOCK), "x")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         if self._lock:
             self._lock.close()

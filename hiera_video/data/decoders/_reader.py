@@ -7,7 +7,6 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -62,12 +61,7 @@ class VideoReader(Protocol):
 
     def __enter__(self) -> "VideoReader": ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 _Reader = TypeVar("_Reader", bound="BaseReader")
@@ -99,12 +93,7 @@ class BaseReader(ABC):
     def __enter__(self: _Reader) -> _Reader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -1,7 +1,6 @@
 """The finished videos of a folder, one json line each, so that the next run goes on from there."""
 
 import os
-from types import TracebackType
 from typing import IO, Any
 
 import simplejson
@@ -78,12 +77,7 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
