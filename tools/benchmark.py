@@ -180,10 +180,11 @@ def train(arguments: argparse.Namespace) -> None:
         threads=arguments.threads,
     )
     report = measure_training(settings)
-    peers = f"hiera-transformer {version('hiera-transformer')}"
+    compared = "published" in arguments.variants and not report.figures["published"].note
+    peers = f", hiera-transformer {version('hiera-transformer')}" if compared else ""
     print(
         f"{settings.cfg.MODEL.MODEL_NAME}, {headline(report)}"
-        f"{', ' + peers if 'published' in arguments.variants else ''}, medians of "
+        f"{peers}, medians of "
         f"{settings.rounds} interleaved rounds\n{render_training(report)}"
     )
     if arguments.picture:
@@ -264,7 +265,7 @@ def variants(text: str) -> tuple[str, ...]:
     """Return some of VARIANTS, for argparse, which names them in its help."""
     names = tuple(text.split(","))
     if not set(names) <= set(VARIANTS):
-        raise ValueError
+        raise argparse.ArgumentTypeError(f"must be some of {','.join(VARIANTS)}, got {text!r}")
     return names
 
 

@@ -16,6 +16,7 @@ from hiera_video.models.build import saved_decoder_heads
 from hiera_video.models.positions import resize_positions
 from hiera_video.utils import io, sharded
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.lookup import closest
 
 # What an autoencoder has and a classifier has not, by the beginning of its keys.
 _DECODER_KEYS = ("decoder_", "mask_token", "encoder_norm", "multi_scale_fusion_heads")
@@ -128,7 +129,12 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
         path = copy
     here = fetch(path, key=key)
     if not io.exists(here):
-        raise UserError(f"{key} must be a checkpoint file, got {path!r}, which does not exist.")
+        folder, name = os.path.split(here)
+        beside = os.listdir(folder or ".") if os.path.isdir(folder or ".") else []
+        raise UserError(
+            f"{key} must be a checkpoint file, got {path!r}, which does not exist."
+            f"{closest(name, beside)}"
+        )
     if sharded.is_folder(here):
         return sharded.read(here, key=key, optimizer=False)
     if io.is_dir(here):

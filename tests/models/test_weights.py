@@ -288,3 +288,11 @@ def test_a_model_without_layers_and_grid_is_loaded_as_it_is(tmp_path):
     summary = start_from_weights(ours, path, key="KEY", num_classes=5)
     assert summary.reinitialised == ("weight", "bias")
     assert model_state(read_checkpoint(path, key="KEY")).keys() == theirs.state_dict().keys()
+
+
+def test_a_name_that_is_nearly_there_is_asked_for(tmp_path):
+    (tmp_path / "checkpoint_best.pyth").touch()
+    with pytest.raises(UserError, match=r"does not exist\. Did you mean checkpoint_best\.pyth\?"):
+        read_checkpoint(str(tmp_path / "checkpoint_bset.pyth"), key="KEY")
+    with pytest.raises(UserError, match=r"does not exist\.$"):
+        read_checkpoint(str(tmp_path / "none" / "x.pyth"), key="KEY")

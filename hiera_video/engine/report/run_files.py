@@ -73,7 +73,10 @@ def short_names(folders: Sequence[str]) -> list[str]:
 
 def _refuse_no_run(folder: str) -> None:
     if not io.is_dir(folder):
-        raise UserError(f"OUTPUT_DIR must be the folder of a run, got {folder!r}, which is none.")
+        raise UserError(
+            f"OUTPUT_DIR must be the folder of a run, got {folder!r}, which is none. Try the "
+            "OUTPUT_DIR that the run was given."
+        )
     if _is_run(folder):
         return
     try:
