@@ -1,5 +1,6 @@
 """The configuration room: typed, frozen, and wrong in one message or not at all."""
 
+from hiera_video.config.derived import views_per_video
 from hiera_video.config.describe import diff_from_defaults, help_text, to_dict, to_yaml, value_of
 from hiera_video.config.errors import ConfigError
 from hiera_video.config.load import load_config
@@ -14,4 +15,5 @@ __all__ = [
     "to_dict",
     "to_yaml",
     "value_of",
+    "views_per_video",
 ]

@@ -8,6 +8,7 @@ of them is itself at fault, the contradiction is not looked for, since it may co
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from hiera_video.config.derived import views_per_video
 from hiera_video.config.rules import value_text
 from hiera_video.config.schema import Config
 
@@ -171,9 +172,8 @@ def _no_flip_for_left_and_right(cfg: Config) -> str:
 
 
 def _clips_to_mix(cfg: Config) -> str:
-    views = cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1
     num_gpus = max(cfg.NUM_GPUS, 1)
-    if not cfg.MIXUP.ENABLE or cfg.TRAIN.BATCH_SIZE * views > num_gpus:
+    if not cfg.MIXUP.ENABLE or cfg.TRAIN.BATCH_SIZE * views_per_video(cfg) > num_gpus:
         return ""
     return (
         "MIXUP.ENABLE must be False where the batch of a GPU is a single clip, got True. "

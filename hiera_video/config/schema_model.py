@@ -117,15 +117,18 @@ class SolverSection:
     BASE_LR: Annotated[
         float,
         Key(
-            "Highest learning rate at BASE_BATCH_SIZE videos per step; scaled in proportion.",
+            "Highest learning rate at BASE_BATCH_SIZE clips per step; scaled in proportion.",
             above=0,
-            source="[P] Table 11: 8e-4 at 256",
+            source="[P] Table 11: 8e-4 at 256 videos, 2 views of each",
         ),
     ] = 8e-4
     BASE_BATCH_SIZE: Annotated[
         int,
-        Key("Videos per step that BASE_LR is meant for; 0: BASE_LR as it is.", minimum=0),
-    ] = 256
+        Key(
+            "Clips per step (videos x views) that BASE_LR is meant for; 0: BASE_LR as it is.",
+            minimum=0,
+        ),
+    ] = 512
     COSINE_END_LR: Annotated[
         float, Key("Learning rate at the end; scaled as BASE_LR.", minimum=0)
     ] = 0.0

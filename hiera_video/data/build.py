@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from hiera_video.config import Config
+from hiera_video.config import Config, views_per_video
 from hiera_video.data import datasets, sampling
 from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset, ViewMaker
 from hiera_video.data.decoders import check_backend
@@ -176,7 +176,7 @@ def _train_views(cfg: Config) -> ViewMaker:
     return TrainViews(
         sample_frames=partial(sampling.training_indices, data.SAMPLING, **_clip_settings(cfg)),
         transform=transform,
-        num_views=aug.NUM_SAMPLE if aug.ENABLE else 1,
+        num_views=views_per_video(cfg),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-from hiera_video.config import Config
+from hiera_video.config import Config, views_per_video
 from hiera_video.data.build import build_loader
 from hiera_video.data.decoders import check_backend
 from hiera_video.data.records import VideoRecord
@@ -120,7 +120,7 @@ def compare_loading(
         {"test": cfg.TEST.NUM_TEMPORAL_CLIPS, "train": 1},
         {
             "test": cfg.TEST.NUM_TEMPORAL_CLIPS * cfg.TEST.NUM_SPATIAL_CROPS,
-            "train": cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1,
+            "train": views_per_video(cfg),
         },
     )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from hiera_video.config import Config, load_config
+from hiera_video.config import Config, load_config, views_per_video
 from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_records
 from hiera_video.engine.benchmark import find_device, forward_operations
@@ -35,7 +35,7 @@ def training_config(
     Raises:
         UserError: the file or an override is wrong, or no batch has so many clips.
     """
-    num_views = _num_views(load_config(path, overrides))
+    num_views = views_per_video(load_config(path, overrides))
     if batch_size % num_views:
         raise UserError(
             f"--batch-size must be divisible by the {num_views} views of a video "
@@ -121,16 +121,12 @@ def _feed(cfg: Config, device: torch.device, stack: contextlib.ExitStack) -> Fee
         stack.callback(loader.close)
         return FromLoader(loader)
     num_videos = cfg.TRAIN.BATCH_SIZE // dist.local_world_size()
-    num_views = _num_views(cfg)
+    num_views = views_per_video(cfg)
     generator = torch.Generator().manual_seed(dist.rank())
     clips_BCTHW = torch.randn(num_videos * num_views, *_clip_shape(cfg), generator=generator)
     videos_B = torch.arange(num_videos).repeat_interleave(num_views)
     labels_B = videos_B % cfg.MODEL.NUM_CLASSES
     return InMemory(Batch(clips_BCTHW, labels_B, videos_B, (), num_videos).to(device))
-
-
-def _num_views(cfg: Config) -> int:
-    return cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1
 
 
 def _clip_shape(cfg: Config) -> tuple[int, int, int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiera_video.config import Config
+from hiera_video.config import Config, views_per_video
 from hiera_video.engine.flops import ModelCost, count
 from hiera_video.engine.tasks import check_masks
 from hiera_video.models import masking
@@ -73,7 +73,7 @@ def report_config(cfg: Config, source: str) -> Report:
     crop, views = cfg.DATA.TEST_CROP_SIZE, (cfg.TEST.NUM_TEMPORAL_CLIPS, cfg.TEST.NUM_SPATIAL_CROPS)
     visible_1U = decoded_1U = None
     if isinstance(model, MaskedAutoencoderHiera):
-        crop, views = cfg.DATA.TRAIN_CROP_SIZE, (cfg.AUG.NUM_SAMPLE if cfg.AUG.ENABLE else 1, 1)
+        crop, views = cfg.DATA.TRAIN_CROP_SIZE, (views_per_video(cfg), 1)
         draw = find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY")
         visible_1U = draw(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO)
         decoded_1U = draw_decoded(visible_1U, keep_ratio=cfg.MASK.DECODER_KEEP_RATIO)

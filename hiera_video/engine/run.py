@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from hiera_video.config import Config
+from hiera_video.config import Config, views_per_video
 from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.fingerprint import describe_check, describe_records
 from hiera_video.data.health import BadVideos
@@ -126,15 +126,15 @@ def describe(run: TrainRun, start: Position) -> str:
         f"training {cfg.MODEL.MODEL_NAME} ({millions:.1f} M parameters) on "
         f"{len(run.train_records)} videos: epochs {start.epoch + 1} to {cfg.SOLVER.MAX_EPOCH}, "
         f"{len(run.train_loader)} iterations each; "
-        f"effective batch {effective_batch(cfg)} videos ({batch_parts(cfg)}), "
+        f"effective batch {effective_batch(cfg)} clips ({batch_parts(cfg)}), "
         f"peak learning rate {run.lr_at(cfg.SOLVER.WARMUP_EPOCHS):.3g}, device {run.device}"
     )
 
 
 def batch_parts(cfg: Config) -> str:
     """Return what the effective batch, to which the learning rate is scaled, is the product of."""
-    views = cfg.AUG.NUM_SAMPLE
+    views = views_per_video(cfg)
     return (
-        f"{cfg.TRAIN.BATCH_SIZE} a machine x {dist.num_machines()} x "
-        f"{cfg.SOLVER.ACCUM_STEPS} accumulated; {views} view{'s' * (views > 1)} of each"
+        f"{cfg.TRAIN.BATCH_SIZE} videos a machine x {dist.num_machines()} x "
+        f"{cfg.SOLVER.ACCUM_STEPS} accumulated x {views} view{'s' * (views > 1)} of each"
     )

@@ -7,19 +7,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiera_video.config import Config
+from hiera_video.config import Config, views_per_video
 from hiera_video.solver.param_groups import build_param_groups
 from hiera_video.solver.schedule import cosine_with_warmup, scaled_lr
 from hiera_video.utils import dist
 
 
 def effective_batch(cfg: Config) -> int:
-    """Return the videos that one optimizer step sees: batch times machines times accumulation.
+    """Return the clips that one optimizer step sees.
 
-    TRAIN.BATCH_SIZE is a machine's, whatever the number of its processes. Videos, not views: the
-    recipes count so, whatever the repeated augmentation.
+    Batch times machines times accumulation times repeated views. TRAIN.BATCH_SIZE, in videos, is a
+    machine's, whatever the number of its processes.
     """
-    return cfg.TRAIN.BATCH_SIZE * dist.num_machines() * cfg.SOLVER.ACCUM_STEPS
+    videos = cfg.TRAIN.BATCH_SIZE * dist.num_machines() * cfg.SOLVER.ACCUM_STEPS
+    return videos * views_per_video(cfg)
 
 
 def build_lr_schedule(cfg: Config) -> Callable[[float], float]:

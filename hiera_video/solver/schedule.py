@@ -25,7 +25,7 @@ def cosine_with_warmup(
 
 
 def scaled_lr(lr: float, *, effective_batch: int, base_batch: int) -> float:
-    """Scale `lr` linearly from steps of `base_batch` videos (0: absolute) to `effective_batch`.
+    """Scale `lr` linearly from steps of `base_batch` clips (0: absolute) to `effective_batch`.
 
     Source of the rule: Goyal et al., arXiv 1706.02677, section 2.1.
     """

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from hiera_video.config import load_config, to_yaml
+from hiera_video.solver.build import effective_batch
 
 REPO = Path(__file__).resolve().parents[2]
 EVERY = sorted(path.relative_to(REPO).as_posix() for path in (REPO / "configs").rglob("*.yaml"))
@@ -98,7 +99,8 @@ def test_kinetics_settings_are_those_of_table_11(size):
     assert (lr, layer_decay) == (solver.BASE_LR, solver.LAYER_DECAY)
     assert epochs == solver.MAX_EPOCH * aug.NUM_SAMPLE
     assert solver.WARMUP_EPOCHS * aug.NUM_SAMPLE == 10
-    assert cfg.TRAIN.BATCH_SIZE * solver.ACCUM_STEPS == solver.BASE_BATCH_SIZE == 256
+    assert cfg.TRAIN.BATCH_SIZE * solver.ACCUM_STEPS == 256
+    assert effective_batch(cfg) == solver.BASE_BATCH_SIZE
     assert (solver.OPTIMIZING_METHOD, solver.BETAS) == ("adamw", (0.9, 0.999))
     assert (solver.WEIGHT_DECAY, solver.CLIP_GRAD_L2NORM) == (0.05, 5.0)
     assert (aug.NUM_SAMPLE, solver.LABEL_SMOOTHING) == (2, 0.1)
@@ -119,7 +121,8 @@ def test_ssv2_settings_are_those_of_table_12_or_marked(size):
     assert (cfg.TEST.NUM_TEMPORAL_CLIPS, cfg.TEST.NUM_SPATIAL_CROPS) == (1, 3)
     assert (solver.OPTIMIZING_METHOD, solver.WEIGHT_DECAY) == ("sgd", 1e-4)
     assert (solver.WARMUP_EPOCHS, solver.MAX_EPOCH) == (3, 40)
-    assert cfg.TRAIN.BATCH_SIZE * solver.ACCUM_STEPS == solver.BASE_BATCH_SIZE == 256
+    assert cfg.TRAIN.BATCH_SIZE * solver.ACCUM_STEPS == 256
+    assert effective_batch(cfg) == solver.BASE_BATCH_SIZE
     own = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     marked = Path(path).read_text(encoding="utf-8").count("# not in the paper: follows ")
     if size == "L":
@@ -150,7 +153,7 @@ def check_pretraining(cfg, size):
     assert cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE == (0.5, 1.0)
     assert (solver.OPTIMIZING_METHOD, solver.BETAS) == ("adamw", (0.9, 0.95))
     assert (solver.WEIGHT_DECAY, solver.CLIP_GRAD_L2NORM) == (0.05, 0.02)
-    assert cfg.TRAIN.BATCH_SIZE * solver.ACCUM_STEPS == solver.BASE_BATCH_SIZE
+    assert effective_batch(cfg) == solver.BASE_BATCH_SIZE
 
 
 @pytest.mark.parametrize("size", list(KINETICS_PRETRAINING))
@@ -160,7 +163,7 @@ def test_kinetics_pretraining_is_that_of_table_11(size):
     assert (cfg.SOLVER.BASE_LR, cfg.MODEL.DROP_PATH_RATE) == KINETICS_PRETRAINING[size]
     assert cfg.SOLVER.MAX_EPOCH * cfg.AUG.NUM_SAMPLE == 3200
     assert cfg.SOLVER.WARMUP_EPOCHS * cfg.AUG.NUM_SAMPLE == 120
-    assert (cfg.SOLVER.BASE_BATCH_SIZE, cfg.DATA.RANDOM_FLIP) == (512, True)
+    assert (cfg.TRAIN.BATCH_SIZE * cfg.SOLVER.ACCUM_STEPS, cfg.DATA.RANDOM_FLIP) == (512, True)
     assert (cfg.DATA.NUM_FRAMES, cfg.DATA.SAMPLING_RATE, cfg.DATA.TRAIN_CROP_SIZE) == (16, 4, 224)
 
 
@@ -171,7 +174,7 @@ def test_ssv2_pretraining_is_that_of_table_12_or_marked(size):
     check_pretraining(cfg, size)
     assert cfg.SOLVER.MAX_EPOCH * cfg.AUG.NUM_SAMPLE == 1600
     assert cfg.SOLVER.WARMUP_EPOCHS * cfg.AUG.NUM_SAMPLE == 30
-    assert (cfg.SOLVER.BASE_BATCH_SIZE, cfg.DATA.RANDOM_FLIP) == (1024, False)
+    assert (cfg.TRAIN.BATCH_SIZE * cfg.SOLVER.ACCUM_STEPS, cfg.DATA.RANDOM_FLIP) == (1024, False)
     marked = Path(path).read_text(encoding="utf-8").count("# not in the paper: follows ")
     assert marked == (0 if size == "L" else 2)
     if size == "L":
@@ -181,5 +184,6 @@ def test_ssv2_pretraining_is_that_of_table_12_or_marked(size):
 def test_linear_probe_builds_on_the_fine_tuning_of_kinetics():
     cfg = load_config("configs/Kinetics/HIERA_B_LINEAR.yaml")
     assert cfg.MODEL.LINEAR_PROBE
+    assert effective_batch(cfg) == cfg.SOLVER.BASE_BATCH_SIZE == 256
     assert (cfg.MIXUP.ENABLE, cfg.AUG.AA_TYPE, cfg.SOLVER.WEIGHT_DECAY) == (False, "", 0.0)
     assert cfg.TEST.NUM_TEMPORAL_CLIPS == 5

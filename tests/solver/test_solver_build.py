@@ -192,7 +192,7 @@ SCHEDULE = (
 
 def test_the_learning_rate_follows_the_configured_curve():
     lr_at = build_lr_schedule(make_cfg(SCHEDULE))
-    half = 32 / 64  # a step sees 8 x 4 videos, the rates are meant for 64
+    half = 32 / 64  # a step sees 8 x 4 clips, the rates are meant for 64
     expected = {
         0: 0.08,
         0.5: 0.16,
@@ -213,16 +213,17 @@ def test_the_learning_rate_follows_the_configured_curve():
         ("TRAIN.BATCH_SIZE 8 SOLVER.ACCUM_STEPS 16 SOLVER.BASE_BATCH_SIZE 64", 2),
         ("TRAIN.BATCH_SIZE 16 SOLVER.ACCUM_STEPS 1 SOLVER.BASE_BATCH_SIZE 16", 1),
         ("TRAIN.BATCH_SIZE 8 SOLVER.ACCUM_STEPS 4 SOLVER.BASE_BATCH_SIZE 0", 1),
-        # Repeated augmentation makes more views of the same videos.
-        ("TRAIN.BATCH_SIZE 8 SOLVER.ACCUM_STEPS 4 AUG.NUM_SAMPLE 4", 1 / 2),
+        ("TRAIN.BATCH_SIZE 8 SOLVER.ACCUM_STEPS 4 AUG.NUM_SAMPLE 4", 2),
+        ("TRAIN.BATCH_SIZE 8 SOLVER.ACCUM_STEPS 4 AUG.NUM_SAMPLE 4 AUG.ENABLE False", 1 / 2),
     ],
 )
-def test_all_rates_scale_with_the_videos_of_a_step(keys, factor):
+def test_all_rates_scale_with_the_clips_of_a_step(keys, factor):
     lr_at = build_lr_schedule(make_cfg(SCHEDULE, keys))
     for epoch, lr in ((0, 0.08), (2, 0.4), (6, 0.22), (10, 0.04)):
         assert lr_at(epoch) == pytest.approx(factor * lr, rel=1e-12)
 
 
-def test_the_effective_batch_is_batch_times_accumulation():
+def test_the_effective_batch_is_batch_times_accumulation_times_repeated_views():
     assert effective_batch(make_cfg("TRAIN.BATCH_SIZE 6 SOLVER.ACCUM_STEPS 5")) == 30
-    assert effective_batch(make_cfg("TRAIN.BATCH_SIZE 6 AUG.NUM_SAMPLE 4")) == 6
+    assert effective_batch(make_cfg("TRAIN.BATCH_SIZE 6 AUG.NUM_SAMPLE 4")) == 24
+    assert effective_batch(make_cfg("TRAIN.BATCH_SIZE 6 AUG.NUM_SAMPLE 4 AUG.ENABLE False")) == 6
