@@ -19,4 +19,4 @@ def freeze_layers(model: nn.Module, num_layers: int) -> None:
         if layered.layer_index(name) < num_layers:
             parameter.requires_grad_(False)
     for block in list(layered.blocks)[: num_layers - 1]:
-        block.drop_path = nn.Identity()
+        block.drop_path.drop_prob = 0.0

@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pytorchvideo.layers import DropPath
 from torch import nn
+
+from hiera_video.models.drop_path import DropPath
 
 NORM_EPS = 1e-6  # the published models' value
 # CUDA's fused attention keeps the batch in a dimension of its grid that goes no further (PyTorch
@@ -131,18 +132,26 @@ class HieraBlock(nn.Module):
         self.attn = MaskUnitAttention(dim, dim_out, num_heads=num_heads, q_pool_size=q_pool_size)
         self.norm2 = nn.LayerNorm(dim_out, eps=NORM_EPS)
         self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio))
-        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+        self.drop_path = DropPath(drop_path_rate)
         if dim != dim_out:
             self.proj = nn.Linear(dim, dim_out)
         self.changes_width = dim != dim_out
 
     def forward(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
         """Return `[B, U, N / q_pool_size, dim_out]`."""
-        normed = self.norm1(tokens_BUND)
         if self.changes_width:
-            tokens_BUND = max_pool(self.proj(normed), self.q_pool_size)
-        tokens_BUND = tokens_BUND + self.drop_path(self.attn(normed))
-        return tokens_BUND + self.drop_path(self.mlp(self.norm2(tokens_BUND)))
+            normed = self.norm1(tokens_BUND)
+            skip_BUND = max_pool(self.proj(normed), self.q_pool_size)
+            tokens_BUND = self.drop_path(skip_BUND, normed, self.attn)
+        else:
+            tokens_BUND = self.drop_path(tokens_BUND, tokens_BUND, self._normed_attn)
+        return self.drop_path(tokens_BUND, tokens_BUND, self._normed_mlp)
+
+    def _normed_attn(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
+        return self.attn(self.norm1(tokens_BUND))
+
+    def _normed_mlp(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
+        return self.mlp(self.norm2(tokens_BUND))
 
 
 class Head(nn.Module):

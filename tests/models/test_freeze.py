@@ -29,7 +29,7 @@ def test_the_first_layers_keep_their_weights_and_the_others_learn(num_layers):
 
 @pytest.mark.parametrize("num_layers", [0, 1, 2, 4, 6])
 def test_drop_path_is_off_in_frozen_blocks_alone(num_layers):
-    rates = [getattr(b.drop_path, "drop_prob", 0.0) for b in make(num_layers).blocks]
+    rates = [b.drop_path.drop_prob for b in make(num_layers).blocks]
     expected = [0, 0.125, 0.25, 0.375, 0.5]
     num_blocks = max(num_layers - 1, 0)
     assert rates == pytest.approx([0.0] * num_blocks + expected[num_blocks:])

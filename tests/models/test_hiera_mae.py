@@ -373,6 +373,6 @@ def test_layers_for_learning_rate_decay_and_the_body_without_a_decoder():
 
 def test_the_decoder_has_no_drop_path_and_the_encoder_has():
     model = make_mae(VIDEO, drop_path_rate=0.5)
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in model.blocks]
+    rates = [block.drop_path.drop_prob for block in model.blocks]
     assert rates == pytest.approx([0, 0.125, 0.25, 0.375, 0.5])
-    assert all(not hasattr(block.drop_path, "drop_prob") for block in model.decoder_blocks)
+    assert all(block.drop_path.drop_prob == 0 for block in model.decoder_blocks)

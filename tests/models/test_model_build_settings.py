@@ -16,22 +16,30 @@ def make_model(*overrides):
     return build_model(load_config("configs/Demo/HIERA_MICRO.yaml", words)).train()
 
 
-def zeroed_shares(model, kept, *, num_clips=256):
-    """Return, by `kept` module, the share of its output that was zeroed and was not before."""
-    counts = {module: [0, 0] for module in kept}
+def shares(model, modules, of, *, num_clips=256):
+    """Return, by module, the mean of what `of` says of its first input and its output."""
+    seen = {module: [] for module in modules}
 
-    def count(module, inputs, output):
-        zeroed = (output == 0) & (inputs[0] != 0)
-        counts[module][0] += int(zeroed.sum())
-        counts[module][1] += int((inputs[0] != 0).sum())
+    def see(module, inputs, output):
+        seen[module].append(of(inputs[0], output).double().flatten())
 
-    handles = [module.register_forward_hook(count) for module in kept]
+    handles = [module.register_forward_hook(see) for module in modules]
     torch.manual_seed(0)
     with torch.no_grad():
         model(torch.randn(num_clips, 3, 2, 32, 32))
     for handle in handles:
         handle.remove()
-    return [zeroed / total for zeroed, total in counts.values()]
+    return [torch.cat(parts).mean().item() for parts in seen.values()]
+
+
+def zeroed(before, after):
+    """Tell, of what was not zero, what is now."""
+    return (after == 0)[before != 0]
+
+
+def skipped(before, after):
+    """Tell of each clip whether it is as it was."""
+    return (after == before).flatten(1).all(1)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.4])
@@ -39,18 +47,18 @@ def test_drop_path_rises_from_the_first_block_to_the_configured_rate(rate):
     model = make_model(f"MODEL.DROP_PATH_RATE {rate} MODEL.DROPOUT_RATE 0.6")
     paths = [block.drop_path for block in model.modules() if isinstance(block, HieraBlock)]
     assert len(paths) == 5
-    for index, share in enumerate(zeroed_shares(model, paths)):
+    for index, share in enumerate(shares(model, paths, skipped)):
         assert share == pytest.approx(rate * index / 4, abs=0.06)
-    assert zeroed_shares(model.eval(), paths) == [0] * 5
+    assert shares(model.eval(), paths, skipped) == [0] * 5
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_dropout_zeroes_the_configured_share_of_the_heads_features(rate):
     model = make_model(f"MODEL.DROPOUT_RATE {rate} MODEL.DROP_PATH_RATE 0.6")
     (dropout,) = (module for module in model.modules() if isinstance(module, nn.Dropout))
-    (share,) = zeroed_shares(model, [dropout], num_clips=32)
+    (share,) = shares(model, [dropout], zeroed, num_clips=32)
     assert share == pytest.approx(rate, abs=0.02)
-    assert zeroed_shares(model.eval(), [dropout], num_clips=4) == [0]
+    assert shares(model.eval(), [dropout], zeroed, num_clips=4) == [0]
 
 
 @pytest.mark.parametrize("num_layers", [0, 1, 4, 6])
@@ -59,7 +67,7 @@ def test_the_configured_layers_are_frozen_and_their_drop_path_is_off(num_layers)
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad == (model.layer_index(name) >= num_layers), name
     paths = [block.drop_path for block in model.modules() if isinstance(block, HieraBlock)]
-    for index, share in enumerate(zeroed_shares(model, paths)):
+    for index, share in enumerate(shares(model, paths, skipped)):
         expected = 0.1 * index if index >= num_layers - 1 else 0
         assert share == pytest.approx(expected, abs=0.06 if expected else 0)
 
