@@ -1,5 +1,6 @@
 """A model in several processes, which learn together what one would from all their clips."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,8 +29,14 @@ def wrap(cfg: Config, model: nn.Module, device: torch.device) -> nn.Module:
         shard(model, device, mixed_precision=cfg.TRAIN.MIXED_PRECISION)
         return model
     # Without device_ids, which would bring the masks to the GPU, where they are not wanted. The
-    # gradients live in what is sent, instead of being copied there.
-    return DistributedDataParallel(model, gradient_as_bucket_view=True)
+    # gradients live in what is sent, instead of being copied there. After its first step it would
+    # sort them anew, and with that the order in which more than two are added up; not where it
+    # looks for unused ones. So a run that was resumed, and makes a first step again, has the bits
+    # of one that was not; on a GPU, where they differ anyway, time matters more.
+    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    return DistributedDataParallel(
+        model, gradient_as_bucket_view=True, find_unused_parameters=device.type == "cpu"
+    )
 
 
 @contextmanager

@@ -97,8 +97,14 @@ main()
 """
 
 
-def test_shares_are_saved_while_training_goes_on_and_come_back(torchrun, script, tmp_path):
-    ended = torchrun(2, script(SAVES), tmp_path)
+ENDINGS = ("0.distcp", "sums.json")
+
+
+@pytest.mark.parametrize("num_processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_shares_are_saved_while_training_goes_on_and_come_back(
+    torchrun, script, tmp_path, num_processes
+):
+    ended = torchrun(num_processes, script(SAVES), tmp_path)
     assert ended.status == 0, ended.err
     # Of another number of processes.
     folder = tmp_path / "checkpoints" / "checkpoint_epoch_00004.dcp"
@@ -106,13 +112,13 @@ def test_shares_are_saved_while_training_goes_on_and_come_back(torchrun, script,
     assert content["epoch"] == 4
     assert content["class_names"] == ["a"]
     files = {path.name for path in folder.iterdir()}
-    shards = {f"__{rank}_0.distcp" for rank in (0, 1)} | {f"__{rank}_sums.json" for rank in (0, 1)}
+    shards = {f"__{rank}_{end}" for rank in range(num_processes) for end in ENDINGS}
     assert files == {".metadata", "state.pyth", *shards}
 
 
 # Everything random is on; a checkpoint after every iteration.
 RANDOM = (
-    "SOLVER.MAX_EPOCH 3 TRAIN.BATCH_SIZE 4 TRAIN.CHECKPOINT_ITERS 1 MIXUP.ENABLE True "
+    "SOLVER.MAX_EPOCH 3 TRAIN.CHECKPOINT_ITERS 1 MIXUP.ENABLE True "
     "SOLVER.OPTIMIZING_METHOD adamw MODEL.DROP_PATH_RATE 0.3 MODEL.DROPOUT_RATE 0.3 LOG_PERIOD 1 "
     "TRAIN.EMA_DECAY 0.9 "
 )
@@ -146,8 +152,8 @@ def wait_for(words, log, process):
 def whole_run(torchrun, small_run, tmp_path):
     """Run to the end without a fault; return the tensors of the last checkpoint."""
 
-    def run(words):
-        ended = torchrun(2, *small_run(words, name="whole"))
+    def run(num_processes, words):
+        ended = torchrun(num_processes, *small_run(words, name="whole"))
         assert ended.status == 0, ended.err
         return tensors_of(tmp_path / "whole")
 
@@ -155,16 +161,19 @@ def whole_run(torchrun, small_run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    ("num_processes", "number"), [(2, signal.SIGTERM), (2, signal.SIGUSR1), (3, signal.SIGUSR1)]
+)
 def test_a_signal_saves_the_shares_and_the_run_goes_on_bit_for_bit(
-    torchrun, small_run, start_torchrun, whole_run, tmp_path, number
+    torchrun, small_run, start_torchrun, whole_run, tmp_path, num_processes, number
 ):
     words = FSDP + RANDOM.replace("CHECKPOINT_ITERS 1", "CHECKPOINT_ITERS 0")
-    whole = whole_run(words)
+    words += f"TRAIN.BATCH_SIZE {2 * num_processes} "
+    whole = whole_run(num_processes, words)
     options = ("--signals-to-handle", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
-    running = start_torchrun(2, *small_run(words, name="ended"), options=options)
+    running = start_torchrun(num_processes, *small_run(words, name="ended"), options=options)
     log = tmp_path / "ended" / "stdout.log"
-    wait_for("epoch 2/3 iteration 2/4", log, running)
+    wait_for("epoch 2/3 iteration 2/", log, running)
     running.send_signal(number)
     _, err = running.communicate(timeout=120)
     assert running.returncode != 0, err
@@ -172,7 +181,7 @@ def test_a_signal_saves_the_shares_and_the_run_goes_on_bit_for_bit(
     path = last_checkpoint(str(tmp_path / "ended"))
     assert path.endswith(".dcp")
     assert sharded.shapes(path, key="X")
-    ended = torchrun(2, *small_run(words, name="ended"))
+    ended = torchrun(num_processes, *small_run(words, name="ended"))
     assert ended.status == 0, ended.err
     assert "resumed after" in ended.out
     assert same(whole, tensors_of(tmp_path / "ended"))
@@ -180,19 +189,21 @@ def test_a_signal_saves_the_shares_and_the_run_goes_on_bit_for_bit(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["", FSDP], ids=["ddp", "fsdp"])
+@pytest.mark.parametrize("num_processes", [2, 3])
 def test_processes_killed_at_any_moment_go_on_with_other_workers_bit_for_bit(
-    torchrun, small_run, start_torchrun, pid_of_rank, whole_run, tmp_path, strategy
+    torchrun, small_run, start_torchrun, pid_of_rank, whole_run, tmp_path, strategy, num_processes
 ):
-    whole = whole_run(strategy + RANDOM)
-    words = strategy + RANDOM + "DATA_LOADER.NUM_WORKERS 1 "
-    running = start_torchrun(2, *small_run(words, name="killed"))
+    words = f"{strategy}{RANDOM}TRAIN.BATCH_SIZE {2 * num_processes} "
+    whole = whole_run(num_processes, words)
+    with_workers = small_run(words, "DATA_LOADER.NUM_WORKERS 1", name="killed")
+    running = start_torchrun(num_processes, *with_workers)
     log = tmp_path / "killed" / "stdout.log"
-    wait_for("epoch 2/3 iteration 1/4", log, running)
+    wait_for("epoch 2/3 iteration 1/", log, running)
     time.sleep(0.1)
-    for rank in (0, 1):
+    for rank in range(num_processes):
         os.kill(pid_of_rank(rank, running.pid), signal.SIGKILL)
     running.communicate(timeout=120)
-    ended = torchrun(2, *small_run(strategy + RANDOM, name="killed"))
+    ended = torchrun(num_processes, *small_run(words, name="killed"))
     assert ended.status == 0, ended.err
     assert "resumed after" in ended.out
     assert same(whole, tensors_of(tmp_path / "killed"))
@@ -208,15 +219,21 @@ def can_mount():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="no mount namespace of one's own")
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("num_processes", [2, 3])
 def test_a_full_disk_ends_the_run_with_one_line_and_leaves_the_older_ones(
-    torchrun, small_run, start_torchrun, tmp_path
+    torchrun, small_run, start_torchrun, tmp_path, strategy, num_processes
 ):
     disk, kept = tmp_path / "disk", tmp_path / "kept"
     disk.mkdir()
     # Room for one checkpoint with momentum, 9.6 MB, and not for two.
-    words = small_run(FSDP, "SOLVER.MAX_EPOCH 3 TRAIN.EVAL_PERIOD 9 TRAIN.CHECKPOINT_PERIOD 1")
+    keys = f"DIST.STRATEGY {strategy} SOLVER.MAX_EPOCH 3 TRAIN.EVAL_PERIOD 9 "
+    keys += f"TRAIN.BATCH_SIZE {2 * num_processes} "
+    words = small_run(keys, "TRAIN.CHECKPOINT_PERIOD 1")
     words[words.index("OUTPUT_DIR") + 1] = str(disk / "output")
-    launcher = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node 2"
+    launcher = (
+        f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node {num_processes}"
+    )
     line = " ".join([launcher, *map(str, words)])
     script = (
         f"mount -t tmpfs -o size=15m tmpfs {disk} && {line}; status=$?; "
@@ -233,14 +250,18 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_the_older_ones(
     assert ended.returncode == 1, ended.stderr
     told = [text for text in ended.stderr.splitlines() if text.startswith("error: ")]
     assert len(told) == 1, ended.stderr
-    assert "epoch_00002.dcp' could not be written (rank " in told[0]
+    cause = {"ddp": ".pyth' could not be written (", "fsdp": ".dcp' could not be written (rank "}
+    assert f"epoch_00002{cause[strategy]}" in told[0]
     assert "No space left on device" in told[0]
     assert "Older checkpoints are intact" in told[0]
-    assert [position.epoch for position, path in saved(str(kept)) if sharded.is_complete(path)] == [
-        1
+    complete = [
+        p.epoch
+        for p, path in saved(str(kept))
+        if path.endswith(".pyth") or sharded.is_complete(path)
     ]
-    again = small_run(FSDP, "SOLVER.MAX_EPOCH 3 TRAIN.EVAL_PERIOD 9")
+    assert complete == [1]
+    again = small_run(keys)
     again[again.index("OUTPUT_DIR") + 1] = str(kept)
-    ended = torchrun(2, *again)
+    ended = torchrun(num_processes, *again)
     assert ended.status == 0, ended.err
     assert "resumed after epoch 1" in ended.out

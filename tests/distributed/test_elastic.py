@@ -1,6 +1,7 @@
 """A worker process is killed under `torchrun --max-restarts`: the run goes on without it."""
 
 import os
+import re
 import signal
 import socket
 import time
@@ -9,30 +10,39 @@ from pathlib import Path
 import pytest
 import torch
 
+from hiera_video.engine.checkpoint import last_checkpoint
+from hiera_video.models.weights import read_checkpoint
+
 # Everything random is on; a checkpoint after every iteration.
 RUN = (
-    "SOLVER.MAX_EPOCH 3 TRAIN.BATCH_SIZE 4 TRAIN.CHECKPOINT_ITERS 1 MIXUP.ENABLE True "
+    "SOLVER.MAX_EPOCH 3 TRAIN.CHECKPOINT_ITERS 1 MIXUP.ENABLE True "
     "SOLVER.OPTIMIZING_METHOD adamw MODEL.DROP_PATH_RATE 0.3 MODEL.DROPOUT_RATE 0.3 LOG_PERIOD 1"
 )
 
 
 def final_weights(folder):
-    path = folder / "checkpoints" / "checkpoint_epoch_00003.pyth"
-    return torch.load(path, weights_only=True)["model_state"]
+    path = last_checkpoint(str(folder))
+    assert "epoch_00003" in path
+    return read_checkpoint(path, key="X")["model_state"]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the process by /proc")
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("strategy", "num_processes", "rank"),
+    [("ddp", 2, 0), ("ddp", 2, 1), ("ddp", 3, 2), ("fsdp", 2, 1), ("fsdp", 3, 0)],
+)
 def test_a_killed_process_is_started_again_and_the_run_goes_on(
-    torchrun, small_run, tmp_path, rank, start_torchrun, pid_of_rank
+    torchrun, small_run, tmp_path, strategy, num_processes, rank, start_torchrun, pid_of_rank
 ):
-    ended = torchrun(2, *small_run(RUN, name="whole"))
+    words = f"{RUN} DIST.STRATEGY {strategy} TRAIN.BATCH_SIZE {2 * num_processes}"
+    ended = torchrun(num_processes, *small_run(words, name="whole"))
     assert ended.status == 0, ended.err
-    running = start_torchrun(2, *small_run(RUN, name="killed"), options=("--max-restarts", "1"))
+    options = ("--max-restarts", "1")
+    running = start_torchrun(num_processes, *small_run(words, name="killed"), options=options)
     log = tmp_path / "killed" / "stdout.log"
     end = time.monotonic() + 60
-    while not (log.exists() and "epoch 2/3 iteration 2/4" in log.read_text()):
+    while not (log.exists() and "epoch 2/3 iteration 2/" in log.read_text()):
         assert time.monotonic() < end
         assert running.poll() is None, running.communicate()[1]
         time.sleep(0.01)
@@ -40,8 +50,8 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(
     _, err = running.communicate(timeout=120)
     assert running.returncode == 0, err
     said = log.read_text()
-    assert said.count("resumed after") == 1
-    assert "resumed after iteration" in said or "resumed after epoch 2" in said
+    # What was being written when it was killed is lost.
+    assert len(re.findall(r"resumed after (iteration \d of epoch 2|epoch [12])", said)) == 1
     whole, killed = final_weights(tmp_path / "whole"), final_weights(tmp_path / "killed")
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 

@@ -8,11 +8,13 @@ import sys
 import pytest
 
 
-def test_a_run_under_torchrun_is_one_run(torchrun, small_run, tmp_path):
-    ended = torchrun(2, *small_run("TEST.ENABLE True SOLVER.MAX_EPOCH 1"))
+@pytest.mark.parametrize("num_processes", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_run_under_torchrun_is_one_run(torchrun, small_run, tmp_path, num_processes):
+    words = f"TEST.ENABLE True SOLVER.MAX_EPOCH 1 TRAIN.BATCH_SIZE {2 * num_processes}"
+    ended = torchrun(num_processes, *small_run(words))
     assert ended.status == 0, ended.err
     log = (tmp_path / "output" / "stdout.log").read_text()
-    assert "2 processes on 1 machine" in log
+    assert f"{num_processes} processes on 1 machine" in log
     assert log.count("test: top-1") == ended.out.count("test: top-1") == 1
     assert "8 of 8 videos evaluated" in log
 

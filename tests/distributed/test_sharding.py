@@ -96,13 +96,14 @@ def test_steps_of_shares_are_those_of_whole_models(torchrun, script, num_process
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 3])
 @pytest.mark.parametrize("what", ["encoder", "step"])
-def test_compiled_shares_learn_the_same(torchrun, script, what):
+def test_compiled_shares_learn_the_same(torchrun, script, what, num_processes):
     try:
         refuse_missing_compiler(what, "cpu")
     except UserError as error:
         pytest.skip(str(error))
-    ended = torchrun(2, script(STEPS), "MODEL.COMPILE", what)
+    ended = torchrun(num_processes, script(STEPS), "MODEL.COMPILE", what)
     assert ended.status == 0, ended.err
 
 

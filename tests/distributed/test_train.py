@@ -5,6 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from hiera_video.engine.compiling import refuse_missing_compiler
+from hiera_video.utils.errors import UserError
+
 SSL = (
     "TASK ssl MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_micro_8x64 AUG.NUM_SAMPLE 2 "
     "DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64 MASK.DECODER_EMBED_DIM 32 "
@@ -47,6 +50,9 @@ def losses(out):
             3, "TRAIN.BATCH_SIZE 6 AUG.AA_TYPE rand-m7-n4-mstd0.5-inc1", marks=pytest.mark.slow
         ),
         pytest.param(2, "MODEL.FREEZE_LAYERS 2 MIXUP.ENABLE True", marks=pytest.mark.slow),
+        pytest.param(3, MIXED + "TRAIN.BATCH_SIZE 3 SOLVER.ACCUM_STEPS 2", marks=pytest.mark.slow),
+        pytest.param(2, "MODEL.ACT_CHECKPOINT True", marks=pytest.mark.slow),
+        pytest.param(3, "MODEL.ACT_CHECKPOINT True TRAIN.BATCH_SIZE 6", marks=pytest.mark.slow),
     ],
 )
 def test_the_weights_are_those_of_one_process(trained, num_processes, words):
@@ -72,10 +78,25 @@ def test_unequal_shares_weigh_what_they_hold(trained, tiny_set, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 3])
+@pytest.mark.parametrize("what", ["encoder", "step"])
+def test_compiled_processes_learn_what_a_plain_one_does(trained, what, num_processes):
+    try:
+        refuse_missing_compiler(what, "cpu")
+    except UserError as error:
+        pytest.skip(str(error))
+    words = f"TRAIN.BATCH_SIZE {2 * num_processes} SOLVER.ACCUM_STEPS 2"
+    alone, _ = trained(1, words)
+    shared, said = trained(num_processes, words, f"MODEL.COMPILE {what}")
+    assert difference(alone, shared) < 1e-4  # the order of sums differs
+    assert f"{num_processes} processes" in said
+
+
+@pytest.mark.slow
 def test_the_learning_rate_is_scaled_to_the_effective_batch_and_both_are_told(trained):
     words = "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 2 AUG.NUM_SAMPLE 2 SOLVER.MAX_EPOCH 1 "
-    scaled, said = trained(2, words + "SOLVER.BASE_BATCH_SIZE 16 SOLVER.BASE_LR 0.2", epoch=1)
-    parts = "4 a machine x 1 x 2 accumulated; 2 views of each"
-    assert f"effective batch 8 videos ({parts}), peak learning rate 0.1," in said
+    scaled, said = trained(2, words + "SOLVER.BASE_BATCH_SIZE 32 SOLVER.BASE_LR 0.2", epoch=1)
+    parts = "4 videos a machine x 1 x 2 accumulated x 2 views of each"
+    assert f"effective batch 16 clips ({parts}), peak learning rate 0.1," in said
     plain, _ = trained(1, words + "SOLVER.BASE_BATCH_SIZE 0 SOLVER.BASE_LR 0.1", epoch=1)
     assert difference(scaled, plain) < 1e-6
