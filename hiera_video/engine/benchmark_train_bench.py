@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from hiera_video.data.batch import Batch
 from hiera_video.engine.benchmark import matmul_run, peak_bytes, published_model, state_bytes
@@ -23,6 +22,7 @@ from hiera_video.engine.benchmark_train_figures import (
 )
 from hiera_video.engine.benchmark_train_step import BACKWARD, Feed, FromLoader, Stepper
 from hiera_video.engine.compiling import METHODS, compile_for_training, refuse_missing_compiler
+from hiera_video.engine.parallel import data_parallel
 from hiera_video.engine.tasks import build_task
 from hiera_video.solver.build import build_lr_schedule, build_optimizer
 from hiera_video.utils import dist
@@ -152,7 +152,7 @@ class Bench:
             compile_for_training(model, name)
         wrapped = model
         if self.settings.processes > 1:
-            wrapped = DistributedDataParallel(model, gradient_as_bucket_view=True)
+            wrapped = data_parallel(model, self.device)
         return Stepper(
             model=model,
             wrapped=wrapped,

@@ -28,12 +28,20 @@ def wrap(cfg: Config, model: nn.Module, device: torch.device) -> nn.Module:
     if cfg.DIST.STRATEGY == "fsdp":
         shard(model, device, mixed_precision=cfg.TRAIN.MIXED_PRECISION)
         return model
-    # Without device_ids, which would bring the masks to the GPU, where they are not wanted. The
-    # gradients live in what is sent, instead of being copied there. After its first step it would
-    # sort them anew, and with that the order in which more than two are added up; not where it
-    # looks for unused ones. So a run that was resumed, and makes a first step again, has the bits
-    # of one that was not; on a GPU, where they differ anyway, time matters more.
+    return data_parallel(model, device)
+
+
+def data_parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Return the model in PyTorch's wrapper, which sends the mean of the gradients to all.
+
+    On the CPU a resumed run, whose first step is not its first, has the bits of one that was not
+    interrupted. The wrapper sorts what it sends anew after a first step, and the order decides how
+    more than two numbers add up; but not where it looks for unused weights. On a GPU, where some
+    kernels add in an order of their own, time matters more.
+    """
     warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
+    # Without device_ids, which would bring the masks to the GPU, where they are not wanted. The
+    # gradients live in what is sent, instead of being copied there.
     return DistributedDataParallel(
         model, gradient_as_bucket_view=True, find_unused_parameters=device.type == "cpu"
     )

@@ -57,7 +57,8 @@ def losses(out):
 )
 def test_the_weights_are_those_of_one_process(trained, num_processes, words):
     (alone, said), (shared, heard) = trained(1, words), trained(num_processes, words)
-    assert difference(alone, shared) < 1e-6
+    # Thirds are rounded, halves are not. A wrong weight of a process's part makes 0.1 of it (below).
+    assert difference(alone, shared) < {2: 1e-6, 3: 1e-5}[num_processes]
     assert losses(said) == losses(heard)
     batch = said.split("effective batch ")[1].split(",")[0]
     assert f"effective batch {batch}" in heard
