@@ -50,14 +50,14 @@ def losses(out):
             3, "TRAIN.BATCH_SIZE 6 AUG.AA_TYPE rand-m7-n4-mstd0.5-inc1", marks=pytest.mark.slow
         ),
         pytest.param(2, "MODEL.FREEZE_LAYERS 2 MIXUP.ENABLE True", marks=pytest.mark.slow),
-        pytest.param(3, MIXED + "TRAIN.BATCH_SIZE 3 SOLVER.ACCUM_STEPS 2", marks=pytest.mark.slow),
+        pytest.param(3, MIXED + "TRAIN.BATCH_SIZE 6 SOLVER.ACCUM_STEPS 2", marks=pytest.mark.slow),
         pytest.param(2, "MODEL.ACT_CHECKPOINT True", marks=pytest.mark.slow),
         pytest.param(3, "MODEL.ACT_CHECKPOINT True TRAIN.BATCH_SIZE 6", marks=pytest.mark.slow),
     ],
 )
 def test_the_weights_are_those_of_one_process(trained, num_processes, words):
     (alone, said), (shared, heard) = trained(1, words), trained(num_processes, words)
-    # Thirds are rounded, halves are not. A wrong weight of a process's part makes 0.1 of it (below).
+    # Thirds are rounded, halves are not. A wrong weight of one process makes 0.1 of it (below).
     assert difference(alone, shared) < {2: 1e-6, 3: 1e-5}[num_processes]
     assert losses(said) == losses(heard)
     batch = said.split("effective batch ")[1].split(",")[0]
