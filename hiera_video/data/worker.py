@@ -24,6 +24,7 @@ import torch
 
 from hiera_video.data.memory import Arena, Block, Place, Scratch, anonymous_file, when_unused
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.sockets import make_room_for_sockets
 
 # Smaller buffers travel in the message itself.
 _SHARED_FROM_BYTES = 4096
@@ -179,6 +180,7 @@ def _context() -> Any:
     A fork of this process could inherit a lock that another thread holds.
     """
     if "forkserver" in multiprocessing.get_all_start_methods():
+        make_room_for_sockets()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["hiera_video.data.build"])
         return context
