@@ -18,6 +18,7 @@ from hiera_video.engine.compiling import refuse_missing_compiler
 from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import RunLog
+from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.tasks import check_masks
 from hiera_video.engine.test import test, weights_to_test
 from hiera_video.engine.train import train
@@ -43,7 +44,8 @@ def launch(cfg: Config) -> Evaluation | None:
     with process_group(cpu_only=cfg.NUM_GPUS == 0, timeout_sec=cfg.DIST.TIMEOUT_SEC):
         device, records = preflight(cfg)
         log = open_output_dir(cfg)
-        with told_in_log(cfg, log):
+        # While it trains, train's own take the signals; a test begins anew.
+        with told_in_log(cfg, log), StopSignals(log.line):
             describe_run(cfg, log)
             validation = train(cfg, records, device, log) if cfg.TRAIN.ENABLE else None
             result = test(cfg, records, device, log) if cfg.TEST.ENABLE else None

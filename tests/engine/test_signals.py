@@ -125,6 +125,23 @@ def test_a_second_signal_ends_a_run_that_is_stuck_at_once(small_cfg, tiny_set, t
     assert process.wait(timeout=10) == 128 + signal.SIGTERM
 
 
+def test_a_signal_in_the_final_test_is_requeued_on_and_the_test_begins_anew(small_cfg, handlers):
+    cfg = small_cfg("SOLVER.MAX_EPOCH 1 TRAIN.EVAL_PERIOD 9 TEST.ENABLE True")
+
+    def signal_in_the_test(module, _):
+        if isinstance(module, Hiera) and not module.training:
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    hook = register_module_forward_pre_hook(signal_in_the_test)
+    with hook, pytest.raises(SystemExit) as ended:
+        launch(cfg)
+    assert ended.value.code == REQUEUE_STATUS
+    assert "stopped by SIGUSR1; all was saved before; exit status 75" in log_of(cfg)
+    assert "test: top-1" not in log_of(cfg)
+    assert launch(cfg).num_evaluated == 8
+    assert "nothing to train" in log_of(cfg)
+
+
 def test_the_resumed_run_has_the_weights_of_one_never_stopped(small_cfg, tmp_path, handlers):
     keys = "TRAIN.BATCH_SIZE 2 MODEL.DROP_PATH_RATE 0.3 TEST.ENABLE False"
     whole = small_cfg(keys, f"OUTPUT_DIR {tmp_path / 'whole'}")
