@@ -12,9 +12,9 @@ Floats = tuple[float, ...]
 
 # What stands beside the families in models/ and is none.
 NOT_FAMILIES = (
-    *("build", "encoder", "freeze", "hub", "initialise", "layers", "load", "masking"),
-    *("patch_target", "plan", "positions", "pretrained", "sizes", "token_order", "unit_patches"),
-    *("visible", "weights"),
+    *("build", "drop_path", "encoder", "freeze", "hub", "initialise", "layers", "load"),
+    *("masking", "patch_target", "plan", "positions", "pretrained", "sizes", "token_order"),
+    *("unit_patches", "visible", "weights"),
 )
 
 
