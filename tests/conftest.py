@@ -3,6 +3,7 @@
 Shape suffixes: T frames, H height, W width, C channels (RGB).
 """
 
+import signal
 import wave
 from collections.abc import Callable
 from fractions import Fraction
@@ -14,6 +15,10 @@ import numpy as np
 import pytest
 
 from .browser import browser as browser
+
+# What a shell starts in the background ignores Ctrl-C, and so would the tools that tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BLOCK = 16  # pixels; large enough to survive any codec
 BITS = 8
