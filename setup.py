@@ -51,7 +51,15 @@ setup(
         "pyyaml",
     ],
     extras_require={
-        "test": ["pytest", "pytest-cov", "pytest-timeout", "pytest-xdist", "ruff", "mypy", "pillow"],
+        "test": [
+            "pytest",
+            "pytest-cov",
+            "pytest-timeout",
+            "pytest-xdist",
+            "ruff",
+            "mypy",
+            "pillow",
+        ],
         "peers": ["hiera-transformer"],
         # A third video decoder; it needs FFmpeg's shared libraries on the machine.
         "torchcodec": ["torchcodec"],
