@@ -36,8 +36,9 @@ class DropPath(nn.Module):
         if skip_BX.device.type != "cpu" or torch.compiler.is_compiling():
             # How many are kept would have to be known here: a GPU would be waited for, and what is
             # compiled would be so again for each number.
-            weights_B = kept_B.to(skip_BX.dtype) * scale
-            return skip_BX + branch(inputs_BX) * weights_B.view(-1, *[1] * (skip_BX.ndim - 1))
+            update_BX = branch(inputs_BX)
+            weights_BX = kept_B.to(update_BX.dtype).view(-1, *[1] * (update_BX.ndim - 1))
+            return torch.add(skip_BX, update_BX * weights_BX, alpha=scale)
         if kept_B.all():
             return torch.add(skip_BX, branch(inputs_BX), alpha=scale)
         if not kept_B.any():
