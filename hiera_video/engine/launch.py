@@ -44,11 +44,12 @@ def launch(cfg: Config) -> Evaluation | None:
     with process_group(cpu_only=cfg.NUM_GPUS == 0, timeout_sec=cfg.DIST.TIMEOUT_SEC):
         device, records = preflight(cfg)
         log = open_output_dir(cfg)
-        # While it trains, train's own take the signals; a test begins anew.
-        with told_in_log(cfg, log), StopSignals(log.line):
+        # While it trains, train's own take the signals.
+        stop = StopSignals(log.line, nothing_to_save="nothing was to be saved")
+        with told_in_log(cfg, log), stop:
             describe_run(cfg, log)
             validation = train(cfg, records, device, log) if cfg.TRAIN.ENABLE else None
-            result = test(cfg, records, device, log) if cfg.TEST.ENABLE else None
+            result = test(cfg, records, device, log, stop) if cfg.TEST.ENABLE else None
             if validation is not None:
                 # Only now: bad videos of a validation do not stop a training.
                 validation.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "val")

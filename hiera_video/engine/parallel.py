@@ -1,9 +1,9 @@
 """A model in several processes, which learn together what one would from all their clips."""
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -39,12 +39,26 @@ def data_parallel(model: nn.Module, device: torch.device) -> DistributedDataPara
     more than two numbers add up; but not where it looks for unused weights. On a GPU, where some
     kernels add in an order of their own, time matters more.
     """
-    warnings.filterwarnings("ignore", "find_unused_parameters=True was specified")
     # Without device_ids, which would bring the masks to the GPU, where they are not wanted. The
     # gradients live in what is sent, instead of being copied there.
+    if device.type != "cpu":
+        return DistributedDataParallel(model, gradient_as_bucket_view=True)
     return DistributedDataParallel(
-        model, gradient_as_bucket_view=True, find_unused_parameters=device.type == "cpu"
+        WithUnusedWeight(model), gradient_as_bucket_view=True, find_unused_parameters=True
     )
+
+
+class WithUnusedWeight(nn.Module):
+    """A model beside a weight that nothing uses, without which PyTorch warns that all are used."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, *arguments: Any, **settings: Any) -> Any:
+        """Return what the model does."""
+        return self.model(*arguments, **settings)
 
 
 @contextmanager

@@ -18,7 +18,6 @@ SIGNALS = ("SIGTERM", "SIGUSR1")
 REQUEUE_STATUS = 75
 # A scheduler may signal every process, and torchrun passes on what it gets: that is one notice.
 _SAME_NOTICE_SEC = 1.0
-NOTHING_TO_SAVE = "all was saved before"
 
 
 class Requeue(SystemExit):
@@ -35,10 +34,14 @@ class StopSignals:
 
     Args:
         say: is told in a line what is about to happen.
+        nothing_to_save: what it is told of where there is nothing to save.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, say: Callable[[str], None], *, nothing_to_save: str = "all was saved before"
+    ) -> None:
         self._say = say
+        self._nothing_to_save = nothing_to_save
         self._before: dict[int, Any] = {}
         self._name = ""
         self._first_sec = 0.0
@@ -58,7 +61,8 @@ class StopSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if not self._ending:
+        # A run that ends for a signal ignores what comes now, also where another one ended it.
+        if not self._ending and not isinstance(error, Requeue):
             for number, handler in self._before.items():
                 signal.signal(number, handler)
 
@@ -75,7 +79,7 @@ class StopSignals:
         """All is saved: a signal, be it one that came just now, raises Requeue at once."""
         self._held = False
         if self._name:
-            self.end(NOTHING_TO_SAVE)
+            self.end(self._nothing_to_save)
 
     def end(self, saved: str) -> NoReturn:
         """Say what was saved, and raise Requeue."""
@@ -96,4 +100,4 @@ class StopSignals:
             return
         self._name, self._first_sec = signal.Signals(number).name, now_sec
         if not self._held:
-            self.end(NOTHING_TO_SAVE)
+            self.end(self._nothing_to_save)

@@ -12,8 +12,9 @@ from hiera_video.config import Config
 from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.checkpoint import last_checkpoint, save_config
-from hiera_video.engine.evaluate import Evaluation, evaluate
+from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
 from hiera_video.engine.logging import RunLog
+from hiera_video.engine.signals import StopSignals
 from hiera_video.metrics.confusion import save_confusion_png
 from hiera_video.models.build import build_model
 from hiera_video.models.weights import load_weights
@@ -25,11 +26,16 @@ CONFUSION_FILE = "test_confusion.png"
 
 
 def test(
-    cfg: Config, records: dict[str, Sequence[VideoRecord]], device: torch.device, log: RunLog
+    cfg: Config,
+    records: dict[str, Sequence[VideoRecord]],
+    device: torch.device,
+    log: RunLog,
+    stop: StopSignals,
 ) -> Evaluation:
     """Test TEST.CHECKPOINT_FILE_PATH, or the run's last checkpoint, and write the results.
 
     Raises:
+        Requeue: a process of the run got SIGTERM or SIGUSR1 while there were videos to score.
         UserError: more than DATA.MAX_BAD_FRACTION of the videos could not be evaluated; the
             results of the others are written all the same.
     """
@@ -42,7 +48,16 @@ def test(
         save_config(cfg)
     log.line(f"testing {path} on {len(records['test'])} videos")
     loader = build_loader(cfg, "test", records["test"])
-    result = evaluate(cfg, model, loader, "test", device=device, log=log)
+    stop.hold()  # for all processes to break off together, or to end together
+    try:
+        result = evaluate(
+            *(cfg, model, loader, "test"),
+            device=device,
+            log=log,
+            is_to_end=lambda: stop.requested,
+        )
+    except Interrupted:
+        stop.end("the test was not finished and begins anew")
     log.line(f"test: {result.summary()}")
     log.stats("test_final", **result.figures())
     if cfg.TEST.VIEWS_TABLE:

@@ -1,15 +1,26 @@
-"""Stochastic depth, which on a CPU computes only what it keeps."""
+"""Stochastic depth, which on a CPU computes only what it keeps.
+
+Shape suffixes: B clips, X what else a clip has.
+"""
 
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from hiera_video.utils.errors import UserError
+
 
 class DropPath(nn.Module):
     """Add a residual branch for a random share of the clips, scaled so that its mean is the same.
 
-    In evaluation, or with `drop_prob` 0, the branch is added for all.
+    It has nothing to do in evaluation, or with `drop_prob` 0 (`is_on`).
+
+    Args:
+        drop_prob: the chance of a clip to be left as it is, [0, 1).
+
+    Raises:
+        UserError: `drop_prob` is not in that range.
 
     Source: Huang et al., arXiv 1603.09382, section 3; the scaling at training time is that of
     dropout.
@@ -17,7 +28,14 @@ class DropPath(nn.Module):
 
     def __init__(self, drop_prob: float) -> None:
         super().__init__()
+        if not 0 <= drop_prob < 1:
+            raise UserError(f"drop_path_rate must be at least 0 and below 1, got {drop_prob:g}.")
         self.drop_prob = drop_prob
+
+    @property
+    def is_on(self) -> bool:
+        """Whether branches are dropped."""
+        return self.training and self.drop_prob > 0
 
     def forward(
         self,
@@ -29,7 +47,7 @@ class DropPath(nn.Module):
 
         `branch` must treat each clip by itself: it may be called with some of them only.
         """
-        if not self.training or self.drop_prob == 0:
+        if not self.is_on:
             return skip_BX + branch(inputs_BX)
         num_clips, scale = len(skip_BX), 1 / (1 - self.drop_prob)
         kept_B = torch.rand(num_clips, device=skip_BX.device) >= self.drop_prob

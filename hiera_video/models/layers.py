@@ -4,7 +4,7 @@ Shape suffixes: B clips, U mask units (1 where attention is global), N tokens of
 D channels, H heads, K classes; X is the clip's own dimensions, `CTHW` or `CHW`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -142,10 +142,20 @@ class HieraBlock(nn.Module):
         if self.changes_width:
             normed = self.norm1(tokens_BUND)
             skip_BUND = max_pool(self.proj(normed), self.q_pool_size)
-            tokens_BUND = self.drop_path(skip_BUND, normed, self.attn)
+            tokens_BUND = self._add(skip_BUND, normed, self.attn)
         else:
-            tokens_BUND = self.drop_path(tokens_BUND, tokens_BUND, self._normed_attn)
-        return self.drop_path(tokens_BUND, tokens_BUND, self._normed_mlp)
+            tokens_BUND = self._add(tokens_BUND, tokens_BUND, self._normed_attn)
+        return self._add(tokens_BUND, tokens_BUND, self._normed_mlp)
+
+    def _add(
+        self,
+        skip_BUND: torch.Tensor,
+        inputs_BUND: torch.Tensor,
+        branch: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        if self.drop_path.is_on:
+            return self.drop_path(skip_BUND, inputs_BUND, branch)
+        return skip_BUND + branch(inputs_BUND)  # not within drop path, for those who trace modules
 
     def _normed_attn(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
         return self.attn(self.norm1(tokens_BUND))

@@ -24,7 +24,7 @@ def make_room_for_sockets() -> None:
     short = next((path for path in _SHORT if os.access(path, os.W_OK | os.X_OK)), None)
     if short is None:
         raise UserError(
-            f"TMPDIR must have at most {LONGEST} characters, for the sockets of the loader's "
+            f"TMPDIR must have at most {LONGEST} bytes, for the sockets of the loader's "
             f"processes, got {given!r}. Try a shorter one, or DATA_LOADER.NUM_WORKERS 0."
         )
     tempfile.tempdir = short

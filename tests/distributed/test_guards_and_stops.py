@@ -101,7 +101,7 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.utils import cli, dist
 
 def notice(module, *_):
-    if isinstance(module, Hiera) and not module.training and dist.rank():
+    if isinstance(module, Hiera) and not module.training and dist.rank() == dist.world_size() - 1:
         handle.remove()
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -129,6 +129,26 @@ def test_a_signal_to_one_process_breaks_a_validation_off_in_all(
     log = log_of(tmp_path / "output")
     assert log.count("epoch 1/2 validation of the averaged weights") == 1
     assert log.count("epoch 2/2 validation of the averaged weights") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 3])
+def test_a_signal_to_one_process_breaks_the_final_test_off_in_all(
+    torchrun, small_run, script, tmp_path, num_processes
+):
+    batch = f"SOLVER.MAX_EPOCH 1 TRAIN.BATCH_SIZE {2 * num_processes} TEST.BATCH_SIZE 6"
+    ended = torchrun(num_processes, *small_run(batch))
+    assert ended.status == 0, ended.err
+    words = small_run(batch, "TEST.ENABLE True")  # nothing is left to train, or to validate
+    ended = torchrun(num_processes, script(SIGNALLED), *words[1:])
+    assert "exitcode  : 75" in ended.err
+    assert "exitcode  : 1 " not in ended.err
+    log = log_of(tmp_path / "output")
+    assert "stopped: another process was asked to; the test was not finished" in log
+    assert "test: top-1" not in log
+    ended = torchrun(num_processes, *words)
+    assert ended.status == 0, ended.err
+    assert "8 of 8 videos evaluated" in log_of(tmp_path / "output")
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ def test_a_run_under_torchrun_is_one_run(torchrun, small_run, tmp_path, num_proc
     words = f"TEST.ENABLE True SOLVER.MAX_EPOCH 1 TRAIN.BATCH_SIZE {2 * num_processes}"
     ended = torchrun(num_processes, *small_run(words))
     assert ended.status == 0, ended.err
+    assert "unused" not in ended.err.lower()
     log = (tmp_path / "output" / "stdout.log").read_text()
     assert f"{num_processes} processes on 1 machine" in log
     assert log.count("test: top-1") == ended.out.count("test: top-1") == 1
@@ -46,8 +47,9 @@ cli.run(main)
 """
 
 
-def test_the_first_traceback_is_the_one_shown(torchrun, script):
-    ended = torchrun(3, script(FAILING))
+@pytest.mark.parametrize("num_processes", [pytest.param(2, marks=pytest.mark.slow), 3])
+def test_the_first_traceback_is_the_one_shown(torchrun, script, num_processes):
+    ended = torchrun(num_processes, script(FAILING))
     assert ended.status == 1
     own, report = ended.err.split("script.py FAILED")
     assert own.count('raise ValueError("the cause of it all")') == 1

@@ -21,13 +21,13 @@ def test_alone_it_only_passes_the_batches_on():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the process by /proc")
-@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize(("num_processes", "rank"), [(2, 1), (3, 1), (3, 2)])
 def test_a_process_that_stands_still_is_named(
-    start_torchrun, small_run, tmp_path, pid_of_rank, rank
+    start_torchrun, small_run, tmp_path, pid_of_rank, num_processes, rank
 ):
     words = small_run("SOLVER.MAX_EPOCH 60 LOG_PERIOD 1 DIST.WATCHDOG_SEC 1 TRAIN.BATCH_SIZE 6 "
                       "TRAIN.EVAL_PERIOD 100 TRAIN.CHECKPOINT_PERIOD 100")  # fmt: skip
-    running = start_torchrun(3, *words)
+    running = start_torchrun(num_processes, *words)
     log = tmp_path / "output" / "stdout.log"
     end = time.monotonic() + 90
 

@@ -126,20 +126,33 @@ def test_a_second_signal_ends_a_run_that_is_stuck_at_once(small_cfg, tiny_set, t
 
 
 def test_a_signal_in_the_final_test_is_requeued_on_and_the_test_begins_anew(small_cfg, handlers):
-    cfg = small_cfg("SOLVER.MAX_EPOCH 1 TRAIN.EVAL_PERIOD 9 TEST.ENABLE True")
+    cfg = small_cfg("SOLVER.MAX_EPOCH 1 TEST.ENABLE True TEST.BATCH_SIZE 6")
 
     def signal_in_the_test(module, _):
-        if isinstance(module, Hiera) and not module.training:
+        if isinstance(module, Hiera) and "] testing " in log_of(cfg):
             os.kill(os.getpid(), signal.SIGUSR1)
 
     hook = register_module_forward_pre_hook(signal_in_the_test)
     with hook, pytest.raises(SystemExit) as ended:
         launch(cfg)
     assert ended.value.code == REQUEUE_STATUS
-    assert "stopped by SIGUSR1; all was saved before; exit status 75" in log_of(cfg)
+    assert "stopped by SIGUSR1; the test was not finished and begins anew;" in log_of(cfg)
     assert "test: top-1" not in log_of(cfg)
     assert launch(cfg).num_evaluated == 8
     assert "nothing to train" in log_of(cfg)
+
+
+@pytest.mark.parametrize("pause_sec", [0.0, 0.01])
+def test_a_second_signal_does_not_change_how_a_run_ends(small_cfg, start_run, pause_sec):
+    # As torchrun's, or a scheduler's, which may come while Python ends.
+    cfg = small_cfg(LONG)
+    process = start_run(cfg)
+    wait_for("epoch 1/500 iteration 2/8", cfg, process)
+    process.send_signal(signal.SIGUSR1)
+    wait_for("stopped by SIGUSR1", cfg, process)
+    time.sleep(pause_sec)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == REQUEUE_STATUS
 
 
 def test_the_resumed_run_has_the_weights_of_one_never_stopped(small_cfg, tmp_path, handlers):

@@ -7,8 +7,9 @@ from torch import nn
 from hiera_video.models.drop_path import DropPath
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.layers import MaskUnitAttention, Mlp
+from hiera_video.utils.errors import UserError
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+KINDS = ["cpu", "compiled", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def run(path, branch, skip, inputs, *, seed=0):
@@ -30,9 +31,12 @@ def weights_of(out, skip, update):
     return ratio[:, 0]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_clips", [1, 2, 64])
-def test_a_clip_has_its_branch_scaled_or_not_at_all(device, num_clips):
+def test_a_clip_has_its_branch_scaled_or_not_at_all(monkeypatch, kind, num_clips):
+    device = "cuda" if kind == "cuda" else "cpu"
+    if kind == "compiled":  # what is run then; the compiler itself takes too long for this
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     path = DropPath(0.4).train()
     skip, inputs = torch.randn(2, num_clips, 3, 5, device=device)
     kept = []
@@ -42,8 +46,7 @@ def test_a_clip_has_its_branch_scaled_or_not_at_all(device, num_clips):
         is_kept = weights > 0
         assert torch.allclose(weights[is_kept], torch.tensor(1 / 0.6, device=device), atol=1e-4)
         assert (weights[~is_kept] == 0).all()
-        if device == "cpu":
-            assert computed == max(int(is_kept.sum()), 1)
+        assert computed == (max(int(is_kept.sum()), 1) if kind == "cpu" else num_clips)
         kept.append(is_kept.double().mean().item())
     # 40 to 2,560 draws: three standard deviations.
     assert sum(kept) / 40 == pytest.approx(0.6, abs=3 * (0.24 / (40 * num_clips)) ** 0.5)
@@ -92,6 +95,11 @@ def test_under_bfloat16_the_sum_has_the_type_of_the_skip_path():
         with torch.autocast("cpu", torch.bfloat16):
             out, _ = run(path, linear, skip, inputs, seed=seed)
         assert out.dtype == torch.float32
+
+
+def test_a_rate_at_which_nothing_is_left_is_refused():
+    with pytest.raises(UserError, match="drop_path_rate must be at least 0 and below 1, got 1"):
+        hiera_micro_8x64(drop_path_rate=1.0)
 
 
 def test_in_the_model_a_dropped_branch_is_not_computed():

@@ -17,7 +17,7 @@ def make_model(*overrides):
 
 
 def shares(model, modules, of, *, num_clips=256):
-    """Return, by module, the mean of what `of` says of its first input and its output."""
+    """Return, by module, the mean of what `of` says of input and output (0 where unused)."""
     seen = {module: [] for module in modules}
 
     def see(module, inputs, output):
@@ -29,7 +29,7 @@ def shares(model, modules, of, *, num_clips=256):
         model(torch.randn(num_clips, 3, 2, 32, 32))
     for handle in handles:
         handle.remove()
-    return [torch.cat(parts).mean().item() for parts in seen.values()]
+    return [torch.cat(parts).mean().item() if parts else 0.0 for parts in seen.values()]
 
 
 def zeroed(before, after):

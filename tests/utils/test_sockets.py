@@ -46,5 +46,5 @@ def test_videos_are_read_with_a_temporary_folder_of_a_long_name(videos, tmp_path
 def test_where_no_short_one_can_be_written_to_it_is_said(monkeypatch):
     monkeypatch.setattr(sockets.tempfile, "gettempdir", lambda: "/scratch/" + 80 * "x")
     monkeypatch.setattr(sockets.os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match="TMPDIR must have at most 71 characters.*Try a shorter"):
+    with pytest.raises(UserError, match="TMPDIR must have at most 71 bytes.*Try a shorter"):
         sockets.make_room_for_sockets()

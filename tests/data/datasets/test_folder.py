@@ -119,10 +119,10 @@ for labelled in (True, False):
 @pytest.mark.skipif(sys.platform == "win32", reason="has other permissions")
 @pytest.mark.parametrize("closed", ["train", "train/jump", "train/jump/deeper"])
 def test_a_folder_that_may_not_be_read_is_named(root, closed):
+    temporary = Path(tempfile.gettempdir()).resolve()
     for parent in (root, *root.parents):
-        if parent == Path(tempfile.gettempdir()):
-            break
-        parent.chmod(0o755)  # pytest's own folders are closed to others
+        if temporary in parent.parents:
+            parent.chmod(0o755)  # pytest's own folders are closed to others
     (root / closed).chmod(0)
     try:
         command = [sys.executable, "-c", READ, str(root)]
