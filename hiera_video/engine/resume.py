@@ -57,6 +57,12 @@ def start_run(run: TrainRun) -> Start:
         run.log.line(f"started from {train_cfg.CHECKPOINT_FILE_PATH}: {summary}")
         if run.average:
             run.average.restart()
+    elif run.cfg.MODEL.LINEAR_PROBE or run.cfg.MODEL.FREEZE_LAYERS:
+        key = "LINEAR_PROBE" if run.cfg.MODEL.LINEAR_PROBE else "FREEZE_LAYERS"
+        run.log.warning(
+            f"MODEL.{key} keeps random weights as they are: TRAIN.CHECKPOINT_FILE_PATH is empty. "
+            "Try the weights of a pretraining there."
+        )
     return Start(Position(0))
 
 

@@ -231,6 +231,7 @@ def test_a_linear_probe_of_pretraining_trains_norm_and_head_alone(
         f"MODEL.LINEAR_PROBE True SOLVER.WEIGHT_DECAY 0.3 SOLVER.OPTIMIZING_METHOD {method}",
         "MODEL.DROP_PATH_RATE 0.5",
     )
+    assert "random weights" not in (tmp_path / "tuned" / "stdout.log").read_text()
     for name, value in after.items():
         if not name.startswith(("norm", "head")):
             assert torch.equal(value, before[name]), name
@@ -252,6 +253,8 @@ def test_frozen_layers_keep_their_bits_and_the_run_resumes(small_cfg, tmp_path):
     shutil.copy(checkpoint_path(whole.OUTPUT_DIR, 1), checkpoint_path(stopped.OUTPUT_DIR, 1))
     launch(stopped)
     assert same_weights(last, weights_of(checkpoint_path(stopped.OUTPUT_DIR, 3)))
+    told = [Path(cfg.OUTPUT_DIR, "stdout.log").read_text() for cfg in (whole, stopped)]
+    assert [log.count("FREEZE_LAYERS keeps random weights as they are") for log in told] == [1, 0]
     with pytest.raises(UserError, match="MODEL.FREEZE_LAYERS than the one configured"):
         launch(small_cfg(f"{frozen} OUTPUT_DIR {tmp_path / 'whole'} SOLVER.MAX_EPOCH 4 "
                          "MODEL.FREEZE_LAYERS 2"))  # fmt: skip
