@@ -6,12 +6,14 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import simplejson
 import torch
 from torch.distributed.checkpoint import save
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 
 from hiera_video.engine.checkpoint import (
     Position,
@@ -29,7 +31,7 @@ from hiera_video.engine.launch import launch
 from hiera_video.engine.validations import Validations
 from hiera_video.utils import sharded
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.sharded_storage import Writer
+from hiera_video.utils.sharded_storage import Writer, read_index
 
 TRAIN_ONLY = "TEST.ENABLE False SOLVER.MAX_EPOCH 3"
 
@@ -105,6 +107,28 @@ def with_shares(finished):
 class Evil:
     def __reduce__(self):
         return (os.mkdir, ("evil",))
+
+
+class Getter:
+    """Pickles as a call of `getattr`, as Python 3.11.0 to 3.11.3 do with members of an enum."""
+
+    def __init__(self, kind, name):
+        self.arguments = (kind, name)
+
+    def __reduce__(self):
+        return (getattr, self.arguments)
+
+
+def test_an_index_may_name_a_memory_format_as_python_3_11_0_does_and_nothing_else(tmp_path):
+    path = tmp_path / "index"
+    for named, words in (
+        (Getter(_MEM_FORMAT_ENCODING, "TORCH_CONTIGUOUS_FORMAT"), "ENCODING is no index"),
+        (Getter(OrderedDict, "fromkeys"), "fromkeys has no place in the index"),
+        (Getter(_MEM_FORMAT_ENCODING, "__class__"), "__class__ has no place in the index"),
+    ):
+        path.write_bytes(pickle.dumps(named))
+        with pytest.raises(pickle.UnpicklingError, match=words):
+            read_index(str(path))
 
 
 def change(name, function):
