@@ -71,9 +71,13 @@ def is_url(path: str) -> bool:
 
 
 def open_file(path: str, mode: str = "r") -> IO[Any]:
-    """Open a local path, or a URL to read (downloaded first); text is UTF-8 on every machine."""
-    encoding = None if "b" in mode else "utf-8"
-    return open(local_path(path) if "r" in mode else path, mode, encoding=encoding)
+    """Open a local path, or a URL to read (downloaded first); text is UTF-8 on every machine.
+
+    A byte order mark at the beginning, as editors on Windows write it, is not part of the text.
+    """
+    if "r" not in mode:
+        return open(path, mode, encoding=None if "b" in mode else "utf-8")
+    return open(local_path(path), mode, encoding=None if "b" in mode else "utf-8-sig")
 
 
 def exists(path: str) -> bool:

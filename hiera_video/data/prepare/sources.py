@@ -126,7 +126,7 @@ def _read_lists(files: list[str], videos: str) -> Source:
 
 def _has_labels(file: str) -> bool:
     """Say whether the first line of a list ends in a label; its reader judges all the others."""
-    with open(file, encoding="utf-8", errors="replace") as lines:
+    with open(file, encoding="utf-8-sig", errors="replace") as lines:
         first = next((line.strip() for line in lines if line.strip()), "")
     return os.path.splitext(first.strip('"'))[1].lower() not in VIDEO_ENDINGS
 
