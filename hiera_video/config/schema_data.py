@@ -148,10 +148,11 @@ class AugSection:
     AA_TYPE: Annotated[
         str,
         Key(
-            "RandAugment policy, such as rand-m7-n4-mstd0.5-inc1; empty: none.",
-            source="[P] Tables 11, 12: magnitude 7, spread 0.5; n and inc from [ST] in PySlowFast",
+            "RandAugment policy as timm writes it, such as rand-m7-mstd0.5-inc1, which draws two "
+            "operations, or with n4 four; empty: none.",
+            source="[P] Tables 11, 12: magnitude 7, spread 0.5; inc1 and two operations from [ST]",
         ),
-    ] = "rand-m7-n4-mstd0.5-inc1"
+    ] = "rand-m7-mstd0.5-inc1"
     RE_PROB: Annotated[float, Key("Chance of random erasing.", minimum=0, maximum=1)] = 0.0
     RE_MODE: Annotated[
         str, Key("What fills the erased box: noise or a constant.", choices=("pixel", "const"))

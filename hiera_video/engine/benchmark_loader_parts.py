@@ -14,11 +14,10 @@ from hiera_video.config import Config
 from hiera_video.data.transforms.crops import random_resized_crop
 from hiera_video.data.transforms.pipeline import to_frames, write_pixels
 from hiera_video.data.transforms.randaugment import (
-    APPLY_PROBABILITY,
-    MAX_MAGNITUDE,
     OPERATIONS,
     Operation,
     apply_operation,
+    operation_at,
     parse_policy,
 )
 
@@ -64,11 +63,10 @@ def training_parts(cfg: Config, frames_THWC: np.ndarray, *, repeats: int) -> dic
 def _operations(cfg: Config, planes_TCHW: torch.Tensor, repeats: int) -> dict[str, float]:
     policy = parse_policy(cfg.AUG.AA_TYPE)
     fill = [255.0 * channel for channel in cfg.DATA.MEAN]
-    times_per_view = policy.num_operations * APPLY_PROBABILITY / len(OPERATIONS)
-    strength = policy.magnitude / MAX_MAGNITUDE
+    times_per_view = policy.num_operations * policy.probability / len(OPERATIONS)
     parts = {}
-    for name, kind in OPERATIONS.items():
-        operation = Operation(name, kind.argument_of(strength, 1))
+    for name in OPERATIONS:
+        operation = operation_at(name, policy, policy.magnitude, 1)
 
         def run(operation: Operation = operation) -> torch.Tensor:
             return apply_operation(planes_TCHW, operation, fill=fill)

@@ -5,10 +5,10 @@ Coordinates are in pixels from the upper left corner of the frame, x to the righ
 middle of the first pixel is (0.5, 0.5). `fill` is one level (0..255) per channel for what comes
 from outside the frame. Each function returns new frames.
 
-Sampling is bilinear. timm's and PySlowFast's RandAugment draw bilinear or bicubic per operation;
-bicubic costs twice as much for no known gain. Measured for 16x224x224 on one core: 6 ms with
-torch's grid_sample frame by frame, 15 ms with all frames as channels of one image (out of cache),
-16 ms with Pillow, 16 ms with torchvision's v2 rotate.
+Sampling is bilinear. PySlowFast's RandAugment is bicubic by AUG.INTERPOLATION, timm's draws one of
+the two per operation; bicubic costs twice as much for no known gain. Measured for 16x224x224 on one
+core: 6 ms with torch's grid_sample frame by frame, 15 ms with all frames as channels of one image
+(out of cache), 16 ms with Pillow, 16 ms with torchvision's v2 rotate.
 """
 
 import math
@@ -91,6 +91,7 @@ def translate_y(frames_TCHW: torch.Tensor, share: float, *, fill: Sequence[float
 
 def _shift(frames_TCHW: torch.Tensor, *, left: int, up: int, fill: Sequence[float]) -> torch.Tensor:
     height, width = frames_TCHW.shape[-2:]
+    left, up = min(max(left, -width), width), min(max(up, -height), height)
     fill_C11 = torch.tensor(fill, dtype=torch.float32).round().to(torch.uint8)[:, None, None]
     shifted_TCHW = fill_C11.expand_as(frames_TCHW).contiguous()
     shifted_TCHW[..., max(0, -up) : height - max(0, up), max(0, -left) : width - max(0, left)] = (

@@ -1,4 +1,4 @@
-"""RandAugment as video recipes use it: `rand-m7-n4-mstd0.5-inc1`, the same for a whole clip.
+"""RandAugment as video recipes use it: `rand-m7-mstd0.5-inc1`, the same for a whole clip.
 
 Legend: T frames, C colour channels, H height, W width (pixels).
 RandAugment is Cubuk et al. 2019 (arXiv 1909.13719): n operations out of a fixed set, one magnitude
@@ -16,23 +16,30 @@ import torch
 from hiera_video.data.transforms import geometric, photometric
 from hiera_video.utils.errors import UserError
 
-MAX_MAGNITUDE = 10.0
-"""The magnitude that means full strength; noise never takes a magnitude above it."""
+FULL_STRENGTH = 10.0
+"""The magnitude that means full strength, and the default of a policy's `m` and `mmax` (timm)."""
 
-APPLY_PROBABILITY = 0.5
-"""Each of the n drawn operations is carried out with this probability (timm)."""
+UNIFORM_ABOVE = 100.0
+"""A magnitude's standard deviation above this means a uniform draw instead of a gaussian (timm)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many operations to draw, and how strong they are."""
+    """How many operations to draw, how often they are carried out, and how strong they are."""
 
-    magnitude: float
-    """Mean strength, 0..10."""
-    num_operations: int
+    magnitude: float = FULL_STRENGTH
+    """Mean strength, 0..`magnitude_max`."""
+    num_operations: int = 2
     """Operations drawn per clip, with repetition."""
     magnitude_std: float = 0.0
-    """Standard deviation of the gaussian noise that each operation's magnitude gets."""
+    """Standard deviation of the gaussian noise that each operation's magnitude gets; above 100, the
+    magnitude is uniform in 0..`magnitude`."""
+    probability: float = 0.5
+    """Chance that a drawn operation is carried out."""
+    magnitude_max: float = FULL_STRENGTH
+    """Limit of the magnitude with its noise; above 10, operations go beyond full strength."""
+    increasing: bool = True
+    """Whether all operations grow stronger with the magnitude; False: timm's set without inc1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +51,16 @@ class Operation:
 
 
 def parse_policy(text: str) -> Policy:
-    """Read a policy such as "rand-m7-n4-mstd0.5-inc1".
+    """Read a policy such as "rand-m7-mstd0.5-inc1", as timm and PySlowFast do.
 
-    `m` is the magnitude (0..10), `n` the number of operations, `mstd` the standard deviation of the
-    magnitude (0 if absent), and `inc1` chooses the increasing set, the only one there is here: the
-    other (timm's default without `inc1`) has operations that grow weaker with m. Raises a
-    UserError that names the part it does not understand, or that is missing or there twice.
+    Parts may stand in any order, and each has a default. `m` is the magnitude (0..10; 10), `n` the
+    number of operations (2), `p` the chance of each (0.5), `mstd` the standard deviation of the
+    magnitude (0; above 100: uniform), `mmax` the magnitude's limit (10). `inc1` chooses the
+    increasing set; without it, six operations act as in timm's other set, where some grow weaker
+    with m. timm's weighted sets (`t`, formerly `w`) are refused.
+
+    Raises:
+        UserError: names the part that is unknown, out of range or there twice.
     """
     head, *parts = text.split("-")
     if head != "rand":
@@ -57,43 +68,71 @@ def parse_policy(text: str) -> Policy:
     values: dict[str, float] = {}
     for part in parts:
         key = part.rstrip("0123456789.")
-        if key not in ("m", "n", "mstd", "inc"):
-            raise _policy_error("be made of m, n, mstd and inc1", f"{part!r} in {text!r}")
+        if key[:1] in ("t", "w"):
+            raise _policy_error("draw all operations alike", f"the set {part!r} in {text!r}")
+        if key not in ("m", "n", "p", "mstd", "mmax", "inc"):
+            raise _policy_error("be made of m, n, p, mstd, mmax and inc1", f"{part!r} in {text!r}")
         if key in values:
             raise _policy_error(f"give {key} once", f"{part!r} again in {text!r}")
         try:
             values[key] = float(part[len(key) :])
         except ValueError:
             raise _policy_error(f"give {key} a number", f"{part!r} in {text!r}") from None
-    for key, meaning in (("m", "magnitude"), ("n", "number of operations"), ("inc", "set")):
-        if key not in values:
-            raise _policy_error(f"give {key}, the {meaning}", repr(text))
-    if not 0.0 <= values["m"] <= MAX_MAGNITUDE:
-        raise _policy_error("have m in 0..10", f"'m{values['m']:g}' in {text!r}")
-    if values["n"] < 1 or values["n"] != int(values["n"]):
-        raise _policy_error("have n as a whole number from 1 on", f"'n{values['n']:g}' in {text!r}")
-    if values["inc"] != 1:
-        raise _policy_error("have inc1, the increasing set", f"'inc{values['inc']:g}' in {text!r}")
-    return Policy(values["m"], int(values["n"]), values.get("mstd", 0.0))
+    _check_ranges(values, text)
+    return Policy(
+        magnitude=values.get("m", FULL_STRENGTH),
+        num_operations=int(values.get("n", 2)),
+        magnitude_std=values.get("mstd", 0.0),
+        probability=values.get("p", 0.5),
+        magnitude_max=values.get("mmax", FULL_STRENGTH),
+        increasing="inc" in values,
+    )
+
+
+def _check_ranges(values: dict[str, float], text: str) -> None:
+    """Raise a UserError for a part of the policy `text` whose value is out of its range."""
+    limit = values.get("mmax", FULL_STRENGTH)
+    beyond = ", or a larger mmax" if limit == FULL_STRENGTH else ""
+    ranges = {
+        "mmax": (1.0, 100.0, ""),
+        "m": (0.0, limit, beyond),
+        "n": (1.0, 100.0, ", a whole number"),
+        "p": (0.0, 1.0, ""),
+        "inc": (1.0, 1.0, ", the increasing set, or no inc"),
+    }
+    for key, (low, high, more) in ranges.items():
+        value = values.get(key, low)
+        if not low <= value <= high or (key == "n" and value != int(value)):
+            bounds = f"{low:g}" if low == high else f"{low:g}..{high:g}"
+            raise _policy_error(f"have {key} {bounds}{more}", f"'{key}{value:g}' in {text!r}")
 
 
 def draw_operations(policy: Policy, *, rng: np.random.Generator) -> list[Operation]:
     """Draw the operations for one clip, at most `policy.num_operations`, in order.
 
     Each of the n places gets any operation with equal chance (repeats allowed), is then left
-    empty with probability 0.5, and has its own magnitude and sign.
+    empty unless `policy.probability` has it, and has its own magnitude and sign.
     """
     names = list(OPERATIONS)
     drawn = []
     for index in rng.integers(len(names), size=policy.num_operations):
-        applied = rng.random() < APPLY_PROBABILITY
-        magnitude = policy.magnitude + policy.magnitude_std * rng.standard_normal()
-        strength = min(max(magnitude / MAX_MAGNITUDE, 0.0), 1.0)
+        applied = rng.random() < policy.probability
+        if policy.magnitude_std > UNIFORM_ABOVE:
+            magnitude = policy.magnitude * rng.random()
+        else:
+            magnitude = policy.magnitude + policy.magnitude_std * rng.standard_normal()
         sign = 1 if rng.random() < 0.5 else -1
         if applied:
-            name = names[index]
-            drawn.append(Operation(name, OPERATIONS[name].argument_of(strength, sign)))
+            drawn.append(operation_at(names[index], policy, magnitude, sign))
     return drawn
+
+
+def operation_at(name: str, policy: Policy, magnitude: float, sign: int) -> Operation:
+    """Return the operation at a magnitude, cut off to the policy's range; `sign` is 1 or -1."""
+    kind = OPERATIONS[name]
+    strength = min(max(magnitude, 0.0), policy.magnitude_max) / FULL_STRENGTH
+    plain = kind.plain_argument_of if not policy.increasing else None
+    return Operation(name, (plain or kind.argument_of)(strength, sign))
 
 
 def apply_operation(
@@ -123,27 +162,31 @@ def rand_augment(
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What an operation's number means: `argument_of(strength 0..1, sign)`, and what it does."""
+    """What an operation's number means: `argument_of(strength, sign)`, and what it does.
+
+    A strength of 1 is full; `plain_argument_of` is that of the set without inc1 where it differs.
+    """
 
     argument_of: Callable[[float, int], float]
     apply: Callable[[torch.Tensor, float, Sequence[float]], torch.Tensor]
+    plain_argument_of: Callable[[float, int], float] | None = None
 
 
 def _policy_error(rule: str, got: str) -> UserError:
-    return UserError(f"AUG.AA_TYPE must {rule}, got {got}. Try rand-m7-n4-mstd0.5-inc1.")
+    return UserError(f"AUG.AA_TYPE must {rule}, got {got}. Try rand-m7-mstd0.5-inc1.")
 
 
 def _no_argument(strength: float, sign: int) -> float:
     return 0.0
 
 
-def _enhance_factor(strength: float, sign: int) -> float:
-    """1 is no change; full strength is 0.1 or 1.9."""
-    return 1.0 + sign * 0.9 * strength
-
-
 def _enhancing(function: Callable[[torch.Tensor, float], torch.Tensor]) -> _Kind:
-    return _Kind(_enhance_factor, lambda frames, factor, fill: function(frames, factor))
+    """Return an operation whose number is a factor: 1 is no change, full strength 0.1 or 1.9."""
+    return _Kind(
+        lambda strength, sign: max(1.0 + sign * 0.9 * strength, 0.1),
+        lambda frames, factor, fill: function(frames, factor),
+        lambda strength, sign: 0.1 + 1.8 * strength,
+    )
 
 
 def _moving(function: Callable[..., torch.Tensor], *, at_full_strength: float) -> _Kind:
@@ -156,21 +199,24 @@ def _moving(function: Callable[..., torch.Tensor], *, at_full_strength: float) -
 # The increasing set, with the ranges of timm 1.0: rotation to 30 degrees, shear to 0.3, translation
 # to 0.45 of the side, solarize thresholds 256 down to 0, solarize-add 0 to 110, posterize 4 bits
 # down to 0. They go back to AutoAugment (Cubuk et al. 2018, arXiv 1805.09501), whose own differ.
+# In the plain set posterize and solarize run the other way, and factors from 0.1 to 1.9.
 OPERATIONS: dict[str, _Kind] = {
     "AutoContrast": _Kind(_no_argument, lambda x, _, fill: photometric.auto_contrast(x)),
     "Equalize": _Kind(_no_argument, lambda x, _, fill: photometric.equalize(x)),
     "Invert": _Kind(_no_argument, lambda x, _, fill: photometric.invert(x)),
     "Rotate": _moving(geometric.rotate, at_full_strength=30.0),
     "Posterize": _Kind(
-        lambda strength, sign: 4 - int(4 * strength),
+        lambda strength, sign: max(4 - int(4 * strength), 0),
         lambda x, bits, fill: photometric.posterize(x, int(bits)),
+        lambda strength, sign: min(int(4 * strength), 8),
     ),
     "Solarize": _Kind(
-        lambda strength, sign: 256 - int(256 * strength),
+        lambda strength, sign: max(256 - int(256 * strength), 0),
         lambda x, threshold, fill: photometric.solarize(x, int(threshold)),
+        lambda strength, sign: min(int(256 * strength), 256),
     ),
     "SolarizeAdd": _Kind(
-        lambda strength, sign: int(110 * strength),
+        lambda strength, sign: min(int(110 * strength), 128),
         lambda x, addend, fill: photometric.solarize_add(x, int(addend)),
     ),
     "Color": _enhancing(photometric.color),

@@ -8,6 +8,7 @@ from hiera_video.data.transforms.randaugment import (
     Policy,
     apply_operation,
     draw_operations,
+    operation_at,
     parse_policy,
     rand_augment,
 )
@@ -15,9 +16,20 @@ from hiera_video.data.transforms.randaugment import (
 FILL = (115.0, 115.0, 115.0)
 
 
-def test_parse_policy_reads_the_video_recipe():
-    assert parse_policy("rand-m7-n4-mstd0.5-inc1") == Policy(7.0, 4, 0.5)
-    assert parse_policy("rand-inc1-n2-m9") == Policy(9.0, 2, 0.0)
+@pytest.mark.parametrize(
+    ("text", "policy"),
+    [
+        ("rand-m7-mstd0.5-inc1", Policy(7.0, 2, 0.5)),  # MAE-ST, and PySlowFast's ViT-L
+        ("rand-m7-n4-mstd0.5-inc1", Policy(7.0, 4, 0.5)),  # PySlowFast's MViT
+        ("rand-inc1-n2-m9", Policy(9.0, 2, 0.0)),
+        ("rand-m9-n3-mstd0.5", Policy(9.0, 3, 0.5, increasing=False)),
+        ("rand-m9-n6-mstd101-inc1", Policy(9.0, 6, 101.0)),
+        ("rand-m15-mmax20-p0.3-inc1", Policy(15.0, 2, 0.0, 0.3, 20.0)),
+        ("rand", Policy(10.0, 2, 0.0, 0.5, 10.0, increasing=False)),
+    ],
+)
+def test_parse_policy_reads_what_timm_reads(text, policy):
+    assert parse_policy(text) == policy
 
 
 @pytest.mark.parametrize(
@@ -25,19 +37,22 @@ def test_parse_policy_reads_the_video_recipe():
     [
         ("", "''"),
         ("augmix-m5-n4-inc1", "'augmix-m5-n4-inc1'"),
-        ("rand-m7-n4-w0-inc1", "'w0'"),
-        ("rand-m7-n4-p0.5-inc1", "'p0.5'"),
+        ("rand-m7-n4-w0-inc1", "the set 'w0'"),
+        ("rand-m7-tweights-inc1", "the set 'tweights'"),
+        ("rand-m7-n4-p1.5-inc1", "'p1.5'"),
         ("rand-m7-n4-mstdinf-inc1", "'mstdinf'"),
+        ("rand-m7-z4-inc1", "'z4'"),
         ("rand-m-n4-inc1", "'m'"),
         ("rand-m7.5.1-n4-inc1", "'m7.5.1'"),
         ("rand-m7-m8-n4-inc1", "'m8' again"),
         ("rand-m7--n4-inc1", "''"),
-        ("rand-m11-n4-inc1", "'m11'"),
+        ("rand-m11-n4-inc1", "or a larger mmax, got 'm11'"),
+        ("rand-m21-mmax20-inc1", "'m21'"),
+        ("rand-mmax0-inc1", "'mmax0'"),
         ("rand-m7-n0-inc1", "'n0'"),
         ("rand-m7-n1.5-inc1", "'n1.5'"),
-        ("rand-n4-inc1", "m, the magnitude"),
-        ("rand-m7-inc1", "n, the number of operations"),
-        ("rand-m7-n4", "inc, the set"),
+        (f"rand-m7-n{'9' * 400}-inc1", "'ninf'"),
+        (f"rand-m7-n{10**30}-inc1", "'n1e+30'"),
         ("rand-m7-n4-inc0", "'inc0'"),
     ],
 )
@@ -115,6 +130,40 @@ def test_magnitude_noise_is_gaussian_and_clamped_and_signs_are_even():
     clamped = np.abs(arguments(Policy(9.0, 4, 3.0), "Rotate"))
     assert clamped.max() == 30.0
     assert np.mean(clamped == 30.0) == pytest.approx(0.37, abs=0.07)  # P(z > 1/3)
+
+
+@pytest.mark.parametrize(
+    ("name", "at_2", "at_10"),
+    [
+        ("Posterize", {0.0}, {4.0}),
+        ("Solarize", {51.0}, {256.0}),
+        ("SolarizeAdd", {22.0}, {110.0}),
+        ("Color", {0.46}, {1.9}),
+        ("Sharpness", {0.46}, {1.9}),
+        ("Rotate", {-6.0, 6.0}, {-30.0, 30.0}),
+    ],
+)
+def test_arguments_of_the_set_without_inc(name, at_2, at_10):
+    weak, strong = parse_policy("rand-m2-n4"), parse_policy("rand-n4")
+    assert {round(a, 9) for a in arguments(weak, name, draws=200)} == at_2
+    assert {round(a, 9) for a in arguments(strong, name, draws=200)} == at_10
+
+
+def test_a_magnitude_may_be_uniform_and_operations_certain():
+    policy = parse_policy("rand-m8-n4-p1-mstd101-inc1")
+    assert len(draw_operations(policy, rng=np.random.default_rng(0))) == 4
+    degrees = np.abs(arguments(policy, "Rotate"))
+    assert degrees.max() < 24.0
+    assert np.quantile(degrees, (0.25, 0.5, 0.75)) == pytest.approx([6.0, 12.0, 18.0], abs=1.0)
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("text", ["rand-m100-mmax100-inc1", "rand-m100-mmax100"])
+def test_operations_beyond_full_strength_run(name, text):
+    frames = torch.randint(0, 256, (1, 3, 16, 20), dtype=torch.uint8)
+    for sign in (1, -1):
+        operation = operation_at(name, parse_policy(text), 100.0, sign)
+        assert apply_operation(frames, operation, fill=FILL).shape == frames.shape
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
