@@ -29,6 +29,9 @@ from hiera_video.utils.sockets import make_room_for_sockets
 # Smaller buffers travel in the message itself.
 _SHARED_FROM_BYTES = 4096
 _IDLE = -1
+_NOT_BEGUN = -2  # has a task and is at none of its steps yet
+# Seconds to wait for a descriptor, which follows its message at once.
+_HANDLE_POLLS = 30
 
 
 class Job:
@@ -124,6 +127,9 @@ class Worker:
             if isinstance(message, Failed):
                 return message
             for block in message.new_blocks:
+                # A process that is stopped between the two would keep this one waiting for ever.
+                if not any(self.connection.poll(1.0) for _ in range(_HANDLE_POLLS)):
+                    return None
                 self._blocks[block] = Block(reduction.recv_handle(self.connection))
         except (EOFError, OSError, RuntimeError, pickle.UnpicklingError):
             return None  # perhaps in the middle of a message
@@ -146,12 +152,23 @@ class Worker:
     def current(self) -> tuple[int | None, int]:
         """Return the task and the step that it is, or was, at; None while it is at none."""
         task_id, step = int(self._board[0]), int(self._board[1])
-        return (None if task_id == _IDLE else task_id), step
+        return (None if task_id == _IDLE else task_id), max(step, -1)
+
+    @property
+    def has_started(self) -> bool:
+        """Whether the process has come so far as to read its tasks."""
+        return bool(self._board[2])
 
     def stuck_for(self, passed_sec: float) -> float:
-        """Take note that time passed; return for how long it has been at its step."""
+        """Add `passed_sec` to the time without progress; return that time in seconds.
+
+        A process makes no progress while it stays at one step, or leaves the tasks it was sent
+        unread. A task outside its steps, a download say, has a deadline of its own.
+        """
         count = int(self._board[2])
-        if count != self._seen_count or _IDLE in self._board[:2]:
+        idle = self._board[0] == _IDLE
+        exempt = not self.tasks if idle else self._board[1] == _IDLE
+        if count != self._seen_count or exempt:
             self._seen_count, self._stuck_sec = count, 0.0
         else:
             self._stuck_sec += passed_sec
@@ -194,6 +211,7 @@ def _serve(function: Callable[[Any, Job], Any], connection: Connection) -> None:
     board = np.frombuffer(board_block.buffer(24), np.int64)
     arena = Arena()
     known: set[int] = set()
+    board[2] += 1  # see Worker.has_started
     while True:
         try:
             task_id, task, unused = connection.recv()
@@ -201,7 +219,7 @@ def _serve(function: Callable[[Any, Job], Any], connection: Connection) -> None:
             return
         for block in unused:
             arena.give_back(block)
-        board[1], board[2] = _IDLE, board[2] + 1
+        board[1], board[2] = _NOT_BEGUN, board[2] + 1
         board[0] = task_id
         try:
             scratch = Scratch(arena)

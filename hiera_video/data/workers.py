@@ -21,6 +21,8 @@ from hiera_video.data.worker import Failed, Finished, Job, Worker
 _POLL_SEC = 0.5
 # One to work on and one to begin with while the result of the first is fetched.
 _TASKS_PER_WORKER = 2
+# The imports of a new process may come over a slow network.
+_MAX_START_SEC = 600.0
 # Processes that die before they have done anything are not the fault of a file.
 _MAX_USELESS_STARTS = 3
 
@@ -58,8 +60,9 @@ class WorkerPool:
     Args:
         function: a picklable callable; it is pickled once for every process.
         num_workers: processes, at least 1. They start with the first task.
-        deadline_sec: the longest that one step may take; 0: for ever. Time in which this process
-            does not look (a GPU step, a suspended job) is not counted.
+        deadline_sec: the longest that one step may take, and that a process may leave a task
+            unread; 0: for ever. Time in which this process does not look (a GPU step, a suspended
+            job) is not counted.
     """
 
     def __init__(
@@ -163,13 +166,18 @@ class WorkerPool:
         return None
 
     def _watch(self) -> None:
-        """Kill the processes whose step took too long."""
+        """Kill the processes whose step, or whose way to their next task, took too long."""
         now = time.monotonic()
         # A pause of ours says nothing about them: no more than two polls of it count.
         passed_sec = min(now - self._looked_at, 2 * _POLL_SEC)
         self._looked_at = now
         for worker in self._workers:
-            if worker and worker.stuck_for(passed_sec) > self._deadline_sec > 0:
+            if worker is None:
+                continue
+            limit_sec = self._deadline_sec
+            if not worker.has_started:
+                limit_sec = max(limit_sec, _MAX_START_SEC)
+            if worker.stuck_for(passed_sec) > limit_sec and self._deadline_sec > 0:
                 self._bury(worker, hung=True)
 
     def _bury(self, worker: Worker, *, hung: bool = False) -> None:
@@ -181,11 +189,13 @@ class WorkerPool:
         task_id, step = worker.current()
         tasks = list(worker.tasks.items())
         if task_id is None:
-            self._useless_starts += 1
+            # One that is stopped between two tasks has been of use before.
+            self._useless_starts += not (hung and worker.has_started)
             if self._useless_starts >= _MAX_USELESS_STARTS:
                 self.close()
+                how = "do not start" if hung else "end as soon as they start"
                 raise WorkerError(
-                    f"data loading processes end as soon as they start (exit code {exit_code}); "
+                    f"data loading processes {how} (exit code {exit_code}); "
                     "what they say stands above. A script that loads data must do so under "
                     "`if __name__ == '__main__':`."
                 )

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from hiera_video.data import workers
 from hiera_video.data.workers import Done, Lost, WorkerError, WorkerPool
 from hiera_video.utils.errors import UserError
 
@@ -98,6 +99,52 @@ def test_the_deadline_is_for_a_step_not_for_a_task():
         pool.submit(0, ["wait"] * 8)
         (done,) = results(pool, 1)
         assert isinstance(done, Done)
+
+
+def stop_and_wait(pid):
+    os.kill(pid, signal.SIGSTOP)
+    give_up_at = time.monotonic() + 20
+    while "T (stopped)" not in state_of(pid):
+        assert time.monotonic() < give_up_at
+        time.sleep(0.01)
+
+
+def test_a_process_that_is_stopped_between_tasks_is_replaced_and_no_task_is_lost():
+    with WorkerPool(work, num_workers=1, deadline_sec=1.0) as pool:
+        pool.submit(0, ["fine"])
+        (first,) = results(pool, 1)
+        while pool._workers[0].current()[0] is not None:
+            time.sleep(0.01)  # it has answered, and is not yet at rest
+        stop_and_wait(first.value)
+        pool.submit(1, ["fine"])
+        pool.submit(2, ["fine"])
+        done = results(pool, 2)
+        assert [(type(d), d.task_id) for d in done] == [(Done, 1), (Done, 2)]
+        assert first.value not in {d.value for d in done}
+        with pytest.raises(ProcessLookupError):
+            os.kill(first.value, 0)
+
+
+def test_a_process_without_a_task_has_no_deadline():
+    with WorkerPool(work, num_workers=1, deadline_sec=0.5) as pool:
+        pool.submit(0, ["fine"])
+        (first,) = results(pool, 1)
+        assert [pool.next(timeout_sec=0.6) for _ in range(2)] == [None, None]
+        pool.submit(1, ["fine"])
+        (second,) = results(pool, 1)
+        assert second.value == first.value
+
+
+@pytest.mark.slow
+def test_a_process_that_is_stopped_while_it_starts_is_replaced(monkeypatch):
+    monkeypatch.setattr(workers, "_MAX_START_SEC", 6.0)
+    with WorkerPool(work, num_workers=1, deadline_sec=0.1) as pool:
+        pool.submit(0, ["fine"])
+        (first,) = pool.process_ids
+        stop_and_wait(first)
+        (done,) = results(pool, 1)
+        assert isinstance(done, Done)
+        assert done.value != first
 
 
 def test_what_is_no_step_has_no_deadline():
