@@ -1,6 +1,6 @@
 """The configuration room: typed, frozen, and wrong in one message or not at all."""
 
-from hiera_video.config.derived import views_per_video
+from hiera_video.config.derived import iterations_per_epoch, views_per_video
 from hiera_video.config.describe import diff_from_defaults, help_text, to_dict, to_yaml, value_of
 from hiera_video.config.errors import ConfigError
 from hiera_video.config.load import load_config
@@ -11,6 +11,7 @@ __all__ = [
     "ConfigError",
     "diff_from_defaults",
     "help_text",
+    "iterations_per_epoch",
     "load_config",
     "to_dict",
     "to_yaml",

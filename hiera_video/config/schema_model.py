@@ -117,7 +117,7 @@ class SolverSection:
     BASE_LR: Annotated[
         float,
         Key(
-            "Highest learning rate at BASE_BATCH_SIZE clips per step; scaled in proportion.",
+            "Highest learning rate at BASE_BATCH_SIZE clips per step; scaled to a step's clips.",
             above=0,
             source="[P] Table 11: 8e-4 at 256 videos, 2 views of each",
         ),

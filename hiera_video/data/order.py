@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+from hiera_video.config import iterations_per_epoch
 from hiera_video.data.shards import shard_order
 from hiera_video.utils.seed import rng_for
 
@@ -61,7 +62,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
     def _batches(self) -> range:
         """Return the numbers of the batches that this process reads, whole or in part."""
         if self.shuffle:
-            return range(max(self.num_videos // self.batch_size, 1))
+            return range(iterations_per_epoch(self.num_videos, self.batch_size))
         return range(self.rank, -(-self.num_videos // self.batch_size), self.world_size)
 
     def _order(self) -> np.ndarray:

@@ -1,14 +1,14 @@
 """What a training run works with, built once from the config, and what it says at its start."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from hiera_video.config import Config, views_per_video
+from hiera_video.config import Config, iterations_per_epoch, views_per_video
 from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.fingerprint import describe_check, describe_records
 from hiera_video.data.health import BadVideos
@@ -26,7 +26,14 @@ from hiera_video.engine.tasks import Task, build_task
 from hiera_video.engine.validations import Validations
 from hiera_video.engine.watchdog import Watchdog
 from hiera_video.models.build import build_model
-from hiera_video.solver.build import build_lr_schedule, build_optimizer, effective_batch
+from hiera_video.solver.build import (
+    LrSchedule,
+    build_lr_schedule,
+    build_optimizer,
+    clips_per_iteration,
+    effective_batch,
+    iterations_per_step,
+)
 from hiera_video.utils import dist
 from hiera_video.utils.seed import seed_for
 
@@ -46,7 +53,7 @@ class TrainRun:
     task: Task
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
-    lr_at: Callable[[float], float]
+    lr_at: LrSchedule
     train_records: Sequence[VideoRecord]
     train_loader: BatchLoader
     val_loader: BatchLoader | None
@@ -76,7 +83,7 @@ def prepare(
         task=build_task(cfg, model, wrapped),
         optimizer=build_optimizer(cfg, model),
         average=WeightAverage(model, cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None,
-        lr_at=build_lr_schedule(cfg),
+        lr_at=build_lr_schedule(cfg, len(records["train"])),
         train_records=records["train"],
         train_loader=build_loader(cfg, "train", records["train"]),
         val_loader=build_loader(cfg, "val", records["val"]) if "val" in records else None,
@@ -126,15 +133,38 @@ def describe(run: TrainRun, start: Position) -> str:
         f"training {cfg.MODEL.MODEL_NAME} ({millions:.1f} M parameters) on "
         f"{len(run.train_records)} videos: epochs {start.epoch + 1} to {cfg.SOLVER.MAX_EPOCH}, "
         f"{len(run.train_loader)} iterations each; "
-        f"effective batch {effective_batch(cfg)} clips ({batch_parts(cfg)}), "
+        f"effective batch {effective_batch(cfg, len(run.train_records))} clips "
+        f"({batch_parts(cfg, len(run.train_records))}), "
         f"peak learning rate {run.lr_at(cfg.SOLVER.WARMUP_EPOCHS):.3g}, device {run.device}"
     )
 
 
-def batch_parts(cfg: Config) -> str:
+def batch_parts(cfg: Config, num_videos: int) -> str:
     """Return what the effective batch, to which the learning rate is scaled, is the product of."""
-    views = views_per_video(cfg)
+    views, machines = views_per_video(cfg), dist.num_machines()
+    videos = f"{cfg.TRAIN.BATCH_SIZE} videos a machine x {machines}"
+    if num_videos < cfg.TRAIN.BATCH_SIZE * machines:
+        videos = f"{num_videos} videos, all there are,"
     return (
-        f"{cfg.TRAIN.BATCH_SIZE} videos a machine x {dist.num_machines()} x "
-        f"{cfg.SOLVER.ACCUM_STEPS} accumulated x {views} view{'s' * (views > 1)} of each"
+        f"{videos} x {iterations_per_step(cfg, num_videos)} accumulated x {views} "
+        f"view{'s' * (views > 1)} of each"
     )
+
+
+def describe_smaller_steps(cfg: Config, num_videos: int) -> str:
+    """Say which steps hold fewer clips than the config asks for, and at what rate; "": none."""
+    asked, full = effective_batch(cfg), effective_batch(cfg, num_videos)
+    batch = cfg.TRAIN.BATCH_SIZE * dist.num_machines()
+    left = iterations_per_epoch(num_videos, batch) % iterations_per_step(cfg, num_videos)
+    last = left * clips_per_iteration(cfg, num_videos)
+    parts = []
+    if full < asked:
+        parts.append(
+            f"TRAIN.BATCH_SIZE and SOLVER.ACCUM_STEPS ask for steps of {asked} clips, and an epoch "
+            f"of {num_videos} videos has {full} for one"
+        )
+    if last:
+        parts.append(f"the last step of each epoch holds {last} of {full} clips")
+    if parts and cfg.SOLVER.BASE_BATCH_SIZE:
+        parts.append("the learning rate is scaled to the clips that each step holds")
+    return "; ".join(parts)

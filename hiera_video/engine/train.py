@@ -16,7 +16,13 @@ from hiera_video.engine.epoch_log import EpochLog
 from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.resume import Start, save_run, seed_epoch, start_run
-from hiera_video.engine.run import TrainRun, describe, describe_data, prepare
+from hiera_video.engine.run import (
+    TrainRun,
+    describe,
+    describe_data,
+    describe_smaller_steps,
+    prepare,
+)
 from hiera_video.engine.sharding import total_norm, whole
 from hiera_video.engine.watchdog import BACKWARD
 from hiera_video.solver.build import set_lr
@@ -37,6 +43,8 @@ def train(
     for line in describe_data(cfg, records["train"]):
         log.line(line)
     log.line(describe(run, start.position))
+    if smaller := describe_smaller_steps(cfg, len(records["train"])):
+        log.warning(smaller)
     with run.watchdog, run.stop, run.saves or nullcontext():
         if missed_validation(run, start.position):
             result = validate(run, start.position.epoch)
@@ -63,8 +71,8 @@ def train_epoch(run: TrainRun, epoch: int, start: Start) -> None:
         tally = parallel.tally(batch)
         log.failures(tally)
         refuse_bad(run, batch)
-        lr = run.lr_at(epoch + iteration / num_iterations)
         group_size, ends_group = accumulation(run.cfg.SOLVER.ACCUM_STEPS, iteration, num_iterations)
+        lr = run.lr_at(epoch + iteration / num_iterations, group_size)
         with parallel.gradients(run.wrapped, ends_group=ends_group):
             with autocast(run.device, enabled=run.cfg.TRAIN.MIXED_PRECISION):
                 loss = run.task.step(batch.to(run.device), epoch=epoch, iteration=iteration)

@@ -1,42 +1,70 @@
 """From config to optimizer and learning rate."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from hiera_video.config import Config, views_per_video
+from hiera_video.config import Config, iterations_per_epoch, views_per_video
 from hiera_video.solver.param_groups import build_param_groups
 from hiera_video.solver.schedule import cosine_with_warmup, scaled_lr
 from hiera_video.utils import dist
 
 
-def effective_batch(cfg: Config) -> int:
-    """Return the clips that one optimizer step sees.
+class LrSchedule(Protocol):
+    """The learning rate over a training."""
 
-    Batch times machines times accumulation times repeated views. TRAIN.BATCH_SIZE, in videos, is a
-    machine's, whatever the number of its processes.
+    def __call__(self, epoch: float, iterations: int | None = None) -> float:
+        """Return the rate at a fractional epoch for a step of `iterations` (None: a full step)."""
+
+
+def clips_per_iteration(cfg: Config, num_videos: int | None = None) -> int:
+    """Return the clips that all processes together see in one iteration.
+
+    TRAIN.BATCH_SIZE, in videos, is a machine's, whatever the number of its processes. `num_videos`
+    are those of the train list (None: enough), beyond which no batch can go.
     """
-    videos = cfg.TRAIN.BATCH_SIZE * dist.num_machines() * cfg.SOLVER.ACCUM_STEPS
+    videos = cfg.TRAIN.BATCH_SIZE * dist.num_machines()
+    if num_videos is not None:
+        videos = min(videos, num_videos)
     return videos * views_per_video(cfg)
 
 
-def build_lr_schedule(cfg: Config) -> Callable[[float], float]:
-    """Return the function from fractional epoch to learning rate, scaled to the effective batch."""
+def iterations_per_step(cfg: Config, num_videos: int | None = None) -> int:
+    """Return the iterations that a full optimizer step sums: no more than an epoch has."""
+    if num_videos is None:
+        return cfg.SOLVER.ACCUM_STEPS
+    batch = cfg.TRAIN.BATCH_SIZE * dist.num_machines()
+    return min(cfg.SOLVER.ACCUM_STEPS, iterations_per_epoch(num_videos, batch))
+
+
+def effective_batch(cfg: Config, num_videos: int | None = None) -> int:
+    """Return the clips that one full optimizer step sees, given `num_videos` to train on.
+
+    Batch times machines times accumulation times repeated views.
+    """
+    return clips_per_iteration(cfg, num_videos) * iterations_per_step(cfg, num_videos)
+
+
+def build_lr_schedule(cfg: Config, num_videos: int | None = None) -> LrSchedule:
+    """Return the learning rate as a function, scaled to the clips that each step holds."""
     solver = cfg.SOLVER
-    scaled = partial(
-        scaled_lr, effective_batch=effective_batch(cfg), base_batch=solver.BASE_BATCH_SIZE
-    )
-    return partial(
-        cosine_with_warmup,
-        base_lr=scaled(solver.BASE_LR),
-        end_lr=scaled(solver.COSINE_END_LR),
-        warmup_epochs=solver.WARMUP_EPOCHS,
-        warmup_start_lr=scaled(solver.WARMUP_START_LR),
-        max_epochs=solver.MAX_EPOCH,
-    )
+    full_step = iterations_per_step(cfg, num_videos)
+    clips = clips_per_iteration(cfg, num_videos)
+
+    def lr_at(epoch: float, iterations: int | None = None) -> float:
+        lr = cosine_with_warmup(
+            epoch,
+            base_lr=solver.BASE_LR,
+            end_lr=solver.COSINE_END_LR,
+            warmup_epochs=solver.WARMUP_EPOCHS,
+            warmup_start_lr=solver.WARMUP_START_LR,
+            max_epochs=solver.MAX_EPOCH,
+        )
+        batch = clips * (full_step if iterations is None else iterations)
+        return scaled_lr(lr, effective_batch=batch, base_batch=solver.BASE_BATCH_SIZE)
+
+    return lr_at
 
 
 def build_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:

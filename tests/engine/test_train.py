@@ -167,6 +167,40 @@ def test_the_last_step_of_an_epoch_takes_what_is_left():
     ]
 
 
+CONSTANT_RATE = (
+    "SOLVER.BASE_LR 0.064 SOLVER.COSINE_END_LR 0.064 SOLVER.WARMUP_EPOCHS 0 AUG.ENABLE False "
+    "SOLVER.BASE_BATCH_SIZE 64 SOLVER.MAX_EPOCH 1 TEST.ENABLE False"
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "rates", "said"),
+    [
+        (
+            "TRAIN.BATCH_SIZE 512",
+            [0.016],
+            ["16 videos, all there are, x 1", "steps of 512 clips, and an epoch of 16 videos has"],
+        ),
+        ("TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 64", [0.016] * 4, ["x 4 accumulated"]),
+        (
+            "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 3",
+            [0.012, 0.012, 0.012, 0.004],
+            ["the last step of each epoch holds 4 of 12 clips; the learning rate is scaled"],
+        ),
+        ("TRAIN.BATCH_SIZE 512 SOLVER.BASE_BATCH_SIZE 0", [0.064], ["has 16 for one\n"]),
+    ],
+)
+def test_the_learning_rate_is_that_of_the_clips_a_step_holds(small_cfg, keys, rates, said):
+    cfg = small_cfg(CONSTANT_RATE, keys)
+    launch(cfg)
+    assert [stats["lr"] for stats in json_stats(cfg.OUTPUT_DIR, "train_iter")] == pytest.approx(
+        rates
+    )
+    log = Path(cfg.OUTPUT_DIR, "stdout.log").read_text(encoding="utf-8")
+    for words in said:
+        assert words in log
+
+
 def test_weights_to_start_from_and_another_number_of_classes(small_cfg, tmp_path):
     start = str(tmp_path / "start.pyth")
     nine_classes = hiera_micro_8x64(input_size=(4, 32, 32), num_classes=9)

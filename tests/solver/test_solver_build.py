@@ -227,3 +227,30 @@ def test_the_effective_batch_is_batch_times_accumulation_times_repeated_views():
     assert effective_batch(make_cfg("TRAIN.BATCH_SIZE 6 SOLVER.ACCUM_STEPS 5")) == 30
     assert effective_batch(make_cfg("TRAIN.BATCH_SIZE 6 AUG.NUM_SAMPLE 4")) == 24
     assert effective_batch(make_cfg("TRAIN.BATCH_SIZE 6 AUG.NUM_SAMPLE 4 AUG.ENABLE False")) == 6
+
+
+@pytest.mark.parametrize(
+    ("keys", "num_videos", "clips"),
+    [
+        ("TRAIN.BATCH_SIZE 512", 8, 8),
+        ("TRAIN.BATCH_SIZE 512 AUG.NUM_SAMPLE 2", 8, 16),
+        ("TRAIN.BATCH_SIZE 512 SOLVER.ACCUM_STEPS 4", 8, 8),
+        ("TRAIN.BATCH_SIZE 2 SOLVER.ACCUM_STEPS 64", 9, 8),  # the ninth is left out
+        ("TRAIN.BATCH_SIZE 2 SOLVER.ACCUM_STEPS 4", 9, 8),
+        ("TRAIN.BATCH_SIZE 2 SOLVER.ACCUM_STEPS 3", 9, 6),
+    ],
+)
+def test_a_step_and_its_rate_hold_no_more_clips_than_an_epoch_has(keys, num_videos, clips):
+    cfg = make_cfg(SCHEDULE, keys)
+    assert effective_batch(cfg, num_videos) == clips
+    lr_at = build_lr_schedule(cfg, num_videos)
+    for epoch, lr in ((0, 0.08), (2, 0.4), (6, 0.22), (10, 0.04)):
+        assert lr_at(epoch) == pytest.approx(clips / 64 * lr, rel=1e-12)
+
+
+def test_a_step_of_fewer_iterations_learns_at_their_share_of_the_rate():
+    lr_at = build_lr_schedule(make_cfg(SCHEDULE), 100)
+    assert lr_at(2, 1) == pytest.approx(0.4 * 8 / 64, rel=1e-12)
+    assert lr_at(2, 4) == lr_at(2)
+    absolute = build_lr_schedule(make_cfg(SCHEDULE, "SOLVER.BASE_BATCH_SIZE 0"), 100)
+    assert absolute(2, 1) == absolute(2, 4) == 0.4
