@@ -128,15 +128,6 @@ def _same_dataset(cfg: Config) -> str:
     )
 
 
-def _views_to_count(cfg: Config) -> str:
-    views = cfg.TEST.NUM_TEMPORAL_CLIPS * cfg.TEST.NUM_SPATIAL_CROPS
-    if not cfg.TEST.VIEWS_TABLE or views > 1:
-        return ""
-    return (
-        "TEST.VIEWS_TABLE must be False for a single view, got True. Try TEST.NUM_TEMPORAL_CLIPS 5."
-    )
-
-
 def _one_crop_size(cfg: Config) -> str:
     sizes = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TEST_CROP_SIZE
     if not cfg.MODEL.ARCH.startswith("hiera") or sizes[0] == sizes[1]:
@@ -224,9 +215,6 @@ CONTRADICTIONS = (
     Contradiction(("MASK.DECODER_EMBED_DIM", "MASK.DECODER_NUM_HEADS"), _heads_share_channels),
     Contradiction(("TEST.SCORES_FILE",), _plain_scores_file),
     Contradiction(("TEST.DATASET", "TRAIN.DATASET", "TRAIN.ENABLE", "TEST.ENABLE"), _same_dataset),
-    Contradiction(
-        ("TEST.VIEWS_TABLE", "TEST.NUM_TEMPORAL_CLIPS", "TEST.NUM_SPATIAL_CROPS"), _views_to_count
-    ),
     Contradiction(
         ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_CROP_SIZE", "MODEL.ARCH"),
         _one_crop_size,

@@ -1,68 +1,10 @@
 """What to say of a key that is not there: PySlowFast's name for another, or a misspelling."""
 
 import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
+from hiera_video.config.pyslowfast import RENAMED, replacement
 from hiera_video.config.schema import key_specs, sections
-
-# PySlowFast's name -> ours, where the value means the same or nearly so.
-RENAMED: Mapping[str, str] = MappingProxyType(
-    {
-        "TEST.NUM_ENSEMBLE_VIEWS": "TEST.NUM_TEMPORAL_CLIPS",
-        "TEST.SAVE_RESULTS_PATH": "TEST.SCORES_FILE",
-        "MIXUP.LABEL_SMOOTH_VALUE": "SOLVER.LABEL_SMOOTHING",
-        "MODEL.DROPCONNECT_RATE": "MODEL.DROP_PATH_RATE",
-        "MVIT.DROPPATH_RATE": "MODEL.DROP_PATH_RATE",
-        "MVIT.DROPOUT_RATE": "MODEL.DROPOUT_RATE",
-        "AUG.MASK_RATIO": "MASK.RATIO",
-    }
-)
-
-# PySlowFast's name -> what there is here instead.
-REPLACED: Mapping[str, str] = MappingProxyType(
-    {
-        "DATA.TRAIN_JITTER_SCALES": "here crops are drawn by share of the area: "
-        "DATA.TRAIN_JITTER_SCALES_RELATIVE [0.08, 1.0]",
-        "DATA.USE_OFFSET_SAMPLING": "here it is DATA.SAMPLING uniform",
-        "DATA.PATH_LABEL_SEPARATOR": "here space, comma and tab are all understood",
-        "DATA.INPUT_CHANNEL_NUM": "here a clip always has three channels",
-        "DATA.REVERSE_INPUT_CHANNEL": "here frames are always RGB",
-        "DATA.ENSEMBLE_METHOD": "here the scores of the views are always averaged",
-        "DATA.INV_UNIFORM_SAMPLE": "here crops are drawn by share of the area",
-        "AUG.MASK_TUBE": "here it is MASK.STRATEGY tube",
-        "AUG.MASK_FRAMES": "here it is MASK.STRATEGY frame",
-        "AUG.GEN_MASK_LOADER": "here masks are drawn where the loss is computed",
-        "MASK.ENABLE": "here it is TASK ssl",
-        "MASK.MAE_ON": "here it is TASK ssl",
-        "MASK.NORM_PRED_PIXEL": "here the pixels of each patch are always normalised",
-        "AUG.INTERPOLATION": "here the transforms choose it",
-        "AUG.RE_COUNT": "here one box is erased",
-        "SOLVER.LR_POLICY": "here it is always warm-up and cosine",
-        "SOLVER.BASE_LR_SCALE_NUM_SHARDS": "here BASE_LR is scaled by the batch: "
-        "SOLVER.BASE_BATCH_SIZE",
-        "SOLVER.ZERO_WD_1D_PARAM": "here vectors and positions are never decayed",
-        "SOLVER.WARMUP_FACTOR": "here it is a learning rate: SOLVER.WARMUP_START_LR",
-        "SOLVER.CLIP_GRAD_VAL": "here the norm is clipped: SOLVER.CLIP_GRAD_L2NORM",
-        "MODEL.LOSS_FUNC": "here the loss follows from MIXUP and SOLVER.LABEL_SMOOTHING",
-        "MODEL.HEAD_ACT": "here models give logits, and the metrics take the softmax",
-        "NUM_SHARDS": "here torchrun says how many machines there are",
-        "SHARD_ID": "here torchrun says which machine this is",
-        "DIST_BACKEND": "here it follows from the device",
-        "TRAIN.CHECKPOINT_TYPE": "here checkpoints are always PyTorch's",
-        "TEST.CHECKPOINT_TYPE": "here checkpoints are always PyTorch's",
-        "TRAIN.CHECKPOINT_EPOCH_RESET": "here CHECKPOINT_FILE_PATH always starts at epoch 0, and "
-        "TRAIN.AUTO_RESUME goes on",
-        "TENSORBOARD.LOG_DIR": "here it is inside OUTPUT_DIR",
-    }
-)
-
-# PySlowFast's sections for what is not in this toolkit.
-ABSENT_SECTIONS = (
-    *("RESNET", "SLOWFAST", "NONLOCAL", "X3D", "MVIT", "BN", "DETECTION", "AVA"),
-    *("MULTIGRID", "CONTRASTIVE", "BENCHMARK", "DEMO", "VIS_MASK"),
-)
 
 
 @dataclass(frozen=True)
@@ -79,8 +21,16 @@ def explain_unknown(name: str) -> Unknown:
     if name in RENAMED:
         new = RENAMED[name]
         return Unknown(f"{name} is PySlowFast's name; here it is {new}.", (new,))
-    if name in REPLACED:
-        return Unknown(f"{name} is a key of PySlowFast; {REPLACED[name]}. Try without it.")
+    entry, instead = replacement(name)
+    if entry.endswith(".*"):
+        part = entry.removesuffix(".*")
+        return Unknown(
+            f"{part} is a section of PySlowFast or a fork; here {instead}. Try without it."
+        )
+    if entry.endswith("*"):
+        return Unknown(f"{entry} are keys of PySlowFast; here {instead}. Try without them.")
+    if entry:
+        return Unknown(f"{name} is a key of PySlowFast; here {instead}. Try without it.")
     section, _, leaf = name.rpartition(".")
     if name in sections():
         first = next(spec for spec in specs if spec.startswith(f"{name}."))
@@ -91,8 +41,6 @@ def explain_unknown(name: str) -> Unknown:
     if section in specs:
         return Unknown(f"{section} must be a value, got keys under it.", (section,))
     top = name.split(".")[0]
-    if top in ABSENT_SECTIONS:
-        return Unknown(f"{top} is a section of PySlowFast that is not here. Try without it.")
     meant = _meant(name, section, leaf)
     if meant:
         return Unknown(f"{name} is not a key. Did you mean {' or '.join(meant)}?", meant)

@@ -8,7 +8,6 @@ from hiera_video.config import Config, ConfigError, load_config
 from hiera_video.config.check import CONTRADICTIONS
 from hiera_video.config.rules import read_value
 from hiera_video.config.schema import key_specs, sections
-from hiera_video.config.unknown import ABSENT_SECTIONS, RENAMED, REPLACED, explain_unknown
 
 SSL = "TASK ssl MODEL.ARCH hiera_mae TEST.ENABLE False"
 CASES = {
@@ -30,8 +29,6 @@ CASES = {
     "TEST.SCORES_FILE a/b.npz": "TEST.SCORES_FILE must be a file name, without a folder, got "
     "'a/b.npz'. Try b.npz.",
     "TRAIN.DATASET ssv2 DATA.RANDOM_FLIP False": "TEST.DATASET must be TRAIN.DATASET ('ssv2')",
-    "TEST.VIEWS_TABLE True TEST.NUM_TEMPORAL_CLIPS 1 TEST.NUM_SPATIAL_CROPS 1": "TEST.VIEWS_TABLE "
-    "must be False for a single view",
     "DATA.TEST_CROP_SIZE 256": "DATA.TEST_CROP_SIZE must be DATA.TRAIN_CROP_SIZE (224)",
     "DATA.TRAIN_JITTER_SCALES_RELATIVE [1,0.5]": "must be [smallest, largest], got [1.0, 0.5]. "
     "Try [0.5, 1.0].",
@@ -149,22 +146,3 @@ def _unchecked(pairs):
         else:
             cfg = dataclasses.replace(cfg, **{leaf: value})
     return cfg
-
-
-def test_renamed_keys_lead_to_keys_that_exist():
-    for old, new in RENAMED.items():
-        assert new in key_specs()
-        assert explain_unknown(old).meant == (new,)
-    for old in [*RENAMED, *REPLACED]:
-        assert old not in key_specs(), f"{old} is a key now: drop it from the table"
-    for section in ABSENT_SECTIONS:
-        assert section not in sections(), f"{section} is a section now: drop it from the list"
-
-
-@pytest.mark.parametrize("old", list(REPLACED))
-def test_replaced_keys_name_only_keys_that_exist(old):
-    message = explain_unknown(old).message
-    assert message.startswith(f"{old} is a key of PySlowFast; here ")
-    for word in message.removeprefix(old).replace(":", " ").replace(";", " ").split():
-        if "." in word.strip(".") and word.isupper():
-            assert word.strip(".,") in key_specs()

@@ -175,7 +175,7 @@ def test_same_key_in_base_and_file_is_no_duplicate(write):
          "it is TEST.NUM_TEMPORAL_CLIPS."),
         ("MVIT:\n  DROPPATH_RATE: 0.1\n", "here it is MODEL.DROP_PATH_RATE."),
         ("DATA:\n  TRAIN_JITTER_SCALES: [256, 320]\n", "DATA.TRAIN_JITTER_SCALES_RELATIVE"),
-        ("RESNET:\n  DEPTH: 50\n  STRIDE_1X1: False\n", "RESNET is a section of PySlowFast that"),
+        ("RESNET:\n  DEPTH: 50\n  STRIDE_1X1: False\n", "RESNET is a section of PySlowFast or"),
     ],
 )  # fmt: skip
 def test_unknown_key_is_explained_in_one_problem(write, text, message):

@@ -38,6 +38,18 @@ def test_scores_are_the_mean_over_views_of_softmax_one_view_at_a_time(small_cfg,
         assert np.allclose(result.scores_NK[indices], expected, atol=1e-6)
 
 
+def test_the_table_of_views_has_one_row_for_one_view(small_cfg, checkpoint):
+    cfg = small_cfg(
+        f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {checkpoint} TEST.VIEWS_TABLE True",
+        "TEST.NUM_TEMPORAL_CLIPS 1 TEST.NUM_SPATIAL_CROPS 1",
+    )
+    result = launch(cfg)
+    with io.open_file(f"{cfg.OUTPUT_DIR}/stdout.log") as file:
+        table = file.read().partition("top-1 by views (clips x crops):\n")[2].splitlines()
+    assert table[0].split() == ["1x1", f"{result.top1:.2%}"]
+    assert "x1" not in table[1]
+
+
 def broken_set(folder, tiny_set):
     """Write a test split of two good videos and three bad ones, as absolute paths."""
     with io.open_file(f"{tiny_set}/test.csv") as file:
