@@ -4,12 +4,15 @@ python tools/serve.py --checkpoint output/checkpoints/checkpoint_epoch_00075.pyt
 python tools/serve.py --checkpoint mae_k400_ft_k400 --model hiera_base_16x224 --port 8080
 curl -F video=@x.mp4 http://127.0.0.1:8000/predict
 
+A line a request goes to standard error. SIGTERM lets running requests finish; Ctrl-C does not.
+
 Exit status: 0 after Ctrl-C or SIGTERM; 1 if it could not be started; 2 for a wrong command line.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from hiera_video.config import load_config
 from hiera_video.engine.predict import Predictor
@@ -69,9 +72,22 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="SECONDS",
         help="for a video (%(default)g)",
     )
+    add(
+        "--grace-sec",
+        type=float,
+        default=usual.grace_sec,
+        metavar="SECONDS",
+        help="that SIGTERM leaves to running requests (%(default)g)",
+    )
+    add("--no-access-log", action="store_true", help="do not print a line for each request")
     add("--every", type=float, metavar="SECONDS", help="from window to window (half a clip)")
     add("--window", type=float, metavar="SECONDS", help="a window's length, for uniform sampling")
     return parser.parse_args(argv)
+
+
+def _print_line(line: str) -> None:
+    with suppress(OSError, ValueError):  # a log that cannot be written ends no request
+        print(line, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         every_sec=arguments.every,
         window_sec=arguments.window,
         allow_hosts=arguments.allow_host,
+        grace_sec=arguments.grace_sec,
+        access_log=None if arguments.no_access_log else _print_line,
     )
     check_settings(settings)  # before the model is read
     predictor = Predictor(

@@ -10,11 +10,12 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from threading import Event
+from functools import partial
+from threading import Event, Timer
 from typing import Any
 
 from hiera_video import __version__
@@ -23,8 +24,6 @@ from hiera_video.engine.predict_windows import make_grid
 from hiera_video.utils.errors import UserError
 
 _EXTRA = "pip install -e '.[serve]'"
-# Connections at a time, idle ones too; beyond it a client is told to come back.
-_MAX_CONNECTIONS = 64
 # A short video gets so many windows, that there is something to see move.
 _LEAST_WINDOWS = 8
 
@@ -37,7 +36,8 @@ class Settings:
     max_waiting: uploads that may wait while one is answered. max_windows: the most that a video is
     looked at in; a longer one gets them wider apart. deadline_sec: the longest that decoding may
     take. every_sec, window_sec: as for `make_grid`. allow_hosts: names that clients may call this
-    server by, beside its addresses, "localhost" and `host`.
+    server by, beside its addresses, "localhost" and `host`. grace_sec: how long SIGTERM lets
+    running requests go on. access_log: called with a line for each request.
     """
 
     host: str = "127.0.0.1"
@@ -49,6 +49,8 @@ class Settings:
     every_sec: float | None = None
     window_sec: float | None = None
     allow_hosts: Sequence[str] = ()
+    grace_sec: float = 30.0
+    access_log: Callable[[str], None] | None = None
 
 
 class Service:
@@ -66,6 +68,7 @@ class Service:
         from hiera_video.engine.serve_answer import Analyst
         from hiera_video.engine.serve_app import Desk, make_app
         from hiera_video.engine.serve_folder import UploadFolder
+        from hiera_video.utils.http_server import AccessLog, Connection
 
         grid = make_grid(
             predictor.cfg, every_sec=settings.every_sec, window_sec=settings.window_sec
@@ -103,7 +106,15 @@ class Service:
                 names=[settings.host, *settings.allow_hosts],
                 only_loopback=is_local(settings.host),
             )
-            self._server = uvicorn.Server(_server_config(uvicorn, app))
+            log = settings.access_log or (lambda line: None)
+            config = _server_config(
+                uvicorn,
+                AccessLog(app, log),
+                connection=partial(Connection, log=log),
+                grace_sec=settings.grace_sec,
+            )
+            self._server = uvicorn.Server(config)
+            self._grace_sec = settings.grace_sec
             self._sockets = [listening]
             self._stack = stack.pop_all()
 
@@ -113,10 +124,19 @@ class Service:
         self._server.handle_exit = self._on_signal
         self._server.run(sockets=self._sockets)
 
-    def stop(self) -> None:
-        """Have `run` return soon; what is in work is given up. For any thread."""
-        self._stopping.set()
+    def stop(self, *, grace_sec: float = 0.0) -> None:
+        """Have `run` return soon: take no new requests, give up running ones after `grace_sec`.
+
+        For any thread.
+        """
         self._server.should_exit = True
+        if not grace_sec:
+            self._stopping.set()
+            return
+        timer = Timer(grace_sec, self._stopping.set)
+        timer.daemon = True
+        timer.start()
+        self._stack.callback(timer.cancel)
 
     def close(self) -> None:
         """Give everything back: processes, the folder of uploads, the address."""
@@ -129,9 +149,10 @@ class Service:
         self.close()
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._stopping.is_set() and number == signal.SIGINT:
+        if self._server.should_exit:  # the second one
             self._server.force_exit = True
-        self.stop()
+        is_first_term = number == signal.SIGTERM and not self._server.should_exit
+        self.stop(grace_sec=self._grace_sec if is_first_term else 0.0)
 
 
 def check_settings(settings: Settings) -> None:
@@ -144,6 +165,8 @@ def check_settings(settings: Settings) -> None:
     ):
         if not 0 < value < math.inf:
             raise UserError(f"{name} must be above 0, got {value:g}. Try 100.")
+    if not 0 <= settings.grace_sec < math.inf:
+        raise UserError(f"--grace-sec must be at least 0, got {settings.grace_sec:g}. Try 30.")
     for name, number, least in (
         ("--max-windows", settings.max_windows, 1),
         ("--max-waiting", settings.max_waiting, 0),
@@ -186,19 +209,18 @@ def _import_uvicorn() -> Any:
     return uvicorn
 
 
-def _server_config(uvicorn: Any, app: Any) -> Any:
+def _server_config(uvicorn: Any, app: Any, *, connection: Any, grace_sec: float) -> Any:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # What is wrong with a client's form is told to the client.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return uvicorn.Config(
         app,
-        http="h11",  # pure Python: one implementation, whatever else is installed
+        http=connection,  # pure Python: one implementation, whatever else is installed
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=_MAX_CONNECTIONS,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=math.ceil(grace_sec) + 5,
     )
 
 

@@ -131,6 +131,7 @@ def make_app(
     return Starlette(
         routes=[
             *pages,
+            Route("/health", partial(_health, desk, info["model"]), methods=["GET"]),
             Route("/info", partial(_info, info), methods=["GET"]),
             Route("/progress", partial(_progress, desk), methods=["GET"]),
             Route("/predict", partial(_predict, desk), methods=["POST"]),
@@ -147,6 +148,11 @@ def _file(name: str, kind: str) -> Any:
         return Response(content, media_type=kind)
 
     return answer
+
+
+async def _health(desk: Desk, model: str, request: Request) -> Response:
+    is_ready = not desk.is_stopping()
+    return _json({"model": model, "ready": is_ready}, 200 if is_ready else 503)
 
 
 async def _info(info: dict[str, Any], request: Request) -> Response:
@@ -182,7 +188,7 @@ async def _predict(desk: Desk, request: Request) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     reasons = {
-        404: "There is no such page here. Try /.",
+        404: "There is no such page here. Try the page that it begins with.",
         405: "POST a video to /predict; everything else is GET.",
     }
     return _error(status, reasons.get(status, str(getattr(error, "detail", "")) + "."))

@@ -19,8 +19,10 @@ from hiera_video.engine.serve_kinds import HEAD_BYTES, wrong_beginning, wrong_ty
 
 FIELD = "video"
 _HOW = f"Try curl -F {FIELD}=@x.mp4."
-# A client that sends nothing for so long, or takes so long in all, is given up.
+# A client that sends nothing for so long, or takes so long in all, is given up. So is one that is
+# so long behind the least rate: single bytes now and then would keep others out all the time.
 _IDLE_SEC, _WHOLE_SEC = 30.0, 900.0
+_LEAST_BYTES_PER_SEC = 16_000
 _OTHER_BYTES = 64 * 1024  # what a form may hold beside the video
 # After a refusal so much of the rest is read and thrown away: a client that still sends when the
 # connection closes does not see the answer.
@@ -78,12 +80,15 @@ async def receive_video(
     """
     form = VideoForm(body.headers.get("content-type", ""), file, max_bytes=max_bytes)
     form.expect(body.headers.get("content-length", ""))
-    give_up_at = time.monotonic() + _WHOLE_SEC
+    began = time.monotonic()
+    num_bytes = 0
     while True:
-        wait_until = min(time.monotonic() + _IDLE_SEC, give_up_at)
+        behind_at = began + _IDLE_SEC + num_bytes / _LEAST_BYTES_PER_SEC
+        wait_until = min(time.monotonic() + _IDLE_SEC, behind_at, began + _WHOLE_SEC)
         piece = await _next_in_time(body, wait_until, is_stopping)
         if piece is None:
             break
+        num_bytes += len(piece)
         form.write(piece)
     form.finish()
 
@@ -93,11 +98,13 @@ async def _next_in_time(
 ) -> bytes | None:
     coming = asyncio.ensure_future(body.next())
     try:
-        while not (await asyncio.wait({coming}, timeout=_POLL_SEC))[0]:
+        while True:
+            if time.monotonic() > wait_until:
+                raise RefusalError(408, "The upload stopped on its way, or was too slow.")
+            if (await asyncio.wait({coming}, timeout=_POLL_SEC))[0]:
+                break
             if is_stopping():
                 raise stopped()
-            if time.monotonic() > wait_until:
-                raise RefusalError(408, "The upload stopped on its way. Try again.")
         return coming.result()
     finally:
         coming.cancel()

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,44 @@ def serving(checkpoint, room, **settings):
         assert not list(Path(room).glob("hiera_video_serve_*"))
     finally:
         tempfile.tempdir = before
+
+
+@contextmanager
+def proxying(address, prefix):
+    """Pass requests below `prefix` on to `address` without it, as the proxy of docs/serve.md."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if not self.path.startswith(prefix):
+                self.send_error(404)
+                return
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            line = http.client.HTTPConnection(*address, timeout=60)
+            headers = {**self.headers, "X-Forwarded-For": self.client_address[0]}
+            line.request(self.command, "/" + self.path[len(prefix) :], body, headers)
+            reply = line.getresponse()
+            content = reply.read()
+            self.send_response(reply.status)
+            for name, value in reply.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+            line.close()
+
+        do_POST = do_GET
+
+        def log_message(self, *words):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}{prefix}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @dataclass

@@ -80,6 +80,31 @@ def test_the_page_and_what_it_needs_are_there(client):
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
+def test_health_says_model_and_whether_it_is_ready(checkpoint, tmp_path):
+    with serving(checkpoint, tmp_path) as client:
+        found = client.ask("GET", "/health")
+        assert (found.status, found.content) == (200, {"model": "hiera_micro_8x64", "ready": True})
+        client.service._stopping.set()
+        found = client.ask("GET", "/health")
+        assert (found.status, found.content["ready"]) == (503, False)
+
+
+def test_each_request_gets_a_line_in_the_access_log(checkpoint, content, tmp_path):
+    lines = []
+    with serving(checkpoint, tmp_path, access_log=lines.append) as client:
+        client.ask("GET", "/health")
+        client.send(content, file_name=b"a name.mp4")
+        client.send(bytes(600))
+        client.ask("GET", "/%1b[2J", headers={"Host": "elsewhere"})
+    requests = [re.sub(r"^.*?\] | \d+ \d+\.\d{3}$", "", line) for line in lines]
+    assert requests == [
+        '"GET /health HTTP/1.1" 200',
+        '"POST /predict HTTP/1.1" 200',
+        '"POST /predict HTTP/1.1" 422',
+        '"GET /%1b[2J HTTP/1.1" 403',
+    ]
+
+
 def test_a_form_may_hold_other_fields(client, content):
     body = part(b"hello", name=b"note", file_name=None) + part(b"x", name=b"other") + form(content)
     assert client.ask("POST", "/predict", body, FORM).status == 200

@@ -1,5 +1,6 @@
 """Files that hang, crash and fill the memory; clients that go; servers that are killed."""
 
+import json
 import os
 import re
 import signal
@@ -189,7 +190,7 @@ def start(tmp_path):
     [
         ("--port 0", signal.SIGINT, ""),
         (
-            "--port 0 --host 0.0.0.0",
+            "--port 0 --host 0.0.0.0 --grace-sec 0.5",
             signal.SIGTERM,
             "warning: --host 0.0.0.0 lets everyone who reaches this machine upload videos; there "
             "is no password and no encryption.\n",
@@ -207,8 +208,77 @@ def test_a_signal_ends_it_cleanly(start, content, words, number, warning):
         wait_for(lambda: len(list(folder.iterdir())) == 2)  # in the middle of an upload
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (0, "stopped\n", warning)
+    assert (process.returncode, out) == (0, "stopped\n")
+    log = r'127\.0\.0\.1 - - \[.*\] "POST /predict HTTP/1\.1" 503 \d+ \d+\.\d{3}\n'
+    assert re.fullmatch(re.escape(warning) + log, err), err
     assert list(room.iterdir()) == []
+
+
+def test_sigterm_lets_a_running_request_finish_and_takes_no_other(start, content):
+    process, port, room = start("--port", "0", "--no-access-log")
+    (folder,) = room.glob("hiera_video_serve_*")
+    body = form(content)
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as line:
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        line.sendall(f"{head}Content-Type: {FORM['Content-Type']}\r\n\r\n".encode() + body[:-9])
+        wait_for(lambda: len(list(folder.iterdir())) == 2)
+        process.send_signal(signal.SIGTERM)
+
+        def is_closed():
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=5).close()
+            except OSError:
+                return True
+            return False
+
+        wait_for(is_closed)
+        assert process.poll() is None
+        line.sendall(body[-9:])
+        reply = b""
+        while piece := line.recv(65536):
+            reply += piece
+    head, answer = reply.split(b"\r\n\r\n", 1)
+    assert head.startswith(b"HTTP/1.1 200 OK")
+    assert json.loads(answer)["predictions"]
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, "stopped\n", "")
+    assert list(room.iterdir()) == []
+
+
+def test_a_second_sigterm_ends_it_at_once(checkpoint, tmp_path, monkeypatch, content):
+    monkeypatch.setattr("hiera_video.engine.serve_answer.WindowReader", FaultyReader)
+    with serving(checkpoint, tmp_path, deadline_sec=1000, grace_sec=1000) as client:
+        body = form(content + HANGS)
+        line = socket.create_connection(client.address, timeout=30)
+        head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        line.sendall(f"{head}Content-Type: {FORM['Content-Type']}\r\n\r\n".encode() + body)
+        wait_for(lambda: client.files() != [])
+        client.service._on_signal(signal.SIGTERM, None)
+        line.settimeout(0.7)
+        with pytest.raises(TimeoutError):  # it has its time
+            line.recv(1)
+        client.service._on_signal(signal.SIGTERM, None)
+        wait_for(lambda: client.files() == [])
+        line.close()
+
+
+def test_an_upload_that_drips_keeps_no_place(checkpoint, tmp_path, monkeypatch, content):
+    monkeypatch.setattr("hiera_video.engine.serve_upload._IDLE_SEC", 1.0)
+    body = form(content)
+    with serving(checkpoint, tmp_path, max_waiting=0) as client:
+        with socket.create_connection(client.address, timeout=30) as line:
+            head = f"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+            line.sendall(f"{head}Content-Type: {FORM['Content-Type']}\r\n\r\n".encode())
+            for place in range(200):
+                line.sendall(body[place : place + 1])
+                line.settimeout(0.05)
+                try:
+                    reply = line.recv(1000)
+                    break
+                except TimeoutError:
+                    pass
+        assert reply.startswith(b"HTTP/1.1 408")
+        assert client.send(content).status == 200
 
 
 def test_what_a_killed_server_left_is_removed_and_nothing_else(start, content):
@@ -266,6 +336,7 @@ def test_an_address_that_cannot_be_listened_at_is_refused(checkpoint, monkeypatc
         ({"max_upload_mb": float("nan")}, "--max-upload-mb must be above 0, got nan"),
         ({"deadline_sec": -1.0}, "--decode-timeout-sec must be above 0, got -1"),
         ({"max_windows": 0}, "--max-windows must be at least 1, got 0"),
+        ({"grace_sec": -1.0}, "--grace-sec must be at least 0, got -1"),
         ({"max_waiting": -1}, "--max-waiting must be at least 0, got -1"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .serving import NAMES, checkpoint, serving
+from .serving import NAMES, checkpoint, proxying, serving
 
 __all__ = ["checkpoint"]  # a fixture
 
@@ -36,8 +36,9 @@ def film(make_video, index_frames, tmp_path_factory):
 
 
 @contextmanager
-def visit(browser, client, viewport=DESKTOP, **more):
+def visit(browser, client, viewport=DESKTOP, *, url="", **more):
     """Open the page; whatever it says on the console or asks elsewhere fails the test."""
+    url = url or client.service.url
     context = browser.new_context(viewport=viewport, **more)
     said, asked = [], []
     page = context.new_page()
@@ -46,10 +47,11 @@ def visit(browser, client, viewport=DESKTOP, **more):
     page.on("request", lambda request: asked.append(request.url))
     page.set_default_timeout(30_000)
     try:
-        page.goto(client.service.url)
+        page.goto(url)
         wait_until(page, "document.querySelectorAll('#classes li').length > 0")
         yield page
-        ours = (client.service.url, f"blob:{client.service.url}")
+        origin = "/".join(url.split("/")[:3])
+        ours = (url, f"blob:{origin}")
         assert [url for url in asked if not url.startswith(ours)] == []
         # The browser itself notes each answer that is an error.
         assert [words for words in said if "Failed to load resource" not in words] == []
@@ -120,6 +122,15 @@ def test_a_video_is_watched_with_its_classes(browser, client, film):
             for _, words, length in rows:
                 assert length == pytest.approx(float(words.split()[0]) / 100, abs=0.02)
         assert [row[2] for row in late] == sorted((row[2] for row in late), reverse=True)
+
+
+def test_it_works_behind_a_proxy_that_strips_a_prefix(browser, client, film):
+    with proxying(client.address, "/tools/hiera/") as url, visit(browser, client, url=url) as page:
+        page.set_input_files("#file", film)
+        page.wait_for_selector("#verdict:visible")
+        assert len(bars(page, "#whole")) == 5
+        assert page.evaluate("document.querySelector('link[rel=icon]').href") == f"{url}favicon.svg"
+        assert page.locator("#chart polyline").count() == 5
 
 
 def test_bars_move_while_it_plays(browser, client, film):

@@ -1,6 +1,6 @@
 // A video goes to the server and plays here, from this browser's own copy, beside the answer.
 
-import { Chart, scoresAt, shown } from "/chart.js";
+import { Chart, scoresAt, shown } from "./chart.js";
 
 const $ = (id) => document.getElementById(id);
 const video = $("video"), scrub = $("scrub");
@@ -16,7 +16,7 @@ let moment = 0; // seconds, where the video does not play
 let plays = true;
 
 const chart = new Chart($("chart"), seek);
-fetch("/info").then((reply) => reply.json()).then(introduce, () => fail("The server does not answer."));
+fetch("info").then((reply) => reply.json()).then(introduce, () => fail("The server does not answer."));
 
 function introduce(found) {
   info = found;
@@ -81,7 +81,7 @@ function upload() {
   say("Uploading …");
   document.body.dataset.state = "working";
   $("cancel").focus();
-  request.open("POST", `/predict?name=${name}`);
+  request.open("POST", `predict?name=${name}`);
   request.send(form);
 }
 
@@ -90,7 +90,7 @@ async function watch(mine, name) {
   for (;;) {
     await new Promise((done) => setTimeout(done, 500));
     if (mine !== request) return;
-    const reply = await fetch(`/progress?name=${name}`).catch(() => null);
+    const reply = await fetch(`progress?name=${name}`).catch(() => null);
     if (mine !== request) return;
     const found = reply?.ok ? await reply.json() : null;
     if (mine !== request || !found?.windows) continue;
