@@ -4,10 +4,12 @@ ISO 14496-12, section 6.2.2: the matrix sends (x, y) to (ax + cy, bx + dy), y po
 right angles are followed, turned or mirrored; for those a and d are 0, or b and c.
 """
 
+import math
 from typing import NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 
 from hiera_video.data.decoders._packets import decode
 
@@ -34,8 +36,14 @@ class DisplayMatrix(NamedTuple):
 
 
 def display_matrix(frame: av.VideoFrame) -> DisplayMatrix | None:
-    """Return the matrix of a decoded frame, or None if it has none."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    """Return the matrix of a decoded frame, or None if it has none; it may change on the way."""
+    # `frame.side_data` would do, but the frame keeps that container and the container the frame: a
+    # cycle that holds every decoded picture until the garbage collector runs.
+    try:
+        data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # no stub
+    except ValueError:  # data of a kind that PyAV has no name for (Exif): it tells the turn alone
+        x, y = (round(f(math.radians(frame.rotation))) for f in (math.cos, math.sin))
+        return DisplayMatrix(x, -y, y, x)
     if data is None:
         return None
     a, b, _u, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()

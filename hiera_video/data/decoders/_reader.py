@@ -152,6 +152,12 @@ def unique_indices(
     return wanted_U, place_T
 
 
+def as_asked(frames_UHWC: np.ndarray, place_T: np.ndarray) -> np.ndarray:
+    """Return the frames in the order asked for, [T,H,W,3]; no copy if they are in that order."""
+    in_order = len(place_T) == len(frames_UHWC) and bool(np.all(np.diff(place_T) > 0))
+    return frames_UHWC if in_order else frames_UHWC[place_T]
+
+
 def _reason(error: BaseException) -> str:
     """Return one line: the system's word for it, or the first line of the error's own."""
     if isinstance(error, OSError) and error.strerror:

@@ -21,7 +21,7 @@ from hiera_video.data.decoders._doubts import WAY_OUT, doubt_of_seeking
 from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import first_matrix
 from hiera_video.data.decoders._packets import PacketTable, count_decodable, open_stream, scan
-from hiera_video.data.decoders._reader import BaseReader, fetch_file, unique_indices
+from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
 
@@ -114,7 +114,7 @@ class DecordReader(BaseReader):
             decoded, _damaged = count_decodable(self._file, self.path)
             self._require(decoded)
             raise DecodeError(self.path, f"decord fails to decode it. {WAY_OUT}") from None
-        return frames_UHWC[place_T]
+        return as_asked(frames_UHWC, place_T)
 
     def _require(self, num_found: int) -> None:
         """Raise if there are fewer frames than promised: decord may wait for the rest for ever."""

@@ -26,7 +26,7 @@ from hiera_video.data.decoders._packets import (
     open_stream,
     scan,
 )
-from hiera_video.data.decoders._reader import BaseReader, fetch_file, unique_indices
+from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 
 # Decoding on to a key frame this near costs no more than seeking to it: after a seek the decoder
@@ -77,20 +77,13 @@ class PyavReader(BaseReader):
         wanted_U, place_T = unique_indices(indices, num_frames=self.num_frames, path=self.path)
         while self.mode != "start":
             try:
-                found = self._read_by_seeking(wanted_U)
+                frames_UHWC = self._read_by_seeking(wanted_U)
                 break
             except (_DoubtError, av.FFmpegError):
                 self.mode = "seek" if self.mode == "sparse" else "start"
         else:
-            found = self._read_from_start(wanted_U)
-        sizes = {f"{frame.shape[1]}x{frame.shape[0]}" for frame in found.values()}
-        if len(sizes) > 1:
-            raise DecodeError(
-                self.path, f"its picture changes size on the way ({', '.join(sorted(sizes))})."
-            )
-        frames_UHWC = np.stack([found[int(k)] for k in wanted_U])
-        in_order = len(place_T) == len(wanted_U) and bool(np.all(np.diff(place_T) > 0))
-        return frames_UHWC if in_order else frames_UHWC[place_T]
+            frames_UHWC = self._read_from_start(wanted_U)
+        return as_asked(frames_UHWC, place_T)
 
     def close(self) -> None:
         """Close the file; harmless the second time."""
@@ -102,17 +95,18 @@ class PyavReader(BaseReader):
         is_h264 = self._stream.codec_context.codec.canonical_name == "h264"
         return "sparse" if is_h264 and self._table.stores_pts else "seek"
 
-    def _read_by_seeking(self, wanted_U: np.ndarray) -> dict[int, np.ndarray]:
+    def _read_by_seeking(self, wanted_U: np.ndarray) -> np.ndarray:
         if wanted_U[-1] >= len(self._table.pts_N):
             raise _DoubtError  # promised by the header, but not in the file
-        found: dict[int, np.ndarray] = {}
+        pictures = _Pictures(self.path, wanted_U)
         run: list[int] = []
         for index in wanted_U.tolist():
             if run and self._key_frame_before(index) - run[-1] > _READ_ON_FRAMES:
-                found |= self._read_run(run)
+                self._read_run(run, pictures)
                 run = []
             run.append(index)
-        return found | self._read_run(run)
+        self._read_run(run, pictures)
+        return pictures.all_UHWC()
 
     def _key_frame_before(self, index: int) -> int:
         return int(self._table.key_frames_K[self._key_before(index)])
@@ -123,13 +117,12 @@ class PyavReader(BaseReader):
             raise _DoubtError
         return place
 
-    def _read_run(self, run: list[int]) -> dict[int, np.ndarray]:
-        """Return the frames of `run` (ascending), decoding on from the key frame before it."""
+    def _read_run(self, run: list[int], pictures: "_Pictures") -> None:
+        """Decode on from the key frame before `run` (ascending) and keep the frames of `run`."""
         key = self._key_before(run[0])
         key_frame = int(self._table.key_frames_K[key])
         wanted_pts = {int(self._table.pts_N[index]) for index in run}
-        wanted = set(run)
-        found: dict[int, np.ndarray] = {}
+        missing = set(run)
         decoder = self._stream.codec_context
         decoder.skip_frame = "DEFAULT"
         self._container.seek(int(self._table.key_pts_K[key]), stream=self._stream)
@@ -143,10 +136,11 @@ class PyavReader(BaseReader):
                     continue  # the seek went further back, or an open group's leading frames
                 self._check(frame, number, last=last, key_frame=key_frame)
                 last = number
-                if number in wanted:
-                    found[number] = self._upright_rgb(frame)
-                    if len(found) == len(run):
-                        return found
+                if number in missing:
+                    pictures.keep(number, self._upright_rgb(frame))
+                    missing.remove(number)
+                    if not missing:
+                        return
         raise _DoubtError
 
     def _check(self, frame: av.VideoFrame, number: int, *, last: int, key_frame: int) -> None:
@@ -162,18 +156,19 @@ class PyavReader(BaseReader):
         elif number != last + 1:
             raise _DoubtError
 
-    def _read_from_start(self, wanted_U: np.ndarray) -> dict[int, np.ndarray]:
+    def _read_from_start(self, wanted_U: np.ndarray) -> np.ndarray:
         self._container.close()
         self._container, self._stream = open_stream(self._file, self.path)
-        wanted = set(wanted_U.tolist())
-        found: dict[int, np.ndarray] = {}
+        missing = set(wanted_U.tolist())
+        pictures = _Pictures(self.path, wanted_U)
         number = 0
         try:
             for frame in decode(self._container, self._stream):
-                if number in wanted:
-                    found[number] = self._upright_rgb(frame)
-                    if len(found) == len(wanted):
-                        return found
+                if number in missing:
+                    pictures.keep(number, self._upright_rgb(frame))
+                    missing.remove(number)
+                    if not missing:
+                        return pictures.all_UHWC()
                 number += 1
         except av.FFmpegError:
             pass  # damaged here: the same, to us, as a file that ends here
@@ -181,9 +176,37 @@ class PyavReader(BaseReader):
             self.path,
             decoded=number,
             promised=self.num_frames,
-            index=next(index for index in wanted_U.tolist() if index not in found),
+            index=min(missing),
         )
 
     def _upright_rgb(self, frame: av.VideoFrame) -> np.ndarray:
         picture_HWC = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return upright(picture_HWC, display_matrix(frame))
+
+
+class _Pictures:
+    """The pictures of the frames asked for, each copied to its place as soon as it is decoded.
+
+    Decoded pictures that wait to be stacked would double the memory that a clip needs.
+    """
+
+    def __init__(self, path: str, wanted_U: np.ndarray) -> None:
+        self._path = path
+        self._place = {index: place for place, index in enumerate(wanted_U.tolist())}
+        self._frames_UHWC: np.ndarray | None = None
+
+    def keep(self, index: int, picture_HWC: np.ndarray) -> None:
+        """Copy the picture of frame `index`; raises DecodeError if its size is another one."""
+        if self._frames_UHWC is None:
+            self._frames_UHWC = np.empty((len(self._place), *picture_HWC.shape), np.uint8)
+        if self._frames_UHWC.shape[1:] != picture_HWC.shape:
+            sizes = {f"{w}x{h}" for h, w, _ in (self._frames_UHWC.shape[1:], picture_HWC.shape)}
+            raise DecodeError(
+                self._path, f"its picture changes size on the way ({', '.join(sorted(sizes))})."
+            )
+        self._frames_UHWC[self._place[index]] = picture_HWC
+
+    def all_UHWC(self) -> np.ndarray:
+        """Return the pictures, once all are kept."""
+        assert self._frames_UHWC is not None
+        return self._frames_UHWC

@@ -19,7 +19,7 @@ from hiera_video.data.decoders._doubts import WAY_OUT, doubt_of_seeking
 from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import first_matrix
 from hiera_video.data.decoders._packets import count_decodable, open_stream, scan
-from hiera_video.data.decoders._reader import BaseReader, fetch_file, unique_indices
+from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
 
@@ -94,9 +94,7 @@ class TorchcodecReader(BaseReader):
         self._check_times(wanted_U, batch.pts_seconds.numpy())
         # Only now: after an error it would decode on from what it has, without what it lacks.
         self._decoder = decoder
-        frames_UHWC = batch.data.numpy()
-        in_order = len(place_T) == len(wanted_U) and bool(np.all(np.diff(place_T) > 0))
-        return frames_UHWC if in_order else frames_UHWC[place_T]
+        return as_asked(batch.data.numpy(), place_T)
 
     def _open_decoder(self) -> Any:
         decoder_class = _decoder_class()

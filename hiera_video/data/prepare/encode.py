@@ -182,8 +182,7 @@ class _Writer:
     ) -> None:
         self._clock = clock
         self._source_size = (first.width, first.height)
-        self._matrix = display_matrix(first)
-        self._is_quarter_turn = _is_quarter_turn(self._matrix)
+        self._is_quarter_turn = _is_quarter_turn(display_matrix(first))
         sides = self._source_size[:: -1 if self._is_quarter_turn else 1]
         self.width, self.height = target_size(*sides, short_side=encoding.short_side)
         self._reformatter = av.video.reformatter.VideoReformatter()
@@ -213,13 +212,14 @@ class _Writer:
     def write(self, frame: av.VideoFrame, source: str) -> float:
         """Encode one frame of the source; return the mean luma of what the encoder was given."""
         size, before = (frame.width, frame.height), self._source_size
-        if size != before or _is_quarter_turn(display_matrix(frame)) != self._is_quarter_turn:
+        matrix = display_matrix(frame)
+        if size != before or _is_quarter_turn(matrix) != self._is_quarter_turn:
             raise DecodeError(
                 source,
                 f"its picture changes size on the way ({before[0]}x{before[1]}, then "
                 f"{size[0]}x{size[1]}).",
             )
-        picture = self._upright(self._scaled(frame))
+        picture = self._upright(self._scaled(frame), matrix)
         picture.pts, picture.time_base = self._clock.next(frame.pts), self._clock.time_base
         picture.pict_type = av.video.frame.PictureType.NONE  # x264 would follow the source's
         brightness = float(picture.to_ndarray()[: self.height].mean())
@@ -257,15 +257,15 @@ class _Writer:
             frame, *sides, "yuv420p", interpolation=Interpolation.BICUBIC, threads=1
         )
 
-    def _upright(self, picture: av.VideoFrame) -> av.VideoFrame:
-        if self._matrix is None:
+    def _upright(self, picture: av.VideoFrame, matrix: DisplayMatrix | None) -> av.VideoFrame:
+        if matrix is None:
             return picture
         height, width = picture.height, picture.width
         planes_P = picture.to_ndarray().reshape(-1)
         ends = (height * width, height * width * 5 // 4)
         luma, blue, red = np.split(planes_P, ends)
         turned = [
-            upright(plane.reshape(sides)[..., None], self._matrix).reshape(-1)
+            upright(plane.reshape(sides)[..., None], matrix).reshape(-1)
             for plane, sides in (
                 (luma, (height, width)),
                 (blue, (height // 2, width // 2)),

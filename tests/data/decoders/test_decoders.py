@@ -1,7 +1,9 @@
 import dataclasses
 import pickle
+from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from hiera_video.data.decoders import torchcodec as torchcodec_backend
 from hiera_video.data.decoders._packets import PacketTable, scan
 from hiera_video.data.decoders.decord import DecordReader
 from hiera_video.data.decoders.torchcodec import TorchcodecReader
+from hiera_video.data.prepare.encode import Encoding, encode
+from hiera_video.data.prepare.verify import verify
 from hiera_video.utils.errors import UserError
 
 BACKENDS = ("pyav", "torchcodec", "decord", "auto")
@@ -205,6 +209,50 @@ def test_indices_outside_the_video_are_refused(backend, videos) -> None:
             reader.frames_at([])
         with pytest.raises(ValueError, match="whole numbers"):
             reader.frames_at(np.array([0.5]))
+
+
+def _insert_from(path: Path, source: str, first: int, place: int, content: bytes) -> str:
+    """Copy a video with `content` put into its packets at byte `place`, from number `first` on."""
+    with av.open(source) as original, av.open(str(path), "w") as copy:
+        stream = original.streams.video[0]
+        out = copy.add_stream_from_template(stream)
+        for number, packet in enumerate(p for p in original.demux(stream) if p.size):
+            data = bytes(packet)
+            added = content if number >= first else b""
+            changed = av.Packet(data[:place] + added + data[place:])
+            changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+            changed.is_keyframe, changed.stream = packet.is_keyframe, out
+            copy.mux(changed)
+    return str(path)
+
+
+# A display orientation message (ITU-T H.264, D.1.27): flipped left to right, for one picture.
+_MIRROR = b"\0\0\0\x07" + b"\x06\x2f\x03\x40\x00\x14\x80"
+# A JPEG segment of Exif with one entry: orientation 3, upside down.
+_ENTRY = b"II*\0\x08\0\0\0\x01\0" + b"\x12\x01\x03\0\x01\0\0\0\x03\0\0\0" + bytes(4)
+_TURN = b"\xff\xe1" + (len(_ENTRY) + 8).to_bytes(2, "big") + b"Exif\0\0" + _ENTRY
+
+
+@pytest.mark.parametrize(
+    ("name", "encoding", "place", "content", "flipped"),
+    [
+        ("h264.mp4", {"options": {"bf": "0", "crf": "5"}}, 0, _MIRROR, np.s_[:, ::-1]),
+        ("jpeg.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}, 2, _TURN, np.s_[::-1, ::-1]),
+    ],
+)
+def test_an_orientation_that_begins_midway_is_followed(
+    name, encoding, place, content, flipped, tmp_path, make_video, index_frames
+) -> None:
+    source = make_video(tmp_path / f"plain_{name}", index_frames(6), **encoding)
+    path = _insert_from(tmp_path / name, source, 3, place, content)
+    prepared = str(tmp_path / "prepared.mp4")
+    verify(prepared, encode(path, prepared, Encoding(crf=5), lambda *_: None), lambda *_: None)
+    expected = index_frames(6).astype(int)
+    expected[3:] = [frame_HWC[flipped] for frame_HWC in expected[3:]]
+    for seen in (path, prepared):
+        with open_video(seen) as reader:
+            difference = np.abs(reader.frames_at(range(6)) - expected)
+        assert difference.mean(axis=(1, 2, 3)).max() < 12
 
 
 def test_pictures_that_change_size_are_refused(tmp_path, make_video, index_frames) -> None:
