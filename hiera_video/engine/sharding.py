@@ -31,7 +31,7 @@ def shard(model: nn.Module, device: torch.device, *, mixed_precision: bool) -> N
     # The clips stay as they are: autocast computes with them in bfloat16 where that is safe.
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if mixed_precision else None,
-        reduce_dtype=torch.float32,
+        reduce_dtype=torch.float32 if mixed_precision else None,
         cast_forward_inputs=False,
     )
     for name in _BLOCKS:

@@ -182,7 +182,7 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
         hidden_BH = hidden_BH.to(clips_BX.device, non_blocking=True)
         pred_MP = self.decode(self.encode(clips_BX, visible_BU), visible_BU, hidden_BH)
         target_MP = self.targets(clips_BX, hidden_BH)
-        loss = F.mse_loss(pred_MP.float(), target_MP)
+        loss = F.mse_loss(pred_MP.to(target_MP.dtype), target_MP)
         visible_BU = visible_BU.to(clips_BX.device, non_blocking=True)
         return MAEOutput(loss, pred_MP, target_MP, visible_BU)
 
@@ -223,10 +223,12 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
         return self.decoder_pred(self.decoder_norm(asked_BHD)).flatten(0, 1)
 
     def targets(self, clips_BX: torch.Tensor, hidden_BH: torch.Tensor) -> torch.Tensor:
-        """Return the normalised pixels of the tokens `hidden_BH`, float32 `target_MP`."""
-        patches_BNP = pixel_patches(
-            clips_BX.float(), side=self.patch_side, frame_stride=self.frame_stride
-        )
+        """Return the normalised pixels of the tokens `hidden_BH`: `target_MP`.
+
+        They are float32, or float64 where the clips are.
+        """
+        exact_BX = clips_BX.to(torch.promote_types(clips_BX.dtype, torch.float32))
+        patches_BNP = pixel_patches(exact_BX, side=self.patch_side, frame_stride=self.frame_stride)
         index_BHP = hidden_BH[..., None].expand(-1, -1, patches_BNP.shape[-1])
         return normalised(patches_BNP.gather(1, index_BHP).flatten(0, 1))
 

@@ -113,11 +113,15 @@ SMALL = (
 
 @pytest.fixture
 def small_run(tiny_set, tmp_path):
-    """Return the words of a small run; more are `KEY VALUE KEY VALUE`, `name` its folder."""
+    """Return the words of a small run; more are `KEY VALUE KEY VALUE`, `name` its folder.
 
-    def words(*more, name="output", cfg="HIERA_MICRO"):
+    With `double` the model is in float64: to compare sums that may round differently.
+    """
+
+    def words(*more, name="output", cfg="HIERA_MICRO", double=False):
+        script = "tests/distributed/run_double.py" if double else "tools/run_net.py"
         return [
-            *("tools/run_net.py", "--cfg", f"configs/Demo/{cfg}.yaml", *SMALL.split()),
+            *(script, "--cfg", f"configs/Demo/{cfg}.yaml", *SMALL.split()),
             *("DATA.PATH_TO_DATA_DIR", tiny_set, "OUTPUT_DIR", str(tmp_path / name)),
             *(word for line in more for word in line.split()),
         ]

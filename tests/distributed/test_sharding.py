@@ -24,6 +24,9 @@ SSL = (
 )
 FSDP = "DIST.STRATEGY fsdp "
 
+# In float64, so that what differs by more than this is a fault, whatever the processor's rounding.
+ROUNDING = 1e-12
+
 # The parts of a training loop, in both ways in the same processes.
 STEPS = """
 import sys
@@ -40,7 +43,7 @@ from hiera_video.utils import dist
 
 def learn(cfg, frozen):
     torch.manual_seed(0)
-    model = build_model(cfg)
+    model = build_model(cfg).double()
     for parameter in list(model.parameters())[:frozen]:
         parameter.requires_grad_(False)
     compile_for_training(model, cfg.MODEL.COMPILE)
@@ -50,7 +53,7 @@ def learn(cfg, frozen):
     average = WeightAverage(model, 0.9)
     generator, norms = torch.Generator().manual_seed(dist.rank()), []
     for iteration in range(6):
-        clips = torch.randn(2, 3, 4, 32, 32, generator=generator)
+        clips = torch.randn(2, 3, 4, 32, 32, generator=generator).double()
         with parallel.gradients(wrapped, ends_group=iteration % 2 == 1):
             (wrapped(clips).square().mean() / 2).backward()
         if iteration % 2:
@@ -80,9 +83,9 @@ def main():
         ]
         (norms, weights, averaged), (norms_f, weights_f, averaged_f) = found
         assert len(norms) == 3 and min(norms) > 1, norms
-        torch.testing.assert_close(norms_f, norms, rtol=1e-4, atol=0)
-        torch.testing.assert_close(weights_f, weights, rtol=0, atol=1e-5)
-        torch.testing.assert_close(averaged_f, averaged, rtol=0, atol=1e-5)
+        torch.testing.assert_close(norms_f, norms, rtol=1e-12, atol=0)
+        torch.testing.assert_close(weights_f, weights, rtol=0, atol=1e-12)
+        torch.testing.assert_close(averaged_f, averaged, rtol=0, atol=1e-12)
     destroy_process_group()
 
 main()
@@ -111,8 +114,8 @@ def test_compiled_shares_learn_the_same(torchrun, script, what, num_processes):
 def trained(torchrun, small_run, tmp_path):
     """Train in so many processes; return the last checkpoint and what was said."""
 
-    def run(num_processes, *more, name):
-        ended = torchrun(num_processes, *small_run(*more, name=name))
+    def run(num_processes, *more, name, double=True):
+        ended = torchrun(num_processes, *small_run(*more, name=name, double=double))
         assert ended.status == 0, ended.err
         path = last_checkpoint(str(tmp_path / name))
         assert ("fsdp" in " ".join(more) and num_processes > 1) == path.endswith(".dcp")
@@ -151,7 +154,7 @@ def test_fsdp_has_the_weights_of_ddp(trained, words, tmp_path, num_processes):
     fsdp, heard = trained(num_processes, FSDP + words, name="fsdp")
     assert ddp.keys() == fsdp.keys()
     for state in ("model_state", "ema_state"):
-        assert difference(ddp[state], fsdp[state]) < 1e-5
+        assert difference(ddp[state], fsdp[state]) < ROUNDING
     assert validations(said) == validations(heard)
     assert bool(validations(said)) == words.startswith(SHARED)
     if words.startswith(SHARED):
@@ -190,7 +193,7 @@ def test_a_run_goes_on_bit_for_bit_and_in_any_form(trained, resumed):
         assert difference(whole[state], again[state]) == 0
     assert difference(moments(whole), moments(again)) == 0
     by_ddp = resumed(2, random, "ddp")
-    assert difference(moments(whole), moments(by_ddp)) < 1e-5
+    assert difference(moments(whole), moments(by_ddp)) < ROUNDING
 
 
 @pytest.mark.slow
@@ -198,22 +201,22 @@ def test_a_run_goes_on_with_another_number_of_processes(trained, resumed):
     whole, _ = trained(2, FSDP + ADAM, name="whole")
     for num_processes, strategy in ((3, FSDP), (1, FSDP), (1, "")):
         other = resumed(num_processes, strategy + ADAM, f"by{num_processes}{strategy[:4]}")
-        assert difference(moments(whole), moments(other)) < 1e-5
+        assert difference(moments(whole), moments(other)) < ROUNDING
         assert other["ema_steps"] == whole["ema_steps"]
     trained(2, ADAM, name="ddp")
     from_file = resumed(2, FSDP + ADAM, "from_file", source="ddp")
-    assert difference(moments(whole), moments(from_file)) < 1e-5
+    assert difference(moments(whole), moments(from_file)) < ROUNDING
 
 
 @pytest.mark.slow
 def test_all_that_takes_a_checkpoint_takes_shares(trained, tmp_path, tiny_set):
-    first, _ = trained(2, FSDP + SHARED + "TEST.ENABLE True", name="first")
+    first, _ = trained(2, FSDP + SHARED + "TEST.ENABLE True", name="first", double=False)
     results = simplejson.loads((tmp_path / "first" / "test_results.json").read_text())
     start = tmp_path / "first" / "checkpoints" / "checkpoint_epoch_00002.dcp"
     assert results["checkpoint"] == str(start)
     still = f"TRAIN.CHECKPOINT_FILE_PATH {start} SOLVER.BASE_LR 1e-20 SOLVER.WEIGHT_DECAY 0.0 "
     for strategy in ("", FSDP):
-        second, said = trained(2, strategy + still, name=f"second{strategy[:4]}")
+        second, said = trained(2, strategy + still, name=f"second{strategy[:4]}", double=False)
         assert "started from" in said
         assert difference(first["ema_state"], second["model_state"]) < 1e-7
     test = f"TRAIN.ENABLE False TEST.ENABLE True TEST.CHECKPOINT_FILE_PATH {start}"
@@ -237,7 +240,9 @@ def first_video(folder):
 
 @pytest.mark.slow
 def test_bfloat16_keeps_float32_weights(trained):
-    content, _ = trained(2, FSDP + SHARED + "TRAIN.MIXED_PRECISION True", name="mixed")
+    content, _ = trained(
+        2, FSDP + SHARED + "TRAIN.MIXED_PRECISION True", name="mixed", double=False
+    )
     assert {value.dtype for value in content["model_state"].values()} == {torch.float32}
 
 

@@ -75,7 +75,7 @@ def test_variants_take_turns_from_the_same_weights(published, tmp_path):
     assert checkpoint.first_loss == pytest.approx(plain.first_loss, abs=1e-6)
     assert report.plain_losses["plain"] == pytest.approx(report.plain_losses["published"], abs=1e-6)
     assert theirs.phase_sec()[FORWARD] > DELAY_SEC
-    assert plain.phase_sec()[DATA] < 0.01
+    assert plain.phase_sec()[DATA] < plain.phase_sec()[FORWARD]  # nothing is decoded
     assert min(plain.phase_sec()[name] for name in (FORWARD, BACKWARD, OPTIMIZER)) > 0
     assert 0 < checkpoint.peak_bytes <= plain.peak_bytes
     assert 0 < report.share_of_peak("plain") < 1
