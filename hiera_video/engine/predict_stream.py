@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import av
 import numpy as np
 
+from hiera_video.data.decoders._clock import MAX_STEP_SEC, Clock, header_rate
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import demux
 from hiera_video.utils.errors import UserError
@@ -25,8 +26,6 @@ _STALL_SEC = 10.0
 _POLL_SEC = 0.05
 # Where these carry it, a picture that is not taken at once waits for nobody.
 _LIVE_SCHEMES = ("rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "srt")
-# A step in time larger than this, or back, is a new beginning of the sender's clock.
-_MAX_STEP_SEC = 10.0
 _HEAD_BYTES = 1 << 16
 
 
@@ -62,10 +61,12 @@ def stream_frames(
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.codec_context is None:
             raise UserError(f"{_KEY}: {source!r} has no picture that can be decoded.")
-        clock = _Clock(float(stream.average_rate or 0) or fallback_fps)
+        fps = float(header_rate(stream) or fallback_fps)
+        # The sender's clock may start anew.
+        clock = Clock(step=1 / fps, max_step=MAX_STEP_SEC)
         began: float | None = None
         for frame in _decoded(container, stream, source):
-            time_sec = clock.time_of(frame)
+            time_sec = float(clock.next(frame.time))
             began = time.monotonic() if began is None else began
             is_late = live and time.monotonic() - began - time_sec > late_sec
             yield StreamFrame(time_sec, partial(_picture, frame), is_late)
@@ -89,31 +90,6 @@ def _decoded(container: Any, stream: Any, source: str) -> Iterator[av.VideoFrame
         except (av.FFmpegError, OSError) as error:
             raise UserError(f"{_KEY}: {source!r} broke off ({_words(error)}).") from None
         yield from frames
-
-
-class _Clock:
-    """Seconds from the first frame on, whatever the sender's clock does."""
-
-    def __init__(self, fps: float) -> None:
-        self._step_sec = 1.0 / fps
-        self._offset_sec: float | None = None
-        self._last_sec = 0.0
-
-    def time_of(self, frame: av.VideoFrame) -> float:
-        """Return the time of the next frame."""
-        stamp = frame.time
-        if stamp is None:
-            now = 0.0 if self._offset_sec is None else self._last_sec + self._step_sec
-            self._offset_sec = self._offset_sec or 0.0
-        elif self._offset_sec is None:
-            now, self._offset_sec = 0.0, -stamp
-        else:
-            now = stamp + self._offset_sec
-            if not self._last_sec <= now <= self._last_sec + _MAX_STEP_SEC:
-                now = self._last_sec + self._step_sec
-                self._offset_sec = now - stamp
-        self._last_sec = now
-        return now
 
 
 class _GrowingFile:

@@ -12,7 +12,6 @@ import torch
 
 from hiera_video import ClassScore, Prediction, Predictor
 from hiera_video.config import to_yaml
-from hiera_video.engine import predict_stream
 from hiera_video.engine.overlay import draw_labels, write_overlay
 from hiera_video.engine.predict_stream import StreamFrame, stream_frames
 from hiera_video.engine.predict_windows import Window, file_windows, make_grid, stream_windows
@@ -204,20 +203,6 @@ def test_a_source_that_is_none_is_refused(source, message):
 def test_a_file_that_is_no_video_is_refused(bad_videos, name):
     with pytest.raises(UserError, match=name):
         list(stream_frames(bad_videos[name], fallback_fps=30, wait_sec=0))
-
-
-class Stamp:
-    def __init__(self, time):
-        self.time = time
-
-
-def test_the_clock_goes_on_whatever_the_senders_does():
-    clock = predict_stream._Clock(10)
-    stamps = [100.0, 100.1, 3.0, 3.1, None, 90000.0, 90000.5]
-    times = [clock.time_of(Stamp(stamp)) for stamp in stamps]
-    assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0])
-    clock = predict_stream._Clock(25)
-    assert [clock.time_of(Stamp(None)) for _ in range(3)] == pytest.approx([0, 0.04, 0.08])
 
 
 def window(start_sec, end_sec, best):

@@ -6,18 +6,22 @@ ten-second clip. Legend: P packets in the order of the file, N frames in present
 K key frames.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
 
+from hiera_video.data.decoders._clock import header_rate
 from hiera_video.data.decoders._errors import DecodeError
 
 # Containers that store a presentation time for every packet. Others (AVI above all) store at most
 # the order of decoding, and what FFmpeg then reports as pts is a guess.
 _STORING_PTS = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "flv", "asf", "gif"})
+
+_CLOCK_RESTARTS = 0x0200  # AVFMT_TS_DISCONT
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,10 @@ class PacketTable:
     time_base: seconds in one unit of such times.
     key_frames_K, key_pts_K: int64, the frames decoding can start from, and the times to seek to.
     num_frames: frames the file promises. stated_fps: its header's frames per second; 0.0: none.
-    stores_pts: the container states presentation times, so that they are no guess.
+    step_pts: median of the steps forward between packets in file order; 0.0: there is none.
+    has_times: the time stamps are the file's own, and no guess of FFmpeg.
+    clock_restarts: the format lets its clock start anew in the middle of a file.
+    stores_pts: the container states presentation times.
     closed_groups: no frame is coded after a key frame and shown before it, and none is hidden.
     whole_keys: no H.264 key frame is one that only becomes whole some frames later.
     doubt: in words, why time stamps cannot be used to find a frame; "" if they can.
@@ -40,15 +47,26 @@ class PacketTable:
     key_pts_K: np.ndarray
     num_frames: int
     stated_fps: float
+    step_pts: float
+    has_times: bool
+    clock_restarts: bool
     stores_pts: bool
     closed_groups: bool
     whole_keys: bool
     doubt: str
 
+    @property
+    def usual_step_pts(self) -> float:
+        """Return the step between frames, by the header's rate or `step_pts`; 0.0: unknown."""
+        if self.stated_fps and self.time_base:
+            return float(1 / (self.stated_fps * self.time_base))
+        return self.step_pts
+
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
     pts: int | None
+    dts: int | None
     is_key: bool
     is_shown: bool
     is_whole: bool
@@ -137,7 +155,10 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream) -> Pack
         key_frames_K=np.searchsorted(pts_N, key_pts_K),
         key_pts_K=key_pts_K,
         num_frames=max(num_shown, stream.frames) if broken else num_shown,
-        stated_fps=float(stream.average_rate or stream.guessed_rate or 0),
+        stated_fps=float(header_rate(stream) or 0),
+        step_pts=_step(packets_P),
+        has_times=stores_pts or not reorders,
+        clock_restarts=bool(container.format.flags & _CLOCK_RESTARTS),
         stores_pts=stores_pts,
         closed_groups=num_shown == len(packets_P) and _groups_are_closed(packets_P),
         whole_keys=all(packet.is_whole for packet in packets_P if packet.is_key),
@@ -147,15 +168,28 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream) -> Pack
 
 def count_decodable(file: str, path: str) -> tuple[int, bool]:
     """Decode the whole video; return the number of frames, and whether it ended in an error."""
+    stamps, damaged = decoded_stamps(file, path)
+    return len(stamps), damaged
+
+
+def decoded_stamps(
+    file: str, path: str, begin: Callable[[int], object] = lambda number: None
+) -> tuple[list[int | None], bool]:
+    """Decode the whole video; return each frame's time stamp, and whether it ended in an error.
+
+    `begin` is called with the number of each frame before it is decoded.
+    """
     container, stream = open_stream(file, path)
-    count = 0
+    stamps: list[int | None] = []
     with container:
         try:
-            for _frame in decode(container, stream):
-                count += 1
+            begin(0)
+            for frame in decode(container, stream):
+                stamps.append(frame.pts)
+                begin(len(stamps))
         except av.FFmpegError:
-            return count, True
-    return count, False
+            return stamps, True
+    return stamps, False
 
 
 def _read(
@@ -170,17 +204,44 @@ def _read(
         for packet in demux(container, stream):
             if packet.size == 0:
                 continue  # PyAV's sign for a decoder to give its last frames; holds none
-            # VP8 sends reference pictures that are never shown as packets of their own; bit 4 of
-            # the first byte tells (RFC 6386, section 9.1).
-            hidden = packet.is_discard or (codec == "vp8" and not bytes(packet)[0] & 0x10)
+            hidden = packet.is_discard or (codec in ("vp8", "vp9") and _is_hidden(packet, codec))
             is_whole = not (codec == "h264" and packet.is_keyframe) or _is_idr(
                 bytes(packet), decoder.extradata
             )
-            packets.append(_Packet(packet.pts, packet.is_keyframe, not hidden, is_whole))
+            packets.append(
+                _Packet(packet.pts, packet.dts, packet.is_keyframe, not hidden, is_whole)
+            )
             cut_off = packet.is_corrupt
     except av.FFmpegError:
         cut_off = True
     return packets, cut_off
+
+
+def _is_hidden(packet: av.Packet, codec: str) -> bool:
+    """Say whether a VP8 or VP9 packet is a reference picture alone, which is never shown."""
+    data = bytes(packet)
+    if codec == "vp8":  # RFC 6386, section 9.1
+        return not data[0] & 0x10
+    # VP9 bitstream specification, section 6.2 and annex B. A superframe, which ends in an index,
+    # holds hidden pictures and one that is shown.
+    if data[-1] & 0xE0 == 0xC0:
+        num_pictures, size_length = (data[-1] & 7) + 1, (data[-1] >> 3 & 3) + 1
+        if data[-2 - num_pictures * size_length :][:1] == data[-1:]:
+            return False
+    bits = data[0] << 1 if data[0] & 0x30 == 0x30 else data[0]  # profile 3 has one bit more
+    shows_existing, is_shown = bits & 0x08, bits & 0x02
+    return not shows_existing and not is_shown
+
+
+def _step(packets_P: list[_Packet]) -> float:
+    """Return the median step forward in time between packets in file order, or 0.0."""
+    times = [packet.pts if packet.dts is None else packet.dts for packet in packets_P]
+    steps = [
+        after - before
+        for before, after in pairwise(time for time in times if time is not None)
+        if after > before
+    ]
+    return float(np.median(steps)) if steps else 0.0
 
 
 def _is_idr(data: bytes, extradata: bytes | None) -> bool:
@@ -213,6 +274,8 @@ def _doubt(packets_P: list[_Packet], *, guessed: bool) -> str:
         return "frames without a time stamp"
     if len(set(known)) < len(known):
         return "frames that share a time stamp"
+    if _steps_back(packets_P):
+        return "time stamps that step back"
     if packets_P and not packets_P[0].is_key:
         return "no key frame at its start"
     if known and packets_P[0].pts is not None and min(known) < packets_P[0].pts:
@@ -220,6 +283,13 @@ def _doubt(packets_P: list[_Packet], *, guessed: bool) -> str:
     if guessed and known == sorted(known):
         return "B-frames in a container that does not store when a frame is shown"
     return ""
+
+
+def _steps_back(packets_P: list[_Packet]) -> bool:
+    """Say whether the clock steps back: decoding times, or times of key frames, in file order."""
+    decoded = [packet.dts for packet in packets_P if packet.dts is not None]
+    shown_keys = [packet.pts for packet in packets_P if packet.is_key and packet.pts is not None]
+    return any(after < before for row in (decoded, shown_keys) for before, after in pairwise(row))
 
 
 def _groups_are_closed(packets_P: list[_Packet]) -> bool:

@@ -20,8 +20,8 @@ from av.video.reformatter import VideoReformatter
 from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import (
-    count_decodable,
     decode,
+    decoded_stamps,
     demux,
     open_stream,
     scan,
@@ -59,13 +59,14 @@ class PyavReader(BaseReader):
             self._table = scan(self._container, self._stream)
             self.mode = self._first_mode()
             self.num_frames = self._table.num_frames
+            stamps: list[int | None] | None = None
             if self.mode == "start":
                 # Packets without proper times may also be more than the frames they decode to.
-                decoded, damaged = count_decodable(self._file, path)
-                self.num_frames = max(self.num_frames, decoded) if damaged else decoded
+                stamps, damaged = decoded_stamps(self._file, path)
+                self.num_frames = max(self.num_frames, len(stamps)) if damaged else len(stamps)
             if self.num_frames == 0:
                 raise DecodeError(path, "holds a video stream without frames.")
-            self.timeline = timeline_of(self._table, num_frames=self.num_frames)
+            self.timeline = timeline_of(self._table, num_frames=self.num_frames, stamps=stamps)
         except BaseException:
             self.close()
             raise

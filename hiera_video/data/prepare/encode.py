@@ -20,9 +20,16 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix, upright
-from hiera_video.data.decoders._packets import demux, open_stream
+from hiera_video.data.decoders._packets import (
+    PacketTable,
+    decoded_stamps,
+    demux,
+    open_stream,
+    scan,
+)
 from hiera_video.data.decoders._reader import DecodeError, fetch_file
-from hiera_video.data.prepare.clock import Clock, frame_rate
+from hiera_video.data.decoders._timeline import Timeline, timeline_of
+from hiera_video.data.prepare.clock import OutputClock
 from hiera_video.data.prepare.matroska import is_cut_off
 from hiera_video.utils.errors import UserError
 
@@ -87,15 +94,19 @@ class Encoding:
 class Encoded:
     """What was given to the encoder, for `verify` to find again.
 
-    times_N: seconds after the first frame, rising. brightness_N: mean of each picture's luma, in
-    [0, 255]. num_damaged: frames of the source that its decoder marked as damaged.
+    times_N: seconds after the first frame, rising. timeline: what training would see of these
+    frames in the source. brightness_N: mean of each picture's luma, in [0, 255]. num_damaged:
+    frames of the source that its decoder marked as damaged. is_seekable: the source's packets are
+    in no doubt and were all decoded, so that its frames can also be found by seeking.
     """
 
     width: int
     height: int
     times_N: list[Fraction]
+    timeline: Timeline
     brightness_N: list[float]
     num_damaged: int
+    is_seekable: bool
 
 
 def target_size(width: int, height: int, *, short_side: int) -> tuple[int, int]:
@@ -114,29 +125,29 @@ def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encode
     """Write the video stream of `source` that training would read to `target`, as mp4.
 
     Rotation tags are applied to the pixels, sound and other streams are left out. Time stamps are
-    kept, counted from the first frame, so that a variable frame rate stays one. `begin(phase,
-    frame)` is called at the start and before every STEP_FRAMES frames. Raises DecodeError for a
-    source that cannot be read to its end, changes its size on the way or holds no frames, and
-    OutputError for `target`.
+    kept, counted from the first frame, so that a variable frame rate stays one; where the clock
+    steps back or jumps, the frames go on at the usual step. `begin(phase, frame)` is called at the
+    start and before every STEP_FRAMES frames. Raises DecodeError for a source that cannot be read
+    to its end, changes its size on the way or holds no frames, and OutputError for `target`.
     """
     begin(Phase.OPENING, 0)
     file = fetch_file(source)
+    table = _packets(file, source)
+    clock = OutputClock(table, lambda: _stamps(file, source, begin))
     container, stream = open_stream(file, source)
-    if is_cut_off(file):
-        container.close()
-        raise DecodeError(source, "breaks off: the file is shorter than its header says.")
     with container:
-        clock = Clock(stream)
         writer: _Writer | None = None
         brightness: list[float] = []
+        stamps: list[int | None] = []
         num_damaged = 0
         try:
             for frame in _all_frames(container, stream, source):
                 if len(brightness) % STEP_FRAMES == 0:
                     begin(Phase.ENCODING, len(brightness))
                 if writer is None:
-                    writer = _Writer(target, frame, encoding, clock, frame_rate(stream))
+                    writer = _Writer(target, frame, encoding, clock)
                 num_damaged += frame.is_corrupt
+                stamps.append(frame.pts)
                 brightness.append(writer.write(frame, source))
             if writer is None:
                 raise DecodeError(source, "holds a video stream without frames.")
@@ -146,7 +157,34 @@ def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encode
             if writer is not None:
                 writer.abandon()
             raise
-    return Encoded(writer.width, writer.height, clock.times_N(), brightness, num_damaged)
+    return Encoded(
+        writer.width,
+        writer.height,
+        clock.times_N(),
+        timeline_of(table, num_frames=len(stamps), stamps=stamps),
+        brightness,
+        num_damaged,
+        is_seekable=not table.doubt and not num_damaged and len(stamps) == table.num_frames,
+    )
+
+
+def _packets(file: str, source: str) -> PacketTable:
+    """Return the packets of a video; raises DecodeError for a file that was cut off."""
+    container, stream = open_stream(file, source)
+    with container:
+        if is_cut_off(file):
+            raise DecodeError(source, "breaks off: the file is shorter than its header says.")
+        return scan(container, stream)
+
+
+def _stamps(file: str, source: str, begin: Begin) -> list[int | None]:
+    """Return the time stamps of the frames that `source` decodes to."""
+
+    def begin_step(number: int) -> None:
+        if number and number % STEP_FRAMES == 0:
+            begin(Phase.OPENING, number)
+
+    return decoded_stamps(file, source, begin_step)[0]
 
 
 def _all_frames(
@@ -178,7 +216,7 @@ class _Writer:
     """An mp4 file in the making; what goes wrong with it is an OutputError."""
 
     def __init__(
-        self, target: str, first: av.VideoFrame, encoding: Encoding, clock: Clock, fps: Fraction
+        self, target: str, first: av.VideoFrame, encoding: Encoding, clock: OutputClock
     ) -> None:
         self._clock = clock
         self._source_size = (first.width, first.height)
@@ -193,7 +231,7 @@ class _Writer:
         except (av.FFmpegError, OSError) as error:
             raise _output_error(error) from None
         picture = self._scaled(first)
-        stream = self._container.add_stream("libx264", rate=fps)
+        stream = self._container.add_stream("libx264", rate=clock.fps)
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
         context = stream.codec_context
         context.time_base = clock.time_base

@@ -11,7 +11,7 @@ from typing import Any
 from hiera_video.data.decoders import DecodeError
 from hiera_video.data.prepare.encode import Encoding, OutputError, Phase, encode
 from hiera_video.data.prepare.journal import source_state
-from hiera_video.data.prepare.verify import VerifyError, verify
+from hiera_video.data.prepare.verify import VerifyError, compare_pictures, verify
 from hiera_video.data.worker import Job
 
 PARTIAL = re.compile(r"\.[0-9a-f]{16}\.part")
@@ -58,6 +58,7 @@ def prepare_one(task: Task, job: Job) -> Outcome:
         os.makedirs(os.path.dirname(task.target), exist_ok=True)
         encoded = encode(task.source, partial, task.encoding, begin)
         verify(partial, encoded, begin)
+        compare_pictures(partial, task.source, encoded, begin)
         begin(Phase.MOVING, 0)
         _flush(partial)
         os.replace(partial, task.target)

@@ -1,14 +1,24 @@
-"""The proof that a video was written as meant: a full decode, held against what was encoded."""
+"""The proof that a video was written as meant: a full decode, held against what was encoded.
+
+What was encoded may itself be wrong, so the result is also held against the source as training
+reads it: its rate and duration, and pictures found there by seeking.
+"""
 
 from fractions import Fraction
 
 import av
+import numpy as np
+from av.video.reformatter import Interpolation
 
 from hiera_video.data.decoders._packets import open_stream
+from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.decoders.pyav import open_video
 from hiera_video.data.prepare.encode import STEP_FRAMES, Begin, Encoded, Phase
 
 _BRIGHTNESS_TOLERANCE = 16  # of 255; compression moves a picture's mean by less than one
+_PICTURE_TOLERANCE = 16  # of 255, mean difference of thumbnails
+_THUMBNAIL_PX = 16
+_RATE_TOLERANCE = 0.02
 
 
 class VerifyError(Exception):
@@ -19,9 +29,9 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
     """Decode all of `path`, and raise VerifyError unless it is `encoded`, frame by frame.
 
     Looked at: number of frames, size, marks of damage, time stamps (to half a tick of the file's),
-    mean brightness, and the number of frames that the training decoder finds. `begin(phase,
-    frame)` is called before every STEP_FRAMES frames. Raises DecodeError for what is no
-    video at all.
+    mean brightness, and what the training decoder finds: the number of frames, and the rate and
+    duration that it finds in the source. `begin(phase, frame)` is called before every STEP_FRAMES
+    frames. Raises DecodeError for what is no video at all.
     """
     container, stream = open_stream(path, path)
     number = 0
@@ -37,10 +47,56 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
             raise VerifyError(f"it stops to decode after {number} frames ({error})") from None
     with open_video(path) as reader:
         found = {number, reader.num_frames}
+        timeline = reader.timeline
     if found != {len(encoded.times_N)}:
         raise VerifyError(
             f"{len(encoded.times_N)} frames were encoded, {number} decode, and the training "
             f"decoder finds {reader.num_frames}"
+        )
+    _verify_timeline(timeline, encoded.timeline)
+
+
+def compare_pictures(path: str, source: str, encoded: Encoded, begin: Begin) -> None:
+    """Raise VerifyError unless pictures of `path` are those that a seek finds in `source`.
+
+    Compared: the first frame, one in the middle and the last, as thumbnails. A source in which
+    frames can only be found by decoding them all is left out: `encode` has done just that.
+    """
+    if not encoded.is_seekable:
+        return
+    last = len(encoded.times_N) - 1
+    with open_video(source) as before, open_video(path) as after:
+        for number in sorted({0, last // 2, last}):
+            begin(Phase.VERIFYING, number)
+            wanted, found = (
+                _thumbnail(reader.frames_at([number])[0]) for reader in (before, after)
+            )
+            distance = float(np.abs(wanted - found).mean())
+            if distance > _PICTURE_TOLERANCE:
+                raise VerifyError(
+                    f"frame {number} is another picture than in the source: they differ by "
+                    f"{distance:.0f} of 255 levels"
+                )
+
+
+def _thumbnail(picture_HWC: np.ndarray) -> np.ndarray:
+    frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture_HWC), format="rgb24")
+    small = frame.reformat(_THUMBNAIL_PX, _THUMBNAIL_PX, interpolation=Interpolation.AREA)
+    return small.to_ndarray().astype(np.float32)
+
+
+def _verify_timeline(found: Timeline, wanted: Timeline) -> None:
+    """Raise unless a video lasts as long as its source, at the same rate (0.0: unknown there)."""
+    if not wanted.fps:
+        return
+    if abs(found.fps - wanted.fps) > _RATE_TOLERANCE * wanted.fps:
+        raise VerifyError(
+            f"its rate is {found.fps:.6g} frames per second, and its source's {wanted.fps:.6g}"
+        )
+    if abs(found.num_ticks - wanted.num_ticks) > 1 + _RATE_TOLERANCE * wanted.num_ticks:
+        raise VerifyError(
+            f"it lasts {found.num_ticks / found.fps:.6g} s, and its source "
+            f"{wanted.num_ticks / wanted.fps:.6g} s"
         )
 
 

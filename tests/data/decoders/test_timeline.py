@@ -7,6 +7,7 @@ import pytest
 
 from hiera_video.data import sampling
 from hiera_video.data.decoders import open_video
+from hiera_video.data.decoders._clock import Clock, steady_times
 
 NEEDS_DECORD = pytest.mark.skipif(find_spec("decord") is None, reason="decord is not installed")
 BACKENDS = ("pyav", pytest.param("decord", marks=NEEDS_DECORD))
@@ -159,3 +160,36 @@ def test_gif_by_its_delays(tmp_path, timed_video, index_frames, decode_index):
         assert reader.num_ticks == 41
         shown = reader.frames_at(reader.ticks_to_frames([0, 9, 10, 11, 13, 16, 40]))
         assert [decode_index(frame) for frame in shown] == [0, 9, 10, 10, 11, 12, 20]
+
+
+def test_a_clock_goes_on_whatever_the_senders_does():
+    clock = Clock(step=0.1, max_step=10)
+    stamps = [100.0, 100.1, 3.0, 3.1, None, 90000.0, 90000.5]
+    times = [clock.next(stamp) for stamp in stamps]
+    assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0])
+    assert clock.num_mended == 3
+    clock = Clock(step=0.04, max_step=10)
+    assert [clock.next(None) for _ in range(3)] == pytest.approx([0, 0.04, 0.08])
+
+
+def test_time_stamps_of_which_many_are_wrong_are_not_believed():
+    good = list(range(0, 2000, 100))
+    assert steady_times([*good, 1900, 1900], step=100, max_step=1000) is not None
+    assert steady_times([*good, 1900, 1900, 1900], step=100, max_step=1000) is None
+
+
+def test_one_absurd_step_leaves_a_variable_rate(tmp_path, timed_video, index_frames):
+    times_ms = TIMES_MS + np.where(np.arange(len(TIMES_MS)) > 20, 10_000_000, 0)
+    path = timed_video(tmp_path / "a.mkv", index_frames(len(TIMES_MS)), times_ms, codec="mpeg4")
+    with open_video(path) as reader:
+        assert reader.fps == pytest.approx(40, rel=0.01)
+        assert reader.num_ticks == pytest.approx(TIMES_MS[-1] / 25 + 1, abs=1)
+        frames = reader.ticks_to_frames(range(reader.num_ticks))
+        assert frames[:30].tolist() == [on_screen(25 * tick) for tick in range(30)]
+        assert set(range(len(TIMES_MS) - 1)) <= set(frames)
+
+
+def test_the_header_tells_the_rate_where_no_time_is_known(tmp_path, make_video, index_frames):
+    path = tmp_path / "a.h264"
+    make_video(path, index_frames(40), fps=25)
+    assert_frame_k_is_tick_k(str(path), num_frames=40, fps=25)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -6,7 +7,7 @@ import pytest
 
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.prepare.encode import Encoding, OutputError, encode, target_size
-from hiera_video.data.prepare.verify import VerifyError, verify
+from hiera_video.data.prepare.verify import VerifyError, compare_pictures, verify
 from hiera_video.utils.errors import UserError
 
 ENCODING = Encoding(short_side=256)
@@ -248,3 +249,26 @@ def test_verify_finds_what_is_wrong(videos, make_video, index_frames, tmp_path):
 def test_settings_out_of_range_are_refused(values, words):
     with pytest.raises(UserError, match=words):
         Encoding(**values).check()
+
+
+def test_a_squeezed_clock_is_found(videos, make_video, index_frames, tmp_path):
+    """The frames and their times are as encoded; that they come too fast, only the source tells."""
+    target = str(tmp_path / "out.mp4")
+    encoded = encode(videos["h264_b.mp4"], target, ENCODING, no_limit)
+    squeezed = make_video(tmp_path / "squeezed.mp4", index_frames(40), fps=900)
+    times_N = [Fraction(number, 900) for number in range(40)]
+    with pytest.raises(VerifyError, match="its rate is 900 frames per second, and its source's 30"):
+        verify(squeezed, replace(encoded, times_N=times_N), no_limit)
+
+
+def test_pictures_in_another_order_are_found(videos, make_video, index_frames, tmp_path):
+    """Their mean brightness is that of the source; what they show is not."""
+    target = str(tmp_path / "out.mp4")
+    encoded = encode(videos["h264_b.mp4"], target, ENCODING, no_limit)
+    compare_pictures(target, videos["h264_b.mp4"], encoded, no_limit)
+    # A number with its bits reversed has as many bright blocks.
+    numbers = [int(f"{number:06b}"[::-1], 2) for number in range(40)]
+    mixed = make_video(tmp_path / "mixed.mp4", index_frames(64)[numbers], options={"bf": "0"})
+    verify(mixed, encoded, no_limit)
+    with pytest.raises(VerifyError, match="frame 19 is another picture than in the source"):
+        compare_pictures(mixed, videos["h264_b.mp4"], encoded, no_limit)

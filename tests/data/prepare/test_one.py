@@ -92,5 +92,5 @@ def test_a_step_is_told_in_words(videos, tmp_path):
     assert seen == [
         *("opening the file, frame 0", "encoding the file, frame 0"),
         *("finishing the file, frame 1", "verifying the file, frame 0"),
-        *("moving the file, frame 0",),
+        *("verifying the file, frame 0", "moving the file, frame 0"),
     ]

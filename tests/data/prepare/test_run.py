@@ -99,7 +99,7 @@ def test_a_file_that_hangs_costs_its_time_limit_and_nothing_else(
     output = tmp_path / "out"
     summary = run(read_source([str(tmp_path / "set")]), output, time_limit_sec=1.0, num_workers=1)
     assert summary.num_ready == 1
-    assert bad_files(output)[str(hangs)] == "took longer than 1 s (encoding the file, frame 0)"
+    assert bad_files(output)[str(hangs)] == "took longer than 1 s (opening the file, frame 0)"
     assert files_in(output / "videos") == ["k/h264_b.mp4"]
 
 

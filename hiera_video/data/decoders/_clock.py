@@ -1,0 +1,72 @@
+"""Times of frames by a clock that may stop, step back or jump, as in joined files."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+
+import av
+import numpy as np
+
+# A step longer than this is a new start of the clock, in formats whose clock may start anew.
+MAX_STEP_SEC = 10.0
+
+# No header's rate is believed above this: it is then the unit of the clock, not the frames' rate.
+MAX_FPS = 240
+
+# If a larger share of the time stamps has to be mended, none of them is believed.
+_MAX_MENDED = 0.1
+
+
+class Clock:
+    """Gives each frame its time after the first: the source's own steps, mended where impossible.
+
+    A frame without a time stamp, or whose stamp steps back or leaps ahead by more than `max_step`,
+    comes `step` after the frame before it, and later stamps are counted from there. Equal stamps
+    stay equal. All times are in the unit of the stamps; they never fall. `num_mended` counts the
+    frames, but for the first, that have no time of their own.
+    """
+
+    def __init__(self, *, step: float | Fraction, max_step: float | Fraction) -> None:
+        self.num_mended = 0
+        self._step = step
+        self._max_step = max_step
+        self._offset: float | Fraction | None = None
+        self._last: float | Fraction | None = None
+
+    def next(self, stamp: float | None) -> float | Fraction:
+        """Return the time of the next frame, whose time stamp is `stamp`."""
+        usual = 0 if self._last is None else self._last + self._step
+        if stamp is None:
+            now = usual
+            self.num_mended += self._last is not None
+        else:
+            if self._offset is None:
+                self._offset = usual - stamp
+            now = stamp + self._offset
+            if self._last is not None and not self._last <= now <= self._last + self._max_step:
+                now = usual
+                self._offset = now - stamp
+                self.num_mended += 1
+            elif now == self._last:
+                self.num_mended += 1
+        self._last = now
+        return now
+
+
+def steady_times(
+    stamps: Iterable[int | None], *, step: float, max_step: float
+) -> np.ndarray | None:
+    """Return the times of frames in the order they are shown, float64 `[N]`, by `Clock`.
+
+    None where more than a tenth of the stamps would have to be mended: they are not to be believed.
+    """
+    clock = Clock(step=step, max_step=max_step)
+    times_N = np.array([clock.next(stamp) for stamp in stamps], dtype=np.float64)
+    return times_N if clock.num_mended <= _MAX_MENDED * len(times_N) else None
+
+
+def header_rate(stream: av.VideoStream) -> Fraction | None:
+    """Return the frame rate that the header of a video states; None if it states no likely one."""
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate and 0 < rate <= MAX_FPS:
+            return Fraction(rate)
+    return None
