@@ -6,6 +6,7 @@ new key gets its type check, its rule, its message and its line of help from one
 
 import ast
 import math
+import os
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -24,7 +25,7 @@ class Key:
     The bounds hold for each entry of a list. `modules_of` names a folder of the package ("data/
     datasets"): the value is then the name of a module in it but for `except_modules`, or one of
     `choices`. `length` is the number of entries of a list, `ending` the end that a file name must
-    have.
+    have. With `is_path`, a `~` at the beginning becomes the home folder.
     """
 
     help: str
@@ -40,6 +41,7 @@ class Key:
     except_modules: tuple[str, ...] = ()
     length: int | None = None
     ending: str = ""
+    is_path: bool = False
     nonempty: bool = False
 
 
@@ -65,8 +67,10 @@ def read_value(spec: KeySpec, raw: object) -> Any:
     """
     try:
         value = _CONVERTERS[spec.kind](raw)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+    except (*_NOT_READ, RecursionError, MemoryError):
         raise ValueError(_complaint(spec, raw)) from None
+    if spec.key.is_path and isinstance(value, str):
+        value = os.path.expanduser(value)
     if not _in_rule(spec.key, value):
         raise ValueError(_complaint(spec, value))
     return value
@@ -95,10 +99,15 @@ def value_text(value: object) -> str:
     """Write a value as it would stand in a YAML file, shortened where it is long."""
     if value is None:
         return "nothing"
-    text = repr(list(value) if isinstance(value, tuple) else value)
+    try:
+        text = repr(list(value) if isinstance(value, tuple) else value)
+    except ValueError:  # Python writes out no whole number of more than 4300 digits
+        return "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+# What converters raise; OverflowError for whole numbers that no float holds.
+_NOT_READ = (ValueError, TypeError, SyntaxError, OverflowError)
 _KIND_TEXT = {bool: "True or False", int: "an integer", float: "a number"}
 
 
@@ -186,7 +195,7 @@ def _complaint(spec: KeySpec, got: object) -> str:
 def _advice(spec: KeySpec, got: object) -> str:
     options = list(spec.key.choices) + (_modules(spec.key) if spec.key.modules_of else [])
     if options and all(isinstance(option, str) for option in options):
-        near = closest(str(got), options)
+        near = closest(got if isinstance(got, str) else value_text(got), options)
         if near:
             return near
     return f" Try {value_text(_candidate(spec, got))}."
@@ -198,13 +207,13 @@ def _candidate(spec: KeySpec, got: object) -> object:
     if spec.kind is int and isinstance(got, float | str):
         attempts = (_whole(got),)
     elif spec.kind is str and isinstance(got, int | float) and not isinstance(got, bool):
-        attempts = (str(got),)
+        attempts = (value_text(got),)
     elif spec.kind is tuple and isinstance(got, int | float | str):
         attempts = ([got] * (spec.key.length or 1),)
     for attempt in attempts:
         try:
             value = _CONVERTERS[spec.kind](attempt)
-        except (ValueError, TypeError, SyntaxError):
+        except _NOT_READ:
             continue
         if _in_rule(spec.key, value):
             return value

@@ -30,13 +30,21 @@ class TrainSection:
     ] = "kinetics"
     BATCH_SIZE: Annotated[
         int,
-        Key("Videos in one forward pass, over all local GPUs.", unit="videos", minimum=1),
+        Key(
+            "Videos in one forward pass, over all local GPUs.",
+            unit="videos",
+            minimum=1,
+            maximum=10**6,
+        ),
     ] = 8
     EVAL_PERIOD: Annotated[
-        int, Key("Validate after every so many epochs.", unit="epochs", minimum=1)
+        int, Key("Validate after every so many epochs.", unit="epochs", minimum=1, maximum=10**9)
     ] = 1
     CHECKPOINT_PERIOD: Annotated[
-        int, Key("Save a checkpoint after every so many epochs.", unit="epochs", minimum=1)
+        int,
+        Key(
+            "Save a checkpoint after every so many epochs.", unit="epochs", minimum=1, maximum=10**9
+        ),
     ] = 1
     CHECKPOINT_ITERS: Annotated[
         int,
@@ -45,14 +53,15 @@ class TrainSection:
             "as CHECKPOINT_PERIOD says. The two newest of those inside an epoch are kept.",
             unit="iterations",
             minimum=0,
+            maximum=10**9,
         ),
     ] = 0
     KEEP_CHECKPOINTS: Annotated[
         int,
-        Key("Newest checkpoints after an epoch that are kept; 0: all.", minimum=0),
+        Key("Newest checkpoints after an epoch that are kept; 0: all.", minimum=0, maximum=10**9),
     ] = 0
     CHECKPOINT_FILE_PATH: Annotated[
-        str, Key("Weights to start from, a path or URL; empty: a fresh model.")
+        str, Key("Weights to start from, a path or URL; empty: a fresh model.", is_path=True)
     ] = ""
     AUTO_RESUME: Annotated[
         bool, Key("Go on from the last checkpoint in OUTPUT_DIR if there is one.")
@@ -73,6 +82,7 @@ class TrainSection:
             "skipped.",
             unit="steps",
             minimum=1,
+            maximum=10**9,
         ),
     ] = 5
     MIXED_PRECISION: Annotated[
@@ -90,9 +100,11 @@ class TestSection:
     DATASET: Annotated[str, Key("Reader of the test list.", modules_of="data/datasets")] = (
         "kinetics"
     )
-    BATCH_SIZE: Annotated[int, Key("Views in one forward pass.", unit="views", minimum=1)] = 8
+    BATCH_SIZE: Annotated[
+        int, Key("Views in one forward pass.", unit="views", minimum=1, maximum=10**6)
+    ] = 8
     CHECKPOINT_FILE_PATH: Annotated[
-        str, Key("Weights to test, a path or URL; empty: those training ended with.")
+        str, Key("Weights to test, a path or URL; empty: those training ended with.", is_path=True)
     ] = ""
     NUM_TEMPORAL_CLIPS: Annotated[
         int,
@@ -100,6 +112,7 @@ class TestSection:
             "Clips along each video.",
             unit="clips",
             minimum=1,
+            maximum=1000,
             source="[P] Table 4: 5 for Kinetics; Table 6: 1 or 2 for SSv2",
         ),
     ] = 5
@@ -139,13 +152,20 @@ class Config:
             choices=("classify", "ssl"),
         ),
     ] = "classify"
-    NUM_GPUS: Annotated[int, Key("GPUs used on a machine; 0: the CPU.", minimum=0)] = 1
+    NUM_GPUS: Annotated[
+        int, Key("GPUs used on a machine; 0: the CPU.", minimum=0, maximum=1024)
+    ] = 1
     OUTPUT_DIR: Annotated[
-        str, Key("Folder for checkpoints, logs, scores and the resolved config.", nonempty=True)
+        str,
+        Key(
+            "Folder for checkpoints, logs, scores and the resolved config.",
+            nonempty=True,
+            is_path=True,
+        ),
     ] = "output"
     RNG_SEED: Annotated[int, Key("Seed of everything random.", minimum=0, maximum=2**32 - 1)] = 0
     LOG_PERIOD: Annotated[
-        int, Key("Log after every so many iterations.", unit="iterations", minimum=1)
+        int, Key("Log after every so many iterations.", unit="iterations", minimum=1, maximum=10**9)
     ] = 10
     TRAIN: TrainSection = field(default_factory=TrainSection)
     TEST: TestSection = field(default_factory=TestSection)

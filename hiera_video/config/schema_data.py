@@ -15,14 +15,19 @@ Floats = tuple[float, ...]
 class DataSection:
     """From the lists on disk to a normalised clip."""
 
-    PATH_TO_DATA_DIR: Annotated[str, Key("Folder of the lists (for Kinetics train.csv...).")] = ""
-    PATH_PREFIX: Annotated[str, Key("Folder put before each path that a list holds.")] = ""
+    PATH_TO_DATA_DIR: Annotated[
+        str, Key("Folder of the lists (for Kinetics train.csv...).", is_path=True)
+    ] = ""
+    PATH_PREFIX: Annotated[
+        str, Key("Folder put before each path that a list holds.", is_path=True)
+    ] = ""
     SPLIT_NUMBER: Annotated[
         int,
         Key("Which of the published splits of UCF101 or HMDB51.", minimum=1, maximum=3),
     ] = 1
     NUM_FRAMES: Annotated[
-        int, Key("Frames of a clip.", unit="frames", minimum=1, source="[P] Table 4: 16")
+        int,
+        Key("Frames of a clip.", unit="frames", minimum=1, maximum=10**4, source="[P] Table 4: 16"),
     ] = 16
     SAMPLING_RATE: Annotated[
         int,
@@ -30,12 +35,18 @@ class DataSection:
             "Distance between the frames of a densely sampled clip, counted at TARGET_FPS.",
             unit="frames",
             minimum=1,
+            maximum=10**4,
             source="[P] Table 11: 4",
         ),
     ] = 4
     TARGET_FPS: Annotated[
         float,
-        Key("Frame rate at which SAMPLING_RATE counts.", unit="frames per second", above=0),
+        Key(
+            "Frame rate at which SAMPLING_RATE counts.",
+            unit="frames per second",
+            minimum=0.01,
+            maximum=10**4,
+        ),
     ] = 30.0
     SAMPLING: Annotated[
         str,
@@ -46,10 +57,24 @@ class DataSection:
         ),
     ] = "dense"
     TRAIN_CROP_SIZE: Annotated[
-        int, Key("Side of a training clip.", unit="pixels", minimum=1, source="[P] Table 4: 224")
+        int,
+        Key(
+            "Side of a training clip.",
+            unit="pixels",
+            minimum=1,
+            maximum=10**4,
+            source="[P] Table 4: 224",
+        ),
     ] = 224
     TEST_CROP_SIZE: Annotated[
-        int, Key("Side of a test view.", unit="pixels", minimum=1, source="[P] Table 4: 224")
+        int,
+        Key(
+            "Side of a test view.",
+            unit="pixels",
+            minimum=1,
+            maximum=10**4,
+            source="[P] Table 4: 224",
+        ),
     ] = 224
     TRAIN_JITTER_SCALES_RELATIVE: Annotated[
         Floats,
@@ -66,7 +91,8 @@ class DataSection:
         Key(
             "Narrowest and widest random crop, as width over height.",
             length=2,
-            above=0,
+            minimum=0.01,
+            maximum=100,
             source="fine-tuning of [ST] in PySlowFast",
         ),
     ] = (0.75, 1.3333)
@@ -76,12 +102,20 @@ class DataSection:
         Key(
             "Taken off red, green and blue, which run from 0 to 1.",
             length=3,
+            minimum=-100,
+            maximum=100,
             source="PySlowFast",
         ),
     ] = (0.45, 0.45, 0.45)
     STD: Annotated[
         Floats,
-        Key("Red, green and blue are divided by it.", length=3, above=0, source="PySlowFast"),
+        Key(
+            "Red, green and blue are divided by it.",
+            length=3,
+            minimum=1e-6,
+            maximum=100,
+            source="PySlowFast",
+        ),
     ] = (0.225, 0.225, 0.225)
     MAX_BAD_FRACTION: Annotated[
         float,
@@ -108,7 +142,7 @@ class DataLoaderSection:
 
     NUM_WORKERS: Annotated[
         int,
-        Key("Decoding processes per GPU; 0: decode in the main process.", minimum=0),
+        Key("Decoding processes per GPU; 0: decode in the main process.", minimum=0, maximum=1024),
     ] = 8
     TIMEOUT_SEC: Annotated[
         float,
@@ -117,6 +151,7 @@ class DataLoaderSection:
             "video counts as bad; 0: for ever. Without processes of their own there is no limit.",
             unit="seconds",
             minimum=0,
+            maximum=10**7,
         ),
     ] = 120.0
     NORMALIZE_ON_DEVICE: Annotated[
@@ -142,6 +177,7 @@ class AugSection:
             "Training views of one decoded video (repeated augmentation).",
             unit="views",
             minimum=1,
+            maximum=1000,
             source="[P] Table 11: 2 for fine-tuning, 4 for pretraining",
         ),
     ] = 1
@@ -166,11 +202,21 @@ class MixupSection:
     ENABLE: Annotated[bool, Key("Mix clips and labels by mixup or cutmix.")] = False
     ALPHA: Annotated[
         float,
-        Key("Beta parameter of mixup; 0: no mixup.", minimum=0, source="[P] Tables 11, 12: 0.8"),
+        Key(
+            "Beta parameter of mixup; 0: no mixup.",
+            minimum=0,
+            maximum=1000,
+            source="[P] Tables 11, 12: 0.8",
+        ),
     ] = 0.8
     CUTMIX_ALPHA: Annotated[
         float,
-        Key("Beta parameter of cutmix; 0: no cutmix.", minimum=0, source="[P] Tables 11, 12: 1.0"),
+        Key(
+            "Beta parameter of cutmix; 0: no cutmix.",
+            minimum=0,
+            maximum=1000,
+            source="[P] Tables 11, 12: 1.0",
+        ),
     ] = 1.0
     PROB: Annotated[float, Key("Chance that a batch is mixed at all.", minimum=0, maximum=1)] = 1.0
     SWITCH_PROB: Annotated[

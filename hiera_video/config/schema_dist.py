@@ -25,6 +25,7 @@ class DistSection:
             "checkpoint to be written.",
             unit="s",
             above=0.0,
+            maximum=10**7,
         ),
     ] = 600.0
     WATCHDOG_SEC: Annotated[
@@ -34,5 +35,6 @@ class DistSection:
             "this, and five times the usual; 0: never.",
             unit="s",
             minimum=0.0,
+            maximum=10**7,
         ),
     ] = 60.0

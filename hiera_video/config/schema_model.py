@@ -29,7 +29,9 @@ class ModelSection:
     MODEL_NAME: Annotated[str, Key("Function in that file that builds it.", nonempty=True)] = (
         "hiera_base_16x224"
     )
-    NUM_CLASSES: Annotated[int, Key("Number of labels.", unit="classes", minimum=1)] = 400
+    NUM_CLASSES: Annotated[
+        int, Key("Number of labels.", unit="classes", minimum=1, maximum=10**6)
+    ] = 400
     DROPOUT_RATE: Annotated[
         float, Key("Share of features zeroed before the last layer.", minimum=0, below=1)
     ] = 0.0
@@ -44,6 +46,7 @@ class ModelSection:
             "first block too, and so on; 0: all learn.",
             unit="layers",
             minimum=0,
+            maximum=1000,
         ),
     ] = 0
     LINEAR_PROBE: Annotated[
@@ -94,16 +97,25 @@ class MaskSection:
         ),
     ] = 1.0
     DECODER_DEPTH: Annotated[
-        int, Key("Blocks of the decoder.", unit="blocks", minimum=1, source="[P] Table 11: 8")
+        int,
+        Key(
+            "Blocks of the decoder.",
+            unit="blocks",
+            minimum=1,
+            maximum=1000,
+            source="[P] Table 11: 8",
+        ),
     ] = 8
     DECODER_EMBED_DIM: Annotated[
-        int, Key("Channels of the decoder.", minimum=1, source="the published code: 512")
+        int,
+        Key("Channels of the decoder.", minimum=1, maximum=10**5, source="the published code: 512"),
     ] = 512
     DECODER_NUM_HEADS: Annotated[
         int,
         Key(
             "Attention heads of the decoder.",
             minimum=1,
+            maximum=10**4,
             source="[P] Tables 11, 12: 8 for video; Table 14 and the published code: 16",
         ),
     ] = 8
@@ -119,6 +131,7 @@ class SolverSection:
         Key(
             "Highest learning rate at BASE_BATCH_SIZE clips per step; scaled to a step's clips.",
             above=0,
+            maximum=1000,
             source="[P] Table 11: 8e-4 at 256 videos, 2 views of each",
         ),
     ] = 8e-4
@@ -127,25 +140,29 @@ class SolverSection:
         Key(
             "Clips per step (videos x views) that BASE_LR is meant for; 0: BASE_LR as it is.",
             minimum=0,
+            maximum=10**9,
         ),
     ] = 512
     COSINE_END_LR: Annotated[
-        float, Key("Learning rate at the end; scaled as BASE_LR.", minimum=0)
+        float, Key("Learning rate at the end; scaled as BASE_LR.", minimum=0, maximum=1000)
     ] = 0.0
     WARMUP_EPOCHS: Annotated[
-        float, Key("Linear rise of the learning rate.", unit="epochs", minimum=0)
+        float, Key("Linear rise of the learning rate.", unit="epochs", minimum=0, maximum=10**6)
     ] = 0.0
     WARMUP_START_LR: Annotated[
-        float, Key("Learning rate at the first step of it; scaled as BASE_LR.", minimum=0)
+        float,
+        Key("Learning rate at the first step of it; scaled as BASE_LR.", minimum=0, maximum=1000),
     ] = 0.0
     MAX_EPOCH: Annotated[
-        int, Key("Length of training: passes over the videos.", unit="epochs", minimum=1)
+        int,
+        Key("Length of training: passes over the videos.", unit="epochs", minimum=1, maximum=10**6),
     ] = 100
     WEIGHT_DECAY: Annotated[
         float,
         Key(
             "Weight decay of matrices; vectors and positions have none.",
             minimum=0,
+            maximum=100,
             source="[P] Table 11: 0.05; Table 12: 1e-4",
         ),
     ] = 0.05
@@ -173,7 +190,12 @@ class SolverSection:
     ] = 1.0
     CLIP_GRAD_L2NORM: Annotated[
         float,
-        Key("Largest norm of the gradient; 0: no limit.", minimum=0, source="[P] Table 11: 5.0"),
+        Key(
+            "Largest norm of the gradient; 0: no limit.",
+            minimum=0,
+            maximum=10**9,
+            source="[P] Table 11: 5.0",
+        ),
     ] = 0.0
     ACCUM_STEPS: Annotated[
         int,
@@ -181,6 +203,7 @@ class SolverSection:
             "Forward passes per step of the optimizer: a step sees TRAIN.BATCH_SIZE x this many "
             "videos.",
             minimum=1,
+            maximum=10**6,
         ),
     ] = 1
     LABEL_SMOOTHING: Annotated[

@@ -16,6 +16,7 @@ def run(main: Callable[[], int | None]) -> None:
     only the first one to fail says why.
     """
     _print_whatever_comes()
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
         status = _one_of_many(main) if "RANK" in os.environ else main()
     except UserError as error:
@@ -26,6 +27,12 @@ def run(main: Callable[[], int | None]) -> None:
             print("\nstopped by Ctrl-C", file=sys.stderr)
         status = 130
     sys.exit(status or 0)
+
+
+def _with_home(word: str) -> str:
+    """Put the home folder for a `~` that no shell has seen, as in `--output=~/here`."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return option + equals + os.path.expanduser(value)
 
 
 def _print_whatever_comes() -> None:

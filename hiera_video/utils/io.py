@@ -1,4 +1,7 @@
-"""Files by path or URL, through iopath; and writes that leave either the old file or the new."""
+"""Files by path or URL, through iopath; and writes that leave either the old file or the new.
+
+A `~` at the beginning of a path is the home folder, where no shell has made it so.
+"""
 
 import hashlib
 import multiprocessing
@@ -76,28 +79,28 @@ def open_file(path: str, mode: str = "r") -> IO[Any]:
     A byte order mark at the beginning, as editors on Windows write it, is not part of the text.
     """
     if "r" not in mode:
-        return open(path, mode, encoding=None if "b" in mode else "utf-8")
+        return open(os.path.expanduser(path), mode, encoding=None if "b" in mode else "utf-8")
     return open(local_path(path), mode, encoding=None if "b" in mode else "utf-8-sig")
 
 
 def exists(path: str) -> bool:
     """Say whether the local path exists; of a URL nothing is known before it is read."""
-    return os.path.exists(path)
+    return os.path.exists(os.path.expanduser(path))
 
 
 def is_file(path: str) -> bool:
     """Say whether the path is a local file."""
-    return os.path.isfile(path)
+    return os.path.isfile(os.path.expanduser(path))
 
 
 def is_dir(path: str) -> bool:
     """Say whether the path is a local directory."""
-    return os.path.isdir(path)
+    return os.path.isdir(os.path.expanduser(path))
 
 
 def make_dirs(path: str) -> None:
     """Make a directory and its parents; one that exists already is fine."""
-    os.makedirs(path, exist_ok=True)
+    os.makedirs(os.path.expanduser(path), exist_ok=True)
 
 
 def local_path(path: str) -> str:
@@ -109,7 +112,7 @@ def local_path(path: str) -> str:
         OSError: the download failed, in iopath's or urllib's words.
     """
     if not is_url(path):
-        return path
+        return os.path.expanduser(path)
     try:
         return path_manager().get_local_path(path)
     except AssertionError as error:  # a scheme that no handler is registered for
@@ -135,6 +138,7 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
     A reader, or a machine that dies half-way, finds the old file or the new one, never a part of
     either. On any error the temporary file is removed and the error goes on.
     """
+    path = os.path.expanduser(path)
     folder, name = os.path.split(os.path.abspath(path))
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
     try:

@@ -9,7 +9,9 @@ from hiera_video.config import (
     load_config,
     to_dict,
     to_yaml,
+    value_of,
 )
+from hiera_video.config.schema import key_specs
 from hiera_video.utils.errors import UserError
 
 
@@ -184,21 +186,63 @@ def test_unknown_key_is_explained_in_one_problem(write, text, message):
     assert message in found[0]
 
 
+HUGE = ["1" + 30 * "0", "9" * 400, "9" * 5000, "0x" + "f" * 5000, "1" * 400 + ".0", "-" + "9" * 400]
+
+
+@pytest.mark.parametrize("huge", HUGE, ids=["10^30", "400", "5000", "hex", "float", "minus"])
+@pytest.mark.parametrize("name", list(key_specs()))
+def test_a_number_that_is_too_large_is_one_line_for_any_key(write, name, huge):
+    section, _, leaf = name.rpartition(".")
+    found = [
+        problems(write(f"{section}: {{{leaf}: {huge}}}\n" if section else f"{leaf}: {huge}\n"))
+    ]
+    if key_specs()[name].kind is not str:  # for which it is text
+        found.append(problems(None, [name, huge]))
+    for (problem,) in found:
+        assert name in problem
+        assert "\n" not in problem
+        assert len(problem) < 700  # some rules list the modules there are
+
+
+@pytest.mark.parametrize("name", list(key_specs()))
+def test_every_number_has_bounds(name):
+    spec = key_specs()[name]
+    if spec.kind in (int, float, tuple) and not spec.key.choices:
+        key = spec.key
+        assert (key.minimum, key.above) != (None, None)
+        assert (key.maximum, key.below) != (None, None)
+
+
+def test_home_is_put_for_a_tilde_where_a_path_is_taken(write, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paths = [name for name, spec in key_specs().items() if spec.key.is_path]
+    assert paths == [
+        *("OUTPUT_DIR", "TRAIN.CHECKPOINT_FILE_PATH", "TEST.CHECKPOINT_FILE_PATH"),
+        *("DATA.PATH_TO_DATA_DIR", "DATA.PATH_PREFIX"),
+    ]
+    for name in paths:
+        cfg = load_config(None, [name, "~/some/where"])
+        assert value_of(cfg, name) == str(tmp_path / "some/where")
+    write("OUTPUT_DIR: ~/out\nDATA: {PATH_PREFIX: a~b}\n")
+    cfg = load_config("~/x.yaml")
+    assert (cfg.OUTPUT_DIR, cfg.DATA.PATH_PREFIX) == (str(tmp_path / "out"), "a~b")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("TRAIN: {BATCH_SIZE: many}", "TRAIN.BATCH_SIZE must be an integer of at least 1, got "
-         "'many'. Try 8."),
-        ("TRAIN: {BATCH_SIZE: true}", "must be an integer of at least 1, got True. Try 8."),
+        ("TRAIN: {BATCH_SIZE: many}", "TRAIN.BATCH_SIZE must be an integer of at least 1 and "
+         "at most 1000000, got 'many'. Try 8."),
+        ("TRAIN: {BATCH_SIZE: true}", "and at most 1000000, got True. Try 8."),
         ("TRAIN: {BATCH_SIZE: 16.0}", "got 16.0. Try 16."),
-        ("TRAIN: {BATCH_SIZE: 0}", "must be an integer of at least 1, got 0."),
+        ("TRAIN: {BATCH_SIZE: 0}", "and at most 1000000, got 0."),
         ("TRAIN: {BATCH_SIZE: }", "got nothing."),
         ("TRAIN: {BATCH_SIZE: [8]}", "got [8]."),
         ("TRAIN: {ENABLE: 1}", "TRAIN.ENABLE must be True or False, got 1. Try True."),
-        ("SOLVER: {BASE_LR: true}", "SOLVER.BASE_LR must be a number above 0, got True."),
-        ("SOLVER: {BASE_LR: .nan}", "must be a number above 0, got nan."),
-        ("SOLVER: {BASE_LR: .inf}", "must be a number above 0, got inf."),
-        ("SOLVER: {BASE_LR: 0}", "must be a number above 0, got 0.0."),
+        ("SOLVER: {BASE_LR: true}", "must be a number above 0 and at most 1000, got True."),
+        ("SOLVER: {BASE_LR: .nan}", "above 0 and at most 1000, got nan."),
+        ("SOLVER: {BASE_LR: .inf}", "above 0 and at most 1000, got inf."),
+        ("SOLVER: {BASE_LR: 0}", "above 0 and at most 1000, got 0.0."),
         ("SOLVER: {LAYER_DECAY: 1.5}", "must be a number above 0 and at most 1, got 1.5."),
         ("SOLVER: {BETAS: [0.9, 1]}", "SOLVER.BETAS must be a list of 2 numbers, each of at least "
          "0 and below 1, got [0.9, 1.0]."),
@@ -206,10 +250,11 @@ def test_unknown_key_is_explained_in_one_problem(write, text, message):
          "Did you mean adamw?"),
         ("TEST: {NUM_SPATIAL_CROPS: 2}", "must be one of 1, 3, got 2. Try 3."),
         ("TEST: {SCORES_FILE: scores.csv}", "must be a file name that ends in .npz"),
-        ("DATA: {MEAN: 0.45}", "must be a list of 3 numbers, got 0.45. Try [0.45, 0.45, 0.45]."),
-        ("DATA: {MEAN: [0.45, 0.45]}", "must be a list of 3 numbers, got [0.45, 0.45]."),
+        ("DATA: {MEAN: 0.45}", "and at most 100, got 0.45. Try [0.45, 0.45, 0.45]."),
+        ("DATA: {MEAN: [0.45, 0.45]}", "and at most 100, got [0.45, 0.45]."),
         ("DATA: {MEAN: [0.45, 0.45, red]}", "got [0.45, 0.45, 'red']."),
-        ("DATA: {STD: [0.2, 0.2, 0]}", "each above 0, got [0.2, 0.2, 0.0]."),
+        ("DATA: {STD: [0.2, 0.2, 0]}", "each of at least 1e-06 and at most 100, got [0.2, "
+         "0.2, 0.0]."),
         ("DATA: {DECODING_BACKEND: py_av}", "Did you mean pyav?"),
         ("OUTPUT_DIR: 2024", "OUTPUT_DIR must be text that is not empty, got 2024. Try '2024'."),
         ("OUTPUT_DIR: ''", "OUTPUT_DIR must be text that is not empty, got ''."),
@@ -240,7 +285,7 @@ def test_all_problems_are_reported_together(write):
         "command line: overrides must be KEY VALUE pairs, got the flag --fast",
         "command line: overrides must be KEY VALUE pairs, got RNG_SEED without a value",
         "command line: DATA.MEAN must be a list of 3 numbers",
-        "command line: NUM_GPUS must be an integer of at least 0, got -8",
+        "command line: NUM_GPUS must be an integer of at least 0 and at most 1024, got -8",
         "command line: TRAIN.X is not a key",
         "base.yaml:2: SOLVER.WARMUP_EPOCHS must be at most SOLVER.MAX_EPOCH (3), got 9.0",
     ]

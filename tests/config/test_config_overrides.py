@@ -46,7 +46,7 @@ def test_list_that_a_shell_took_apart():
 def test_list_without_an_end_does_not_swallow_what_follows():
     found = problems("DATA.MEAN", "[0.1,0.2", "NUM_GPUS", "x")
     assert len(found) == 2
-    assert found[0].startswith("DATA.MEAN must be a list of 3 numbers, got '[0.1,0.2'")
+    assert found[0].startswith("DATA.MEAN must be a list of 3 numbers, each")
 
 
 def test_objects_are_taken_as_they_are():
@@ -78,7 +78,7 @@ def test_missing_value_in_the_middle_does_not_shift_the_rest():
     assert "TRAIN.ENABLE without a value. Try TRAIN.ENABLE True." in found[0]
     assert 'DATA.MEAN without a value. Try DATA.MEAN "[0.45, 0.45, 0.45]".' in found[1]
     assert "got the flag --seed" in found[2]
-    assert found[3].startswith("SOLVER.BASE_LR must be a number above 0, got 'x'")
+    assert found[3].startswith("SOLVER.BASE_LR must be a number above 0 and at most 1000, got 'x'")
 
 
 def test_flags_and_equals_signs():
@@ -92,5 +92,5 @@ def test_flags_and_equals_signs():
 
 def test_negative_number_is_a_value_not_a_flag():
     assert problems("SOLVER.BASE_LR", "-1") == [
-        "SOLVER.BASE_LR must be a number above 0, got -1.0. Try 0.0008."
+        "SOLVER.BASE_LR must be a number above 0 and at most 1000, got -1.0. Try 0.0008."
     ]

@@ -84,6 +84,27 @@ def test_tools_show_user_errors_in_one_line_and_exit_with_1(capsys):
     assert capsys.readouterr().err == "error: KEY must be RULE, got VALUE. Try X.\n"
 
 
+def test_tools_put_home_for_a_tilde_that_no_shell_has_seen(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["tool.py", "~/a.mp4", "--output=~/b", "--label", "a~b", "--name=c~d", "-5", "x=~/y"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit):
+        cli.run(lambda: 0)
+    assert sys.argv[1:] == [f"{tmp_path}/a.mp4", f"--output={tmp_path}/b", *words[3:]]
+
+
+def test_files_at_home_are_found_by_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    io.make_dirs("~/folder")
+    io.write_atomic("~/folder/x.txt", lambda file: file.write(b"home"))
+    assert (tmp_path / "folder" / "x.txt").read_text() == "home"
+    assert io.is_dir("~/folder")
+    assert io.is_file("~/folder/x.txt")
+    assert io.exists("~/folder/x.txt")
+    with io.open_file("~/folder/x.txt") as file:
+        assert file.read() == "home"
+
+
 def test_tools_keep_the_traceback_of_a_bug():
     with pytest.raises(KeyError):
         cli.run(lambda: {}["bug"])
