@@ -134,6 +134,7 @@ _ENCODINGS: dict[str, dict[str, Any]] = {
         "codec": "libx265",
         "options": {"x265-params": "log-level=none:keyint=12:bframes=3:open-gop=1"},
     },
+    "grey.mov": {"codec": "rawvideo", "pix_fmt": "gray"},  # MOV calls it a palette of greys
     "mpeg4.avi": _MPEG4,
     "msmpeg4.avi": {**_MPEG4, "codec": "msmpeg4"},
     "mpeg4_b.avi": {"codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
@@ -159,6 +160,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         paths[name] = _make_video(folder / name, tall_THWC, **_H264, rotation=rotation)
     odd_THWC = _index_frames(20, height=49, width=65)
     paths["odd_size.avi"] = _make_video(folder / "odd_size.avi", odd_THWC, **_MPEG4)
+    for name in ("palette.avi", "palette.mov"):
+        paths[name] = _palette_video(folder / name, frames_THWC)
     paths["one_frame.mp4"] = _make_video(folder / "one_frame.mp4", frames_THWC[:1])
     paths["two_streams.mp4"] = _two_streams(folder / "two_streams.mp4", frames_THWC)
     paths["edit_list.mp4"] = _hide_first_frames(folder / "edit_list.mp4", paths["h264_b.mp4"])
@@ -167,6 +170,25 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     paths["latin1_tag.mp4"] = _spoil_tag(folder / "latin1_tag.mp4", paths["h264_b.mp4"])
     paths["vp8_hidden.webm"] = _hide_packet(folder / "vp8_hidden.webm", paths["vp8.webm"])
     return paths
+
+
+def _palette_video(path: Path, frames_THWC: np.ndarray) -> str:
+    """Write the frames in 256 colours, three bits of red and green and two of blue."""
+    levels = np.arange(256)
+    red, green, blue = (levels >> 5) * 36, (levels >> 2 & 7) * 36, (levels & 3) * 85
+    palette = np.stack([np.full(256, 255), red, green, blue], axis=1).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("rawvideo", rate=30)
+        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.pix_fmt = "pal8"
+        for index, frame_HWC in enumerate(frames_THWC):
+            red, green, blue = (frame_HWC[..., channel] for channel in range(3))
+            indices_HW = red >> 5 << 5 | green >> 5 << 2 | blue >> 6
+            frame = av.VideoFrame.from_ndarray((indices_HW, palette), format="pal8")
+            frame.pts, frame.time_base = index, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return str(path)
 
 
 def _inside_a_packet(path: str, position: int) -> int:

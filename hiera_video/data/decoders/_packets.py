@@ -23,6 +23,10 @@ _STORING_PTS = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "flv", "a
 
 _CLOCK_RESTARTS = 0x0200  # AVFMT_TS_DISCONT
 
+# What a packet may bring for all that follow, under FFmpeg's names. It comes once, so a decoder
+# lacks it after a seek: 8-bit palette video would be black.
+_SETTINGS = ("palette", "new_extradata", "param_change")
+
 
 @dataclass(frozen=True, slots=True)
 class PacketTable:
@@ -70,6 +74,7 @@ class _Packet:
     is_key: bool
     is_shown: bool
     is_whole: bool
+    has_settings: bool
 
 
 def open_stream(
@@ -208,8 +213,11 @@ def _read(
             is_whole = not (codec == "h264" and packet.is_keyframe) or _is_idr(
                 bytes(packet), decoder.extradata
             )
+            has_settings = any(map(packet.has_sidedata, _SETTINGS))
             packets.append(
-                _Packet(packet.pts, packet.dts, packet.is_keyframe, not hidden, is_whole)
+                _Packet(
+                    packet.pts, packet.dts, packet.is_keyframe, not hidden, is_whole, has_settings
+                )
             )
             cut_off = packet.is_corrupt
     except av.FFmpegError:
@@ -276,6 +284,8 @@ def _doubt(packets_P: list[_Packet], *, guessed: bool) -> str:
         return "frames that share a time stamp"
     if _steps_back(packets_P):
         return "time stamps that step back"
+    if any(packet.has_settings for packet in packets_P):
+        return "a palette or other settings that come with its packets"
     if packets_P and not packets_P[0].is_key:
         return "no key frame at its start"
     if known and packets_P[0].pts is not None and min(known) < packets_P[0].pts:

@@ -61,6 +61,9 @@ FOR_NEITHER = {
     "vp8_hidden.webm",
     "false_keys.avi",
     "animation.gif",
+    "palette.avi",
+    "palette.mov",
+    "grey.mov",
 }
 ALL = FOR_BOTH | FOR_TORCHCODEC | FOR_NEITHER
 READS = {"pyav": ALL, "auto": ALL, "torchcodec": FOR_BOTH | FOR_TORCHCODEC, "decord": FOR_BOTH}

@@ -18,6 +18,7 @@ NAMES = (
     *("mpeg4_b.avi", "vp8_hidden.webm", "vp9_no_duration.webm", "h264_turned.mp4"),
     *("h264_turned_right.mp4", "h264_upside_down.mp4", "odd_size.avi", "one_frame.mp4"),
     *("two_streams.mp4", "edit_list.mp4", "false_keys.mp4", "false_keys.avi", "latin1_tag.mp4"),
+    *("palette.avi", "palette.mov", "grey.mov"),
 )
 
 
