@@ -15,11 +15,12 @@ import numpy as np
 
 from hiera_video.data import sampling
 from hiera_video.data.decoders import DecodeError, VideoReader, open_video
+from hiera_video.data.decoders._container import open_container
+from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.fingerprint import VideoFacts
 from hiera_video.data.scan_journal import Journal, Verdict
 from hiera_video.data.worker import Job
 from hiera_video.data.workers import Lost, WorkerPool
-from hiera_video.utils.io import local_path
 
 # Where in a video the clips lie that stand for it: at its start, its middle and its end.
 POSITIONS = (0.0, 0.5, 1.0)
@@ -188,8 +189,8 @@ def _facts(reader: VideoReader, picture_HWC: np.ndarray, settings: ScanSettings)
 def _codec(path: str) -> str:
     """Return FFmpeg's name of the codec; only the header is read."""
     try:
-        with av.open(local_path(path), metadata_errors="replace") as container:
+        with open_container(fetch_file(path), path) as container:
             stream = container.streams.best("video")
             return stream.codec_context.codec.canonical_name
-    except (av.FFmpegError, OSError, AttributeError):
+    except (DecodeError, av.FFmpegError, AttributeError):
         return "unknown"

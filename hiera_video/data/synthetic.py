@@ -21,6 +21,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from hiera_video.data.decoders._container import open_output
 from hiera_video.data.synthetic_manifest import (
     CLASSES,
     LISTS,
@@ -101,7 +102,7 @@ def encode_h264(path: str, frames_THWC: np.ndarray, *, fps: int = FPS) -> None:
     # An open file and not a path, so that what the system says of it arrives as an OSError.
     with (
         open(path, "wb") as file,
-        av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container,
+        open_output(file, format="mp4", options={"fflags": "+bitexact"}) as container,
     ):
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 
 from hiera_video.data.dataset import TestViews
 from hiera_video.data.decoders import DecodeError, open_video
+from hiera_video.data.decoders._container import open_container
+from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.transforms.crops import resize_short_side, spatial_crops
 from hiera_video.data.transforms.pipeline import TestTransform, to_frames
-from hiera_video.utils.io import local_path
 
 
 def read_per_view(path: str, views: TestViews, *, backend: str) -> None:
@@ -60,7 +61,7 @@ def _decode_clip(path: str, views: TestViews, clip: int) -> torch.Tensor:
     """Return a clip as uint8 RGB [T, H, W, C]."""
     frames: list[np.ndarray] = []
     try:
-        with av.open(local_path(path)) as container:
+        with open_container(fetch_file(path), path) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             if not (stream.frames and stream.average_rate and stream.time_base):

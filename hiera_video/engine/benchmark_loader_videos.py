@@ -10,6 +10,8 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from hiera_video.data.decoders._container import open_output
+
 _MARGIN = 64  # pixels by which the camera may wander to each side
 _NUM_THINGS = 6
 
@@ -88,7 +90,7 @@ def _ellipse(rng: np.random.Generator, side: int) -> np.ndarray:
 
 
 def _encode(path: str, scene: _Scene, kind: VideoKind) -> None:
-    with av.open(path, "w") as container:
+    with open_output(path) as container:
         stream = container.add_stream("libx264", rate=kind.fps)
         stream.width, stream.height, stream.pix_fmt = kind.width, kind.height, "yuv420p"
         stream.codec_context.thread_count = 1  # the same bytes on every machine

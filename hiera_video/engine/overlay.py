@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hiera_video.data.decoders import VideoReader, open_video
+from hiera_video.data.decoders._container import open_output
 from hiera_video.engine.pictures import enlarged
 from hiera_video.engine.predict import ClassScore
 from hiera_video.engine.predict_windows import Window
@@ -126,7 +127,7 @@ def _labelled(
 
 
 def _encode(file: IO[bytes], pictures: Iterator[np.ndarray], fps: float) -> None:
-    with av.open(file, "w", format="mp4") as container:
+    with open_output(file, format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(30030))
         stream.options = {"preset": "veryfast", "crf": "20"}
         stream.pix_fmt = "yuv420p"

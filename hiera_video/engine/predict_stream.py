@@ -16,6 +16,8 @@ import av
 import numpy as np
 
 from hiera_video.data.decoders._clock import MAX_STEP_SEC, Clock, header_rate
+from hiera_video.data.decoders._container import open_container
+from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import demux
 from hiera_video.utils.errors import UserError
@@ -121,17 +123,19 @@ def _open(source: str, wait_sec: float) -> Any:
                     f"{_KEY}: there is no such device as {device!r}. Try /dev/video0, a URL or a "
                     "file."
                 )
-            return av.open(device, format="v4l2")
-        if "://" in source:
+            return av.open(os.path.abspath(device), format="v4l2")
+        if "://" in source:  # a live playlist (m3u8) among them: who names it wants what it names
             return av.open(source, timeout=(_STALL_SEC, _STALL_SEC))
         if _is_finished(source):
-            return av.open(source, metadata_errors="replace")
+            return open_container(source, source)
         # Unbuffered: what has come is used at once, and Ctrl-C is heard while nothing comes.
         descriptor = os.dup(0) if source == "-" else os.open(source, os.O_RDONLY)
         file = os.fdopen(descriptor, "rb", 0)
         if source == "-" or not stat.S_ISREG(os.stat(source).st_mode):
             wait_sec = 0.0  # the end of a pipe is an end
-        return av.open(_GrowingFile(file, wait_sec), metadata_errors="replace")
+        return open_container(_GrowingFile(file, wait_sec), source)
+    except DecodeError as error:
+        raise UserError(f"{_KEY}: {source!r} {error.cause}") from None
     except FileNotFoundError:
         raise UserError(f"{_KEY}: {source!r}: no such file.") from None
     except (av.FFmpegError, OSError) as error:

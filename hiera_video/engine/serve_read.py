@@ -1,8 +1,7 @@
 """What a decoding process of the web page does: an uploaded file becomes the crops of windows.
 
-Files here come from anywhere. So only containers that hold their own pictures are opened (a
-playlist makes FFmpeg open what it names), the size of a picture and the memory of the process have
-a limit, and whatever is wrong with a file is an answer.
+Files here come from anywhere. So the size of a picture and the memory of the process have a limit,
+and whatever is wrong with a file is an answer.
 
 Shape suffixes: V windows, T frames of one, N distinct frames, S side of a crop, C colours (RGB).
 """
@@ -14,15 +13,11 @@ import av
 import numpy as np
 
 from hiera_video.data.decoders import DecodeError, VideoReader, open_video
+from hiera_video.data.decoders._container import open_container
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.data.worker import Job
 from hiera_video.engine.predict_windows import Grid, centre_crops, grid_ticks
 
-# FFmpeg's names of the containers that are opened: each holds its pictures itself.
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,asf,gif,apng,"
-    "ogg,mxf,nut,ivf,rm,dv,h264,hevc,m4v,yuv4mpegpipe,av1,obu,wtv,swf,gxf,amv,nsv,smk,bink"
-)
 MAX_PIXELS = 36_000_000  # of a picture: an 8K one has 33 million
 MAX_ASPECT = 50
 _CHUNK_BYTES = 128 << 20  # frames in memory at a time
@@ -130,20 +125,16 @@ def window_starts(num_frames: int, grid: Grid, *, least: int, most: int) -> rang
 
 
 def check_container(path: str) -> Refused | None:
-    """Say why a file is not opened: no container of `CONTAINERS`, or too large a picture."""
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+    """Say why a file is not decoded: no container that is opened, or too large a picture."""
     try:
-        with av.open(path, container_options=options, metadata_errors="replace") as container:
+        with open_container(path, path) as container:
             sizes = [
                 (stream.codec_context.width, stream.codec_context.height)
                 for stream in container.streams.video
                 if stream.codec_context is not None
             ]
-    except (av.FFmpegError, OSError, ValueError):
-        return Refused(
-            "This file is not a readable video: unknown format, or damaged or truncated in its "
-            "header."
-        )
+    except DecodeError as error:
+        return Refused(sentence(error.cause))
     for width, height in sizes:
         if width * height > MAX_PIXELS:
             return Refused(

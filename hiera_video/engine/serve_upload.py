@@ -14,8 +14,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
+from hiera_video.data.decoders._container import HEAD_BYTES, wrong_beginning
 from hiera_video.engine.serve_answer import RefusalError, stopped
-from hiera_video.engine.serve_kinds import HEAD_BYTES, wrong_beginning, wrong_type
 
 FIELD = "video"
 _HOW = f"Try curl -F {FIELD}=@x.mp4."
@@ -28,6 +28,13 @@ _OTHER_BYTES = 64 * 1024  # what a form may hold beside the video
 # connection closes does not see the answer.
 _LINGER_SEC, _LINGER_BYTES = 4.0, 16_000_000
 _POLL_SEC = 0.25
+# What a file is that the client calls so.
+_TYPES = {
+    "application/json": "JSON",
+    "application/pdf": "a PDF document",
+    "application/zip": "a zip archive",
+    "application/x-msdownload": "a program",
+}
 
 
 class Body:
@@ -194,7 +201,7 @@ class VideoForm:
             raise RefusalError(400, f"The field {FIELD!r} must be a file, got text. {_HOW}")
         if self._has_video:
             raise RefusalError(400, "The form must hold one video, got several.")
-        kind = wrong_type(self._headers.get(b"content-type", b"").decode("latin-1"))
+        kind = _wrong_type(self._headers.get(b"content-type", b"").decode("latin-1"))
         if kind:
             raise self._no_video(kind)
         self._is_video = self._has_video = True
@@ -241,3 +248,14 @@ class VideoForm:
 
     def _broken(self) -> RefusalError:
         return RefusalError(400, "The upload is incomplete or damaged. Try again.")
+
+
+def _wrong_type(content_type: str) -> str:
+    """Return what a file is that is called so, "" if it may be a video."""
+    kind = content_type.split(";", 1)[0].strip().lower()
+    if kind in _TYPES:
+        return _TYPES[kind]
+    room = kind.split("/", 1)[0]
+    if room == "image" and kind not in ("image/gif", "image/apng"):
+        return "a picture"
+    return {"text": "text", "audio": "a sound file", "font": "a font"}.get(room, "")

@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from hiera_video.data.decoders._clock import header_rate
+from hiera_video.data.decoders._container import open_container
 from hiera_video.data.decoders._errors import DecodeError
 
 # Containers that store a presentation time for every packet. Others (AVI above all) store at most
@@ -85,13 +86,7 @@ def open_stream(
     `path` is the name for errors. Raises DecodeError for what is no video, or holds none, and with
     `needs_decoder` for a codec that PyAV was built without (`codec_context` is None otherwise).
     """
-    try:
-        # Tags in another encoding than UTF-8 are no reason to refuse the pictures.
-        container = av.open(file, metadata_errors="replace")
-    except av.FFmpegError:
-        raise DecodeError(
-            path, "is not a readable video: unknown format, or damaged or truncated in its header."
-        ) from None
+    container = open_container(file, path)
     stream = container.streams.best("video")
     # The cover picture of a song is a video stream of its own.
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:

@@ -100,7 +100,8 @@ class BaseReader(ABC):
 def fetch_file(path: str) -> str:
     """Return a path on this machine for `path` (a URL is downloaded once, by iopath).
 
-    Of a video in a shard the bytes are in memory while the returned string is: hold on to it.
+    The path is absolute. Of a video in a shard the bytes are in memory while the returned string
+    is: hold on to it.
 
     Raises DecodeError for what is wrong before any decoder looks at it: a missing file, a
     directory, an empty file, one that may not be read.
@@ -130,7 +131,8 @@ def fetch_file(path: str) -> str:
         raise DecodeError(path, "may not be read (no permission).")
     if found.st_size == 0:
         raise DecodeError(path, "is empty (0 bytes).")
-    return here
+    # FFmpeg, in whatever decoder, takes a relative name with a colon for a protocol.
+    return os.path.abspath(here)
 
 
 def unique_indices(

@@ -19,6 +19,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation
 
+from hiera_video.data.decoders._container import open_output
 from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix, upright
 from hiera_video.data.decoders._packets import (
     PacketTable,
@@ -227,7 +228,7 @@ class _Writer:
         self._container = None
         try:
             # The index in front, so that reading over a network starts at once.
-            self._container = av.open(target, "w", format="mp4", options={"movflags": "+faststart"})
+            self._container = open_output(target, format="mp4", options={"movflags": "+faststart"})
         except (av.FFmpegError, OSError) as error:
             raise _output_error(error) from None
         picture = self._scaled(first)

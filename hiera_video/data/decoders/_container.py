@@ -1,0 +1,124 @@
+"""The one place that hands a file to FFmpeg: which names it gets, and which containers it opens.
+
+FFmpeg takes a relative name with a colon ("12:30:00.mp4", "pipe:0") for a protocol, so it gets
+absolute paths only. Playlists and manifests (ffconcat, m3u8, DASH, SDP) name other files or hosts,
+which FFmpeg then reads. So a file is opened only if its container holds its own pictures.
+"""
+
+import os
+from typing import IO, Any
+
+import av
+
+from hiera_video.data.decoders._errors import DecodeError
+
+# FFmpeg's names of the containers that are opened. Each reads its own file and no other. Left out
+# on purpose: concat, hls, dash, imf, sdp, rtsp, rtp, sap, image2, vobsub, mlv (which continues in
+# other files), scripts, devices, and formats of one picture. A raw motion JPEG file looks like one
+# picture to FFmpeg, hence jpeg_pipe. Sound is here so that the error says "only audio".
+CONTAINERS = ",".join(
+    (
+        "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,kux,asf,asf_o",
+        "gif,apng,ogg,mxf,nut,ivf,rm,ivr,dv,wtv,swf,gxf,nsv,smk,bink,nuv,lxf,ty,pva,pmp,r3d",
+        "h261,h263,h264,hevc,vvc,evc,m4v,mjpeg,mpjpeg,jpeg_pipe,mjpeg_2000,smjpeg,dirac,dnxhd,apv",
+        "vc1,vc1test,cavsvideo,avs2,avs3,av1,obu,yuv4mpegpipe,rawvideo,cine,cdxl,filmstrip,ipu",
+        "roq,flic,film_cpk,4xm,ea,xmv,thp,mtv,vivo,dxa,vmd,rpl,rl2,idcin,ipmovie,mm,mv,usm,dhav",
+        "msnwctcp,moflex,mods,lmlm4,iv8,ifv,bfi,bmv,c93,jv,paf,psxstr,smush,tmv,wc3movie,wsvqa,yop",
+        "ser,vividas,gdv,hnm,mvi,bethsoftvid,dsicin,tiertexseq,sga,frm,anm,avs,iff,jpegxl_anim",
+        "aac,ac3,aiff,amr,ape,au,caf,dts,eac3,flac,mp3,tta,w64,wav,wv",
+    )
+)
+_FROM_FILES = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
+
+# The first bytes of files that are no videos, or whose videos lie in other files.
+_PLAYLISTS = {
+    b"ffconcat": "an ffconcat list",
+    b"#EXTM3U": "an HLS playlist (m3u8)",
+    b"v=0": "a description of a stream (SDP)",
+    b"<?xml": "XML, such as a DASH or IMF manifest",
+    b"<MPD": "a DASH manifest",
+    b"# VobSub": "an index of subtitles (VobSub)",
+    b"MLVI": "a Magic Lantern video, which may continue in other files",
+}
+_OTHERS = {
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a zip archive or an office document",
+    b"\x89PNG\r\n\x1a\n": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x7fELF": "a program",
+    b"MZ": "a program",
+    b"\x1f\x8b": "a gzip archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a rar archive",
+    b"ID3": "a sound file",
+    b"fLaC": "a sound file",
+    b"SQLite format 3": "a database",
+}
+_PICTURES = {b"BM": "a BMP picture", b"II*\x00": "a TIFF picture", b"MM\x00*": "a TIFF picture"}
+# The least that is looked at, if the file has so much.
+HEAD_BYTES = 512
+_TEXT = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\f")
+
+
+def open_container(file: str | Any, path: str) -> av.container.InputContainer:
+    """Open `file`, a path or an object with `read`, if its container holds its own pictures.
+
+    `path` is the name for errors. Raises DecodeError, which names what the file is if its first
+    bytes tell.
+    """
+    name = os.path.abspath(file) if isinstance(file, str) else file
+    try:
+        # Tags in another encoding than UTF-8 are no reason to refuse the pictures.
+        return av.open(name, container_options=_FROM_FILES, metadata_errors="replace")
+    except av.FFmpegError:
+        raise DecodeError(path, _cause(file)) from None
+
+
+def open_output(file: str | IO[bytes], **options: Any) -> av.container.OutputContainer:
+    """Open a path or an open file to write a video; `options` are those of `av.open`."""
+    name = os.path.abspath(file) if isinstance(file, str) else file
+    return av.open(name, "w", **options)
+
+
+def wrong_beginning(head: bytes) -> str:
+    """Return what a file is that begins so, "" if it may be a video."""
+    for beginning, name in _OTHERS.items():
+        if head.startswith(beginning):
+            return name
+    if head[:4] == b"RIFF" and head[8:12] in (b"WAVE", b"WEBP"):
+        return "a sound file" if head[8:12] == b"WAVE" else "a picture"
+    # Playlists and lists of videos are text, too, and make FFmpeg open what they name.
+    if head and _is_text(head[:HEAD_BYTES]):
+        return "text"
+    return ""
+
+
+def _cause(file: str | Any) -> str:
+    """Say that `file` is no video, what it is instead, and what to do."""
+    head = b""
+    if isinstance(file, str):
+        with open(file, "rb") as opened:
+            head = opened.read(HEAD_BYTES)
+    plain = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for beginning, name in _PLAYLISTS.items():
+        if plain.startswith(beginning):
+            return (
+                f"is not a readable video but {name}; its pictures lie elsewhere. Try the videos "
+                "that it names."
+            )
+    pictures = (name for beginning, name in _PICTURES.items() if head.startswith(beginning))
+    if name := wrong_beginning(head) or next(pictures, ""):
+        return f"is not a readable video but {name}."
+    return "is not a readable video: unknown format, or damaged or truncated in its header."
+
+
+def _is_text(head: bytes) -> bool:
+    if _TEXT.issuperset(head):
+        return True
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode("utf-8")  # cut in the middle of a letter
+    return all(letter.isprintable() or letter in "\t\n\r\f\ufeff" for letter in text)
