@@ -14,6 +14,10 @@ Or what loading videos costs, of a list of yours or of videos that it makes:
 python tools/benchmark.py loader --cfg X.yaml [DATA.PATH_TO_DATA_DIR DIR KEY VALUE ...]
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import platform
 import statistics
@@ -56,9 +60,9 @@ from hiera_video.engine.benchmark_train import measure_training, training_config
 from hiera_video.engine.benchmark_train_figures import VARIANTS, TrainSettings
 from hiera_video.engine.benchmark_train_report import draw_training, headline, render_training
 from hiera_video.models.encoder import HieraEncoder
-from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
+from hiera_video.utils.outputs import refuse_unwritable
 
 DTYPES = ("float32", "bfloat16")
 LOADER_CONFIG = "configs/Kinetics/HIERA_B.yaml"
@@ -163,6 +167,8 @@ def loader(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """Tell the parts of a fine-tuning step apart, in our variants and the published model."""
+    if arguments.picture:
+        refuse_unwritable(arguments.picture, key="--picture")
     settings = TrainSettings(
         cfg=training_config(
             arguments.cfg,

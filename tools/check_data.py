@@ -7,6 +7,10 @@ Exit status: 0 if all videos are good, 1 if some are bad (or the check could not
 line that begins with "error:" says), 2 for a wrong command line, 130 after Ctrl-C.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import os
 import sys
@@ -39,9 +43,10 @@ from hiera_video.data.list_notes import Note, find_notes
 from hiera_video.data.records import SPLITS
 from hiera_video.data.scan import ScanSettings, scan
 from hiera_video.data.scan_journal import Journal, Verdict
-from hiera_video.utils import cli, io
+from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module
+from hiera_video.utils.text import printable
 
 _SHOWN_BAD = 5
 
@@ -207,10 +212,11 @@ def report(split: SplitList, found: dict[str, Any], bad: dict[str, str]) -> str:
     ]
     if bad:
         lines.append(f"bad ({len(bad):,}), all of them in {split.name}_bad.csv:")
-        lines += [f"  {path}: {why}" for path, why in list(bad.items())[:_SHOWN_BAD]]
+        shown = list(bad.items())[:_SHOWN_BAD]
+        lines += [f"  {printable(path)}: {printable(why)}" for path, why in shown]
     if len(bad) == len({record.path for record in split.records}):
         lines.append("No video is good: are the paths of the list, and DATA.PATH_PREFIX, right?")
-    return "\n".join(lines)
+    return printable("\n".join(lines), keep="\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -227,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found, notes = take_fingerprint(split, settings, verdicts, bad)
     files = {name: os.path.join(folder, f"{split.name}_{name}.csv") for name in ("bad", "notes")}
     write_table(files["bad"], ["path", "reason"], bad.items())
-    rows = ((note.kind, which) for note in notes for which in note.concerned)
+    rows = ((note.kind, printable(which)) for note in notes for which in note.concerned)
     write_table(files["notes"], ["note", "path or class"], rows)
     write_json(fingerprint_path(folder, split.name), found)
     clean = write_clean(folder, split, bad)

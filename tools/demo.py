@@ -5,6 +5,10 @@ scratch; tests both; prints a table of the two side by side; draws what the auto
 a report.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import os
 import shlex
@@ -20,8 +24,9 @@ from hiera_video.config import Config, load_config, to_yaml
 from hiera_video.data.build import read_records
 from hiera_video.engine.checkpoint import checkpoint_path
 from hiera_video.engine.report.write import REPORT_FILE
+from hiera_video.engine.signals import CTRL_C_STATUS
 from hiera_video.engine.test import RESULTS_FILE
-from hiera_video.utils import cli, io
+from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 
 PRETRAIN_CONFIG = "configs/Demo/HIERA_MICRO_MAE_PT.yaml"
@@ -63,9 +68,22 @@ def run(command: Sequence[str]) -> float:
     """Run a command of this project as a user would, showing it; return its seconds."""
     print(f"\n$ python {shlex.join(command)}", flush=True)
     start = time.perf_counter()
-    if subprocess.run([sys.executable, *command]).returncode:
+    process = subprocess.Popen([sys.executable, *command])
+    while (status := wait(process)) is None:
+        pass
+    if status == CTRL_C_STATUS:
+        raise KeyboardInterrupt
+    if status:
         raise UserError(f"the demo stopped at: python {shlex.join(command)}")
     return time.perf_counter() - start
+
+
+def wait(process: subprocess.Popen) -> int | None:
+    """Wait for a step; return None at Ctrl-C, which the step hears too: it may save first."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return None
 
 
 def commands(demo: Demo) -> dict[str, list[str]]:

@@ -3,7 +3,12 @@
 Exit status 0: nothing; 1: there are troubles, and what to do about each.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__, needs_temporary=False)  # Ctrl-C during the imports below is no traceback
+
 import argparse
+import importlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--output", default="output", help="where runs are to write (OUTPUT_DIR)")
     arguments = parser.parse_args(argv)
-    # Not before: what is broken may be what is imported here.
+    # Late: what is broken may be what is imported here.
     from iopath.common.file_io import get_cache_dir
 
     from hiera_video.engine import doctor, doctor_decoders
@@ -64,9 +69,7 @@ def explain(error: BaseException) -> str:
 
 if __name__ == "__main__":
     try:
-        from hiera_video.utils import cli
-    except KeyboardInterrupt:
-        sys.exit(130)
+        importlib.import_module("hiera_video.models.load")  # with what every run imports
     except BaseException as error:  # a broken package may raise anything
         print(explain(error))
         sys.exit(1)

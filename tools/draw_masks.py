@@ -1,5 +1,9 @@
 """Draw the masking strategies as a figure: python tools/draw_masks.py docs/masking.png"""
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 from collections.abc import Sequence
 
@@ -9,7 +13,6 @@ import torch
 from hiera_video.data.synthetic_render import render_clip
 from hiera_video.engine.pictures import grey_hidden, labelled_grid, save_png
 from hiera_video.models import masking
-from hiera_video.utils import cli
 
 GRID = (8, 7, 7)  # of clips of 16 frames of 224 px
 SIZE, SHOWN = 224, 2  # pixels, and of how many one is shown

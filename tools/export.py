@@ -3,13 +3,16 @@
 python tools/export.py --checkpoint X --output DIR --format pt2 onnx safetensors
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 from collections.abc import Sequence
 
 from hiera_video.config import load_config
 from hiera_video.engine.export_graph import TOLERANCE, require_onnx
 from hiera_video.engine.export_model import FORMATS, Export, export_model
-from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
 
 

@@ -3,11 +3,14 @@
 python tools/export_checkpoint.py CHECKPOINT OUT.pyth|OUT.safetensors [--ema]
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 from collections.abc import Sequence
 
 from hiera_video.engine.export import export_checkpoint
-from hiera_video.utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -7,6 +7,10 @@ Exit status: 0; 1 if a video did not decode (bad.csv says why, the others are do
 be done; 2 for a wrong command line; 130 after Ctrl-C.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import csv
 import os
@@ -35,11 +39,12 @@ from hiera_video.engine.features import (
     write_features,
     write_whole,
 )
-from hiera_video.engine.pictures import make_folder
 from hiera_video.engine.predict import with_views
 from hiera_video.engine.predict_load import Trained, load_trained
-from hiera_video.utils import cli, io
+from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import make_folder
+from hiera_video.utils.text import printable
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -132,8 +137,8 @@ def extract_all(trained: Trained, kind: FeatureKind, files: dict[str, str]) -> d
         try:
             for video, found in extract(trained, left, kind):
                 if isinstance(found, Failure):
-                    bad[video] = found.reason.removeprefix(f"{video}: ")
-                    bar.write(f"error: {found.reason}", file=sys.stderr)
+                    bad[video] = found.reason.removeprefix(f"{printable(video)}: ")
+                    bar.write(f"error: {printable(found.reason)}", file=sys.stderr)
                 else:
                     write_features(files[video], video, found, kind)
                 bar.update()

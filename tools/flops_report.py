@@ -1,5 +1,9 @@
 """Count multiply-adds: python tools/flops_report.py --cfg configs/Kinetics/HIERA_B.yaml"""
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import inspect
 from collections.abc import Callable, Sequence
@@ -9,7 +13,6 @@ from hiera_video.config import load_config
 from hiera_video.engine.flops_report import report_config, report_function
 from hiera_video.engine.flops_table import STYLES, details, not_counted, summary, to_json
 from hiera_video.models.encoder import HieraEncoder
-from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 

@@ -3,12 +3,15 @@
 python tools/make_demo_data.py OUTPUT_DIR [--num-train-per-class N] [--num-val-per-class M] ...
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import time
 
 from hiera_video.data.synthetic import make_demo_data
 from hiera_video.data.synthetic_manifest import DemoParameters
-from hiera_video.utils import cli
 
 
 def parse_args() -> argparse.Namespace:

@@ -8,6 +8,10 @@ Exit status: 0 if all videos are in, 1 if some are left out (or the shards could
 which a line that begins with "error:" says), 2 for a wrong command line, 130 after Ctrl-C.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import os
 import sys
@@ -23,9 +27,10 @@ from hiera_video.data.datasets import kinetics
 from hiera_video.data.records import SPLITS, VideoRecord, raise_problems
 from hiera_video.data.shard_index import Shard, scan_shard, shard_files
 from hiera_video.data.shard_writer import Plan, make_index, plan_shards, write_shards
-from hiera_video.utils import cli, io
+from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module
+from hiera_video.utils.text import printable
 
 _SHOWN_BAD = 5
 
@@ -144,7 +149,7 @@ def report(plan: Plan, bad: list[tuple[str, str]], arguments: argparse.Namespace
         file = os.path.join(folder, f"{split}_left_out.csv")
         write_table(file, ["path", "reason"], bad)
         print(f"left out ({len(bad):,}), all of them in {file}:")
-        print("\n".join(f"  {path}: {why}" for path, why in bad[:_SHOWN_BAD]))
+        print("\n".join(f"  {printable(path)}: {printable(why)}" for path, why in bad[:_SHOWN_BAD]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

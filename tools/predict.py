@@ -8,6 +8,10 @@ Exit status: 0; 1 if a video did not decode (it is named, the others are answere
 be done; 2 for a wrong command line; 130 after Ctrl-C.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import csv
 import os
@@ -22,8 +26,10 @@ from hiera_video.data.prepare.folders import videos_in
 from hiera_video.engine.predict import Prediction, Predictor
 from hiera_video.engine.predict_stream import stream_frames
 from hiera_video.engine.predict_windows import Window, file_windows, make_grid, stream_windows
-from hiera_video.utils import cli, io
+from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import refuse_unwritable
+from hiera_video.utils.text import printable
 
 _BAR = 20  # characters of a full bar
 
@@ -92,12 +98,7 @@ def check_options(arguments: argparse.Namespace) -> None:
             )
         if not arguments.overlay.lower().endswith(".mp4"):
             raise UserError(f"--overlay must end in .mp4, got {arguments.overlay!r}.")
-        folder = os.path.dirname(os.path.abspath(arguments.overlay))
-        if not io.is_dir(folder) or not os.access(folder, os.W_OK):
-            raise UserError(
-                f"--overlay must be a file in a folder that can be written, got "
-                f"{arguments.overlay!r}."
-            )
+        refuse_unwritable(arguments.overlay, key="--overlay")
 
 
 def videos_of(path: str) -> list[str]:
@@ -151,7 +152,7 @@ def predict_files(
     printer = Printer(arguments.format, arguments.top_k)
     for found in predictor.each(list(videos)):
         if isinstance(found, Failure):
-            print(f"error: {found.reason}", file=sys.stderr)
+            print(f"error: {printable(found.reason)}", file=sys.stderr)
             failed += 1
         else:
             printer.show(found)
@@ -196,12 +197,12 @@ def show_windows(windows: Iterable[Window], arguments: argparse.Namespace) -> No
         start, end = round(window.start_sec, 3), round(window.end_sec, 3)
         if arguments.format == "csv":
             for rank, one in enumerate(top, 1):
-                writer.writerow([start, end, rank, one.label, one.name, f"{one.score:.6f}"])
+                writer.writerow([start, end, rank, one.label, exact(one.name), f"{one.score:.6f}"])
         elif arguments.format == "json":
             entry = {"start_sec": start, "end_sec": end, "predictions": as_plain(top)}
             print(simplejson.dumps(entry))
         else:
-            names = ", ".join(f"{one.name} {100 * one.score:.1f} %" for one in top)
+            names = ", ".join(f"{printable(one.name)} {100 * one.score:.1f} %" for one in top)
             print(f"{start:8.2f} - {end:.2f} s  {names}")
         sys.stdout.flush()
 
@@ -222,7 +223,8 @@ class Printer:
         top = found.top(self._top_k)
         if self._form == "csv":
             for rank, one in enumerate(top, 1):
-                self._writer.writerow([found.path, rank, one.label, one.name, f"{one.score:.6f}"])
+                row = [exact(found.path), rank, one.label, exact(one.name), f"{one.score:.6f}"]
+                self._writer.writerow(row)
         elif self._form == "json":
             entry = {"path": found.path, "predictions": as_plain(top)}
             print(("[" if self._first else ",") + "\n  " + simplejson.dumps(entry), end="")
@@ -237,6 +239,11 @@ class Printer:
             print("[]" if self._first else "\n]")
 
 
+def exact(name: str) -> str:
+    """Return a name for a csv: as it is for a program to read, printable on a terminal."""
+    return printable(name) if sys.stdout.isatty() else name
+
+
 def as_plain(top: Sequence) -> list[dict[str, object]]:
     """Return classes as plain types."""
     return [{**one._asdict(), "score": round(one.score, 6)} for one in top]
@@ -244,13 +251,13 @@ def as_plain(top: Sequence) -> list[dict[str, object]]:
 
 def table(found: Prediction, top_k: int) -> str:
     """Return a video's classes, a line each with a bar."""
-    top = found.top(top_k)
-    width = max(len(one.name) for one in top)
+    top = [(printable(one.name), one.score) for one in found.top(top_k)]
+    width = max(len(name) for name, _ in top)
     lines = [
-        f"  {one.name:{width}}  {100 * one.score:5.1f} %  {'#' * round(_BAR * one.score)}".rstrip()
-        for one in top
+        f"  {name:{width}}  {100 * score:5.1f} %  {'#' * round(_BAR * score)}".rstrip()
+        for name, score in top
     ]
-    return "\n".join([found.path, *lines])
+    return "\n".join([printable(found.path), *lines])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -268,14 +275,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def main_of_pipe() -> int:
-    """Do `main`; a reader that has seen enough, such as `head`, is no error."""
-    try:
-        return main()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-
-
 if __name__ == "__main__":
-    cli.run(main_of_pipe)
+    cli.run(main)

@@ -3,6 +3,10 @@
 python tools/prepare_videos.py SOURCE [SOURCE ...] OUTPUT [--short-side 256] [--workers N] ...
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import os
 import sys
@@ -13,7 +17,6 @@ from hiera_video.data.prepare.folders import Source
 from hiera_video.data.prepare.plan import split_off_val
 from hiera_video.data.prepare.run import FAILED, Summary, list_only, prepare
 from hiera_video.data.prepare.sources import read_source
-from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
 
 _ABOUT = """\

@@ -1,11 +1,14 @@
 """One html page on one or more finished runs: python tools/report.py OUTPUT_DIR [OUTPUT_DIR ...]"""
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import os
 from collections.abc import Sequence
 
 from hiera_video.engine.report.write import REPORT_FILE, default_path, write_report
-from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
 
 

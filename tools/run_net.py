@@ -1,12 +1,15 @@
 """Train and test: python tools/run_net.py --cfg configs/Kinetics/HIERA_B.yaml KEY VALUE ..."""
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 from collections.abc import Sequence
 
 from hiera_video.config import help_text, load_config
 from hiera_video.config.command_line import command_words
 from hiera_video.engine.launch import launch
-from hiera_video.utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -26,4 +29,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, needs_output=False)  # the log is in OUTPUT_DIR too

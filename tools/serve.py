@@ -9,6 +9,10 @@ A line a request goes to standard error. SIGTERM lets running requests finish; C
 Exit status: 0 after Ctrl-C or SIGTERM; 1 if it could not be started; 2 for a wrong command line.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import sys
 from collections.abc import Sequence
@@ -17,7 +21,6 @@ from contextlib import suppress
 from hiera_video.config import load_config
 from hiera_video.engine.predict import Predictor
 from hiera_video.engine.serve import Service, Settings, check_settings, is_local
-from hiera_video.utils import cli
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -4,6 +4,10 @@ Needs the extra `slurm` (submitit). Shortly before the time is up the run saves 
 what its processes print is in the folder of the jobs. `--cluster local` runs it on this machine.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 import os
 import subprocess
@@ -12,7 +16,6 @@ from collections.abc import Sequence
 from hiera_video.config import Config, load_config
 from hiera_video.engine.launch import launch
 from hiera_video.engine.signals import REQUEUE_STATUS
-from hiera_video.utils import cli
 from hiera_video.utils.errors import UserError
 
 

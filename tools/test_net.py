@@ -1,12 +1,15 @@
 """Multi-crop evaluation alone: python tools/test_net.py --cfg X.yaml TEST.CHECKPOINT_FILE_PATH Y"""
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 from collections.abc import Sequence
 
 from hiera_video.config import load_config
 from hiera_video.config.command_line import command_words
 from hiera_video.engine.launch import launch
-from hiera_video.utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,4 +35,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, needs_output=False)  # the log is in OUTPUT_DIR too

@@ -7,6 +7,10 @@ python tools/visualize.py masks VIDEO ... [--ratio 0.9]
 Each video becomes a PNG, a row of frames for each thing shown, and an mp4 with them side by side.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 from collections.abc import Sequence
 
@@ -18,7 +22,6 @@ from hiera_video.engine.visualize import (
     show_mae,
     show_masks,
 )
-from hiera_video.utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,11 +6,14 @@ python tools/visualize_mae.py VIDEO ... --model mae_hiera_base_16x224 --strategy
 The same as `tools/visualize.py mae`.
 """
 
+from hiera_video.utils import cli
+
+cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
+
 import argparse
 from collections.abc import Sequence
 
 from hiera_video.engine.visualize import add_mae_options, show_mae
-from hiera_video.utils import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:

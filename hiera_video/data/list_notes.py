@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from hiera_video.data.fingerprint import VideoFacts, list_facts
 from hiera_video.data.records import VideoRecord
+from hiera_video.utils.text import printable
 
 _SHOWN = 3
 
@@ -20,7 +21,7 @@ class Note:
 
     def line(self) -> str:
         """Return the note as a line, with the first of those concerned."""
-        shown = ", ".join(self.concerned[:_SHOWN])
+        shown = ", ".join(map(printable, self.concerned[:_SHOWN]))
         more = len(self.concerned) - _SHOWN
         return f"{self.text} ({len(self.concerned):,}): {shown}" + (
             f" and {more:,} more" if more > 0 else ""

@@ -1,7 +1,8 @@
 """Memory that processes share by an open file instead of a name: nothing is left behind, ever.
 
 On Linux it is anonymous (memfd): it does not count against /dev/shm, whose 64 MB in a container
-have stopped many a training run. Elsewhere it is a temporary file that is unlinked at once.
+have stopped many a training run. Where the system refuses that, and elsewhere, it is a temporary
+file that is unlinked at once.
 """
 
 import mmap
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hiera_video.utils.io import anonymous_memory
+
 
 class Place(NamedTuple):
     """Where an array lies: the key of its block in the arena it came from, and its length."""
@@ -23,9 +26,8 @@ class Place(NamedTuple):
 
 def anonymous_file(num_bytes: int) -> int:
     """Return the descriptor of a new nameless file of `num_bytes` zeros, to be mapped."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("hiera_video", os.MFD_CLOEXEC)
-    else:
+    descriptor = anonymous_memory("hiera_video")
+    if descriptor is None:
         with tempfile.TemporaryFile() as file:
             descriptor = os.dup(file.fileno())
     os.ftruncate(descriptor, num_bytes)

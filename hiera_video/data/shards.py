@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from hiera_video.data.shard_cache import cached_shard, open_shard
-from hiera_video.utils.io import is_url
+from hiera_video.utils.io import anonymous_memory, is_url
 
 _PATH = re.compile(r"(?P<shard>.+)::(?P<name>.+)@(?P<offset>[0-9]+)\+(?P<size>[0-9]+)", re.DOTALL)
 # A name may hold the mark between shard and member; a shard's URL may too, but is not changed.
@@ -79,10 +79,10 @@ class HeldFile(str):
     @classmethod
     def new(cls, name: str) -> "HeldFile":
         """Make an empty file: in memory where the system can (Linux), else a temporary one."""
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create(name)
-            held = cls(f"/proc/self/fd/{descriptor}")
-            held._release = weakref.finalize(held, os.close, descriptor)
+        memory = anonymous_memory(name)
+        if memory is not None:
+            held = cls(f"/proc/self/fd/{memory}")
+            held._release = weakref.finalize(held, os.close, memory)
         else:
             descriptor, path = tempfile.mkstemp(suffix=os.path.splitext(name)[1])
             os.close(descriptor)

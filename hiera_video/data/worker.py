@@ -200,8 +200,28 @@ def _context() -> Any:
         make_room_for_sockets()
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["hiera_video.data.build"])
+        _start_server()
         return context
     return multiprocessing.get_context("spawn")
+
+
+def _start_server() -> None:
+    """Start the server of processes deaf to a run's signals, which would interrupt its imports.
+
+    The server and its children inherit the mask; this process gets its signals when it is lifted.
+    """
+    from multiprocessing import forkserver  # not on every platform
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals_of_runs())
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _signals_of_runs() -> list[signal.Signals]:
+    names = ("SIGINT", "SIGTERM", "SIGUSR1")
+    return [getattr(signal, name) for name in names if hasattr(signal, name)]
 
 
 def _serve(function: Callable[[Any, Job], Any], connection: Connection) -> None:
@@ -268,9 +288,8 @@ def _answer(
 
 def _live_quietly() -> None:
     """Leave signals to the process that owns this one, die with it, and use one thread."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in _signals_of_runs():
+        signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
     torch.set_num_threads(1)
 

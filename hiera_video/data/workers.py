@@ -193,9 +193,11 @@ class WorkerPool:
             self._useless_starts += not (hung and worker.has_started)
             if self._useless_starts >= _MAX_USELESS_STARTS:
                 self.close()
-                how = "do not start" if hung else "end as soon as they start"
+                what = "data loading processes end as soon as they start"
+                if hung:
+                    what = "data loading processes do not start"
                 raise WorkerError(
-                    f"data loading processes {how} (exit code {exit_code}); "
+                    f"{what} (exit code {exit_code}); "
                     "what they say stands above. A script that loads data must do so under "
                     "`if __name__ == '__main__':`."
                 )

@@ -20,6 +20,7 @@ from hiera_video.config import Config, to_yaml
 from hiera_video.engine.sharding import share_out, whole
 from hiera_video.models.weights import load_state, read_checkpoint
 from hiera_video.utils import dist, io, sharded
+from hiera_video.utils.byproducts import Warn, write_by_product
 from hiera_video.utils.errors import UserError
 
 BEST = "checkpoint_best.pyth"
@@ -47,20 +48,17 @@ def checkpoint_folder(output_dir: str) -> str:
     return os.path.join(output_dir, "checkpoints")
 
 
-def save_config(cfg: Config) -> None:
+def save_config(cfg: Config, warn: Warn) -> None:
     """Save the resolved config in OUTPUT_DIR: `config.yaml`, or `config_test.yaml` of a test alone.
 
     Called once the run's weights are loaded, so that a run that is refused for a checkpoint of
-    another model leaves the config of the run before it. Rank 0 writes.
+    another model leaves the config of the run before it. Rank 0 writes; a failure to is handed to
+    `warn`.
     """
     if not dist.is_main():
         return
     name = "config.yaml" if cfg.TRAIN.ENABLE else "config_test.yaml"
-    path = os.path.join(cfg.OUTPUT_DIR, name)
-    try:
-        io.write_atomic(path, lambda file: file.write(to_yaml(cfg).encode()))
-    except OSError as error:
-        raise UserError(f"OUTPUT_DIR: {path!r} could not be written ({error}).") from None
+    write_by_product(os.path.join(cfg.OUTPUT_DIR, name), to_yaml(cfg).encode(), warn)
 
 
 def checkpoint_path(

@@ -18,7 +18,7 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from hiera_video.engine.signals import REQUEUE_STATUS
+from hiera_video.engine.signals import CTRL_C_STATUS, REQUEUE_STATUS
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 
@@ -165,9 +165,8 @@ def run_processes(function: Callable[..., T], *arguments: Any, num_processes: in
         rank, failure = error.get_first_failure()
         raise _told(rank, failure) from None
     except SignalException as ended:
-        if ended.sigval == signal.SIGINT:
-            raise KeyboardInterrupt from None
-        raise SystemExit(REQUEUE_STATUS) from None
+        by_ctrl_c = ended.sigval == signal.SIGINT
+        raise SystemExit(CTRL_C_STATUS if by_ctrl_c else REQUEUE_STATUS) from None
 
 
 def in_process(function: Callable[..., T], *arguments: Any) -> T:

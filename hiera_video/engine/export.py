@@ -8,6 +8,7 @@ from safetensors.torch import save
 from hiera_video.models.weights import model_state, read_checkpoint
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import refuse_unwritable
 
 ENDINGS = (".pyth", ".pth", ".pt", ".safetensors")
 
@@ -23,6 +24,7 @@ def export_checkpoint(path: str, out: str, *, ema: bool) -> str:
     """
     if not out.endswith(ENDINGS):
         raise UserError(f"OUT must end in {', '.join(ENDINGS)}, got {out!r}. Try weights.pyth.")
+    refuse_unwritable(out, key="OUT")
     content = read_checkpoint(path, key="CHECKPOINT")
     if ema and not content.get("ema_state"):
         raise UserError(

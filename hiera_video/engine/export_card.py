@@ -14,6 +14,7 @@ import yaml
 from hiera_video import __version__
 from hiera_video.config import Config, diff_from_defaults
 from hiera_video.engine.export_origin import PUBLISHED_LICENCE, Origin
+from hiera_video.utils.text import printable
 
 # By which a card is known for one of ours, or of huggingface_hub for a model of ours.
 CARD_MARK = "library_name: hiera_video"
@@ -183,5 +184,5 @@ def _classes(names: Sequence[str]) -> str:
 
 def _plain(value: object) -> str:
     """Return text that neither breaks a line or a table nor is taken for markup."""
-    text = " ".join(str(value).split())
+    text = printable(" ".join(str(value).split()))
     return "".join(f"&#{ord(sign)};" if sign in "|<>`[]*" else sign for sign in text)

@@ -20,6 +20,7 @@ from hiera_video.engine.test import RESULTS_FILE
 from hiera_video.models.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_bytes
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import make_folder
 
 FORMATS = (*FILES, "safetensors")
 CARD = "README.md"
@@ -62,6 +63,7 @@ def export_model(wanted: Export, tell: Callable[[str], None] = print) -> None:
         classifier=False,
     )
     _refuse_impossible(wanted.formats, trained)
+    make_folder(wanted.output, key="--output")
     if "safetensors" in wanted.formats:
         _refuse_foreign_card(wanted.output)
     results = _results(wanted, trained)

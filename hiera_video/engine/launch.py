@@ -20,12 +20,13 @@ from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.tasks import check_masks
-from hiera_video.engine.test import test, weights_to_test
+from hiera_video.engine.test import result_files, test, weights_to_test
 from hiera_video.engine.train import train
 from hiera_video.models.build import build_model
 from hiera_video.models.weights import model_state, read_checkpoint, refuse_misfits
 from hiera_video.utils import dist, io, sharded
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import refuse_unwritable
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ def launch(cfg: Config) -> Evaluation | None:
         log = open_output_dir(cfg)
         # While it trains, train's own take the signals.
         stop = StopSignals(log.line, nothing_to_save="nothing was to be saved")
-        with told_in_log(cfg, log), stop:
+        with told_in_log(log), stop:
             describe_run(cfg, log)
             validation = train(cfg, records, device, log) if cfg.TRAIN.ENABLE else None
             result = test(cfg, records, device, log, stop) if cfg.TEST.ENABLE else None
@@ -67,7 +68,7 @@ def describe_run(cfg: Config, log: RunLog) -> None:
 
 
 @contextmanager
-def told_in_log(cfg: Config, log: RunLog) -> Iterator[None]:
+def told_in_log(log: RunLog) -> Iterator[None]:
     """Put why a run stopped into its log too, and close it."""
     try:
         yield
@@ -75,19 +76,8 @@ def told_in_log(cfg: Config, log: RunLog) -> Iterator[None]:
         # The tool shows it on the console; the log file should have it too.
         log.logger.error("stopped: %s", error, extra={"file_only": True})
         raise
-    except KeyboardInterrupt:
-        log.line(f"stopped by Ctrl-C; {where_it_goes_on(cfg)}")
-        raise
     finally:
         log.close()
-
-
-def where_it_goes_on(cfg: Config) -> str:
-    """Say what the same command would begin with; nothing is saved at a Ctrl-C."""
-    last = last_checkpoint(cfg.OUTPUT_DIR) if cfg.TRAIN.ENABLE else None
-    if last is None:
-        return "the same command begins again"
-    return f"the same command goes on from {last}"
 
 
 def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord]]]:
@@ -238,7 +228,7 @@ def open_output_dir(cfg: Config) -> RunLog:
     """Make OUTPUT_DIR and what a run writes to in it, and open its log: in rank 0, which writes.
 
     Raises:
-        UserError: it cannot be made or written to.
+        UserError: it cannot be made or written to, or a file of the test's results cannot.
     """
     if not dist.is_main():
         return RunLog(None, tensorboard=False)
@@ -247,6 +237,10 @@ def open_output_dir(cfg: Config) -> RunLog:
         if io.is_url(folder):
             raise OSError("a URL can only be read")
         io.make_dirs(checkpoint_folder(folder) if cfg.TRAIN.ENABLE else folder)
+        if cfg.TEST.ENABLE:
+            keys = ("TEST.SCORES_FILE", "OUTPUT_DIR", "OUTPUT_DIR")
+            for key, path in zip(keys, result_files(cfg), strict=True):
+                refuse_unwritable(path, key=key)
         return RunLog(folder, tensorboard=cfg.TENSORBOARD.ENABLE and cfg.TRAIN.ENABLE)
     except OSError as error:
         where = f", {error.filename}" if error.filename not in (None, folder) else ""

@@ -20,6 +20,7 @@ from hiera_video.engine.predict import ClassScore
 from hiera_video.engine.predict_windows import Window
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.text import printable
 
 # Smaller pictures are enlarged to this width: on fewer pixels no name can be read.
 _MIN_WIDTH = 480
@@ -66,7 +67,7 @@ def draw_labels(picture_HWC: np.ndarray, rows: Sequence[ClassScore]) -> np.ndarr
     line = int(size * 1.7)
     share_width = int(font.getlength("100.0 %"))
     room = max(width - 6 * pad - share_width, 1)
-    names = [_cut(one.name, font, room) for one in rows]
+    names = [_cut(printable(one.name), font, room) for one in rows]
     bar_width = max([font.getlength(name) for name in names] + [8 * size])
     bar_width = int(min(bar_width, room))
     right, bottom = 3 * pad + bar_width + share_width + pad, 2 * pad + line * len(rows)

@@ -4,7 +4,6 @@ Shape suffixes: R rows, K columns, T frames, H height, W width (pixels), C colou
 `visible` are the mask units in time and space. Frames are uint8.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -99,24 +98,6 @@ def save_png(path: str, picture_HWC: np.ndarray) -> None:
 def save_mp4(path: str, frames_THWC: np.ndarray, *, fps: int) -> None:
     """Write frames of even height and width as mp4 (H.264). Raises a UserError as `save_png`."""
     _writing(path, lambda: encode_h264(path, frames_THWC, fps=fps))
-
-
-def make_folder(path: str, *, key: str) -> None:
-    """Make a folder that pictures go to, and try whether it can be written.
-
-    Raises:
-        UserError: it cannot; `key` is the option that named it.
-    """
-    probe = os.path.join(path, f".{os.getpid()}.try")
-    try:
-        io.make_dirs(path)
-        io.write_atomic(probe, lambda file: file.write(b""))
-        os.unlink(probe)
-    except OSError as error:
-        raise UserError(
-            f"{key} must be a folder that can be written, got {path!r} "
-            f"({error.strerror or error}). Try another one."
-        ) from None
 
 
 def _writing(path: str, write: Callable[[], object]) -> None:

@@ -21,6 +21,7 @@ from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.engine.predict_load import load_trained, num_classes_of
 from hiera_video.engine.predict_views import FramesReader, read_videos
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.text import printable
 
 Path = str | os.PathLike[str]
 # Not a Sequence, which a str is too.
@@ -242,5 +243,5 @@ def with_views(
 
 def _raised(found: Prediction | Failure) -> Prediction:
     if isinstance(found, Failure):
-        raise DecodeError(found.path, found.reason.removeprefix(f"{found.path}: "))
+        raise DecodeError(found.path, found.reason.removeprefix(f"{printable(found.path)}: "))
     return found

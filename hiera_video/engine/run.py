@@ -90,7 +90,7 @@ def prepare(
         class_names=read_class_names(cfg, "train"),
         bad_videos=BadVideos(cfg.DATA.MAX_BAD_FRACTION),
         guard=StepGuard(cfg.TRAIN.MAX_BAD_STEPS, records["train"], log.warning),
-        validations=Validations(cfg.OUTPUT_DIR),
+        validations=Validations(cfg.OUTPUT_DIR, log.warning),
         stop=StopSignals(log.line),
         watchdog=Watchdog(cfg.DIST.WATCHDOG_SEC, log.warning),
         saves=sharded_saves(cfg, log) if is_sharded(model) else None,

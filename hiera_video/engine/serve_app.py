@@ -200,7 +200,9 @@ async def _bug(request: Request, error: Exception) -> Response:
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    return Response(text + "\n", status, media_type="application/json")
+    # Half a surrogate pair, as of a file name that is no text, becomes an escape that JSON knows.
+    content_bytes = f"{text}\n".encode("utf-8", "backslashreplace")
+    return Response(content_bytes, status, media_type="application/json")
 
 
 def _error(status: int, reason: str) -> Response:

@@ -1,7 +1,7 @@
 """The multi-view test of a trained model, and the files it leaves."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ from hiera_video.engine.signals import StopSignals
 from hiera_video.metrics.confusion import save_confusion_png
 from hiera_video.models.build import build_model
 from hiera_video.models.weights import load_weights
-from hiera_video.utils import dist, io
+from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import write_or_elsewhere
 
 RESULTS_FILE = "test_results.json"
 CONFUSION_FILE = "test_confusion.png"
@@ -45,7 +46,7 @@ def test(
     if summary.interpolated or summary.notes:
         log.line(f"weights: {summary}")
     if not cfg.TRAIN.ENABLE:
-        save_config(cfg)
+        save_config(cfg, log.warning)
     log.line(f"testing {path} on {len(records['test'])} videos")
     loader = build_loader(cfg, "test", records["test"])
     stop.hold()  # for all processes to break off together, or to end together
@@ -63,7 +64,9 @@ def test(
     if cfg.TEST.VIEWS_TABLE:
         log.line("top-1 by views (clips x crops):\n" + views_table(result.top1_by_views))
     # The others wait: where one process fails, torchrun ends the rest.
-    dist.by_main(lambda: write_results(cfg, result, records["test"], checkpoint=path))
+    dist.by_main(
+        lambda: write_results(cfg, result, records["test"], checkpoint=path, warn=log.warning)
+    )
     log.line(f"scores, results and confusion matrix are in {cfg.OUTPUT_DIR}")
     result.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "test")
     return result
@@ -94,16 +97,30 @@ def views_table(top1_by_views: dict[str, float]) -> str:
     return "\n".join(f"  {name:>5}  {top1:7.2%}" for name, top1 in top1_by_views.items())
 
 
+def result_files(cfg: Config) -> tuple[str, str, str]:
+    """Return where a test writes scores, figures and confusion matrix."""
+    names = (cfg.TEST.SCORES_FILE, RESULTS_FILE, CONFUSION_FILE)
+    scores, results, confusion = (os.path.join(cfg.OUTPUT_DIR, name) for name in names)
+    return scores, results, confusion
+
+
 def write_results(
-    cfg: Config, result: Evaluation, records: Sequence[VideoRecord], *, checkpoint: str
+    cfg: Config,
+    result: Evaluation,
+    records: Sequence[VideoRecord],
+    *,
+    checkpoint: str,
+    warn: Callable[[str], None],
 ) -> None:
     """Write the per-video scores (npz), the figures (json) and the confusion matrix (png).
+
+    A file that cannot be written goes to another place, which `warn` is told.
 
     The npz holds `paths` and `labels` `[N]`, `scores` `[N, K]` (mean probabilities) and
     `class_names` `[K]` (empty where unknown); no pickled objects.
 
     Raises:
-        UserError: OUTPUT_DIR cannot be written to.
+        UserError: scores or figures cannot be written anywhere.
     """
     by_index = {record.video_index: record.path for record in records}
     names = read_class_names(cfg, "test") or []
@@ -121,14 +138,13 @@ def write_results(
         "not_evaluated": [{"path": f.path, "reason": f.reason} for f in result.failures],
     }
     text = simplejson.dumps(figures, indent=2, ignore_nan=True) + "\n"
-    folder = cfg.OUTPUT_DIR
+    scores_file, results_file, confusion_file = result_files(cfg)
     try:
-        io.write_atomic(
-            os.path.join(folder, cfg.TEST.SCORES_FILE), lambda file: np.savez(file, **arrays)
-        )
-        io.write_atomic(os.path.join(folder, RESULTS_FILE), lambda file: file.write(text.encode()))
-        save_confusion_png(os.path.join(folder, CONFUSION_FILE), result.confusion_KK, names)
+        write_or_elsewhere(scores_file, lambda file: np.savez(file, **arrays), warn=warn)
+        write_or_elsewhere(results_file, lambda file: file.write(text.encode()), warn=warn)
     except OSError as error:
-        raise UserError(
-            f"OUTPUT_DIR: the results could not be written to {folder!r} ({error})."
-        ) from None
+        raise UserError(f"OUTPUT_DIR: the results could not be written ({error}).") from None
+    try:
+        save_confusion_png(confusion_file, result.confusion_KK, names)
+    except OSError as error:
+        warn(f"{confusion_file!r} cannot be written ({error.strerror or error}).")

@@ -39,7 +39,7 @@ def train(
     """
     run, result = prepare(cfg, records, device, log), None
     start = start_run(run)
-    save_config(cfg)
+    save_config(cfg, log.warning)
     for line in describe_data(cfg, records["train"]):
         log.line(line)
     log.line(describe(run, start.position))

@@ -6,7 +6,7 @@ import simplejson
 
 from hiera_video.engine.checkpoint import checkpoint_folder
 from hiera_video.utils import io
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.byproducts import Warn, write_by_product
 
 FILE = "validations.json"
 
@@ -18,9 +18,11 @@ class Validations:
 
     Args:
         output_dir: OUTPUT_DIR of the run.
+        warn: gets a line if the file cannot be written.
     """
 
-    def __init__(self, output_dir: str) -> None:
+    def __init__(self, output_dir: str, warn: Warn) -> None:
+        self._warn = warn
         self._path = os.path.join(checkpoint_folder(output_dir), FILE)
         self._top1: dict[int, float] = {}
         try:
@@ -44,12 +46,8 @@ class Validations:
     def add(self, epoch: int, top1: float) -> None:
         """Take note of a validation; later ones are forgotten: the run has gone back.
 
-        Raises:
-            UserError: the file cannot be written.
+        A file that cannot be written is made up for by the next validation, which writes them all.
         """
         self._top1 = {n: value for n, value in self._top1.items() if n < epoch} | {epoch: top1}
         text = simplejson.dumps(sorted(self._top1.items()))
-        try:
-            io.write_atomic(self._path, lambda file: file.write(text.encode()))
-        except OSError as error:
-            raise UserError(f"OUTPUT_DIR: {self._path!r} could not be written ({error}).") from None
+        write_by_product(self._path, text.encode(), self._warn)

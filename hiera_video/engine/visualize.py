@@ -14,7 +14,7 @@ import torch
 from hiera_video.config import Config, load_config
 from hiera_video.engine.evidence import check_model, draw_evidence, find_evidence
 from hiera_video.engine.films import stems, write_film
-from hiera_video.engine.pictures import grey_hidden, make_folder
+from hiera_video.engine.pictures import grey_hidden
 from hiera_video.engine.predict_load import load_trained
 from hiera_video.engine.reconstruct import (
     Clip,
@@ -30,7 +30,9 @@ from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
+from hiera_video.utils.outputs import make_folder
 from hiera_video.utils.seed import seed_for
+from hiera_video.utils.text import printable
 
 _MAE_CAPTION = "Hidden patches as predicted, given the true patch's mean and contrast."
 _EVIDENCE_CAPTION = "Orange: for the class. Blue: against it. Tokens of the last stage."
@@ -206,7 +208,7 @@ def _show_each(
             print(f"error: {error}", file=sys.stderr)
             num_failed += 1
             continue
-        print(show(video, clip, stem))
+        print(printable(show(video, clip, stem), keep="\n"))
     if num_failed:
         print(f"{num_failed} of {len(videos)} videos could not be shown", file=sys.stderr)
     return int(num_failed > 0)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hiera_video.utils.text import printable
+
 
 def confusion_matrix(
     predictions_N: np.ndarray, labels_N: np.ndarray, num_classes: int
@@ -40,7 +42,7 @@ def save_confusion_png(
     image = axes.imshow(shares_KK, cmap="viridis", vmin=0, vmax=1)
     axes.set(xlabel="predicted class", ylabel="true class", title="share of each true class")
     if num_classes <= 60:
-        names = class_names or [str(k) for k in range(num_classes)]
+        names = [printable(n) for n in class_names or map(str, range(num_classes))]
         axes.set_xticks(range(num_classes), names, rotation=90)
         axes.set_yticks(range(num_classes), names)
     if num_classes <= 20:

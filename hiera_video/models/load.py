@@ -12,6 +12,7 @@ from hiera_video.models.pretrained import read_published, start_from_published
 from hiera_video.models.weights import LoadSummary, model_state, some
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, public_functions
+from hiera_video.utils.text import printable
 
 
 def load_model(
@@ -37,7 +38,8 @@ def load_model(
     model = make_model(**{**implied, **settings})
     summary = start_from_published(model, content, path=path)
     if verbose:
-        print("\n".join([f"{name} from {path}", *describe(summary)]))
+        lines = [f"{name} from {path}", *describe(summary)]
+        print(printable("\n".join(lines), keep="\n"))
     return model.eval()
 
 

@@ -1,31 +1,118 @@
-"""How every tool ends: the result, or one line for the person and a non-zero exit status."""
+"""How every tool begins and ends: Ctrl-C, standard streams, one line for an error, exit status."""
 
+import codecs
+import errno
 import os
+import signal
 import sys
+import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from io import TextIOWrapper
+from types import FrameType
 
 from hiera_video.utils.errors import UserError
 
+_CTRL_C_STATUS = 130  # what a shell reports after Ctrl-C
+_NAMES = "hiera_video names"  # of the handler of what cannot be encoded
 
-def run(main: Callable[[], int | None]) -> None:
+
+class OutputError(OSError):
+    """Standard output cannot be written: its disk is full, or its reader has gone."""
+
+
+class _Output(TextIOWrapper):
+    """Standard output whose failures differ from those of other files and sockets."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from None
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise OutputError(error.errno, error.strerror) from None
+
+
+class _ByProduct(TextIOWrapper):
+    """Standard error, or the console of a run with a log: a failure to write it ends nothing."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def begin(name: str, *, needs_temporary: bool = True) -> None:
+    """Prepare a tool for its own imports, which take seconds; `name` is the tool's `__name__`.
+
+    From here to `run`, Ctrl-C ends the process with status 130 and no traceback. Standard streams
+    that the caller has closed lead nowhere, so that no file gets their numbers. Without any folder
+    for temporary files the tool ends with one line, unless `needs_temporary` is False. Does nothing
+    for an importer other than the command line and the processes that it starts.
+    """
+    if name not in ("__main__", "__mp_main__"):
+        return
+    with suppress(OSError):
+        while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass  # the lowest number that is free
+        os.close(descriptor)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end_quietly if name == "__mp_main__" else _end)
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        if needs_temporary:
+            print(
+                f"error: TMPDIR must be a folder that can be written to, got none ({error}). Free "
+                "some space, or try another TMPDIR.",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+
+
+def run(main: Callable[[], int | None], *, needs_output: bool = True) -> None:
     """Call `main` and exit with what it returns; a UserError is printed without its traceback.
 
-    Exit status: 0 (or what `main` returned), 1 after a UserError, 130 after Ctrl-C. Any other
-    exception is a bug of ours and keeps its traceback. Of the processes that torchrun has started,
-    only the first one to fail says why.
+    Exit status: 0 (or what `main` returned), 1 after a UserError, 130 after Ctrl-C. Standard output
+    that cannot be written gives 1, unless its reader has gone, as `head` does; where `needs_output`
+    is False it changes nothing. Any other exception is a bug of ours and keeps its traceback. Of
+    the processes that torchrun has started, only the first one to fail says why.
     """
-    _print_whatever_comes()
+    _prepare_stream("stdout", 1, _Output if needs_output else _ByProduct)
+    _prepare_stream("stderr", 2, _ByProduct)
+    if signal.getsignal(signal.SIGINT) in (_end, _end_quietly):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv[1:] = map(_with_home, sys.argv[1:])
+    status: int | str | None
     try:
         status = _one_of_many(main) if "RANK" in os.environ else main()
+    except SystemExit as ended:
+        status = ended.code
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    except OutputError as error:
+        status = _without_output(error)
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":
             print("\nstopped by Ctrl-C", file=sys.stderr)
-        status = 130
+        status = _CTRL_C_STATUS
+    try:
+        sys.stdout.flush()
+    except OutputError as error:
+        # What is not written yet would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = status or _without_output(error)
     sys.exit(status or 0)
 
 
@@ -35,13 +122,58 @@ def _with_home(word: str) -> str:
     return option + equals + os.path.expanduser(value)
 
 
-def _print_whatever_comes() -> None:
-    """Let a file's name be printed that is no text, and a class's that the terminal lacks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
-            is_utf8 = stream.encoding.lower().replace("-", "") == "utf8"
-            # The first gives the bytes of the name as they are on the disk.
-            stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")
+def _end(number: int, frame: FrameType | None) -> None:
+    with suppress(OSError):
+        os.write(2, b"\nstopped by Ctrl-C\n")
+    _end_quietly(number, frame)
+
+
+def _end_quietly(number: int, frame: FrameType | None) -> None:
+    os._exit(_CTRL_C_STATUS)
+
+
+def _without_output(error: OutputError) -> int:
+    """Return the exit status where standard output failed; say why unless its reader has gone."""
+    if error.errno == errno.EPIPE:
+        return 0
+    print(
+        f"error: standard output could not be written ({error.strerror}). Free some space, or try "
+        "another file.",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _prepare_stream(name: str, descriptor: int, kind: type[TextIOWrapper]) -> None:
+    """Have a standard stream be there, take any name, and fail as `kind` does."""
+    codecs.register_error(_NAMES, _encode_name)
+    stream = getattr(sys, name)
+    if stream is None:  # closed by the caller; `begin` has opened its descriptor
+        with suppress(OSError):
+            file = open(descriptor, "wb", closefd=False)  # noqa: SIM115
+            setattr(sys, name, kind(file, encoding="utf-8", errors=_NAMES))
+    elif type(stream) is TextIOWrapper:  # no test's, and no other program's
+        may_fail = stream.errors in ("strict", "surrogateescape")
+        new = kind(
+            stream.buffer,
+            encoding=stream.encoding,
+            errors=_NAMES if may_fail else stream.errors,
+            line_buffering=stream.line_buffering,
+            write_through=stream.write_through,
+        )
+        setattr(sys, name, new)
+
+
+def _encode_name(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Encode what is no text: the bytes of a file's name as they are on the disk, else escapes."""
+    assert isinstance(error, UnicodeEncodeError)
+    if error.encoding.lower().replace("-", "") == "utf8":
+        one = UnicodeEncodeError(
+            error.encoding, error.object, error.start, error.start + 1, error.reason
+        )
+        with suppress(UnicodeError):
+            return codecs.lookup_error("surrogateescape")(one)
+    return codecs.lookup_error("backslashreplace")(error)
 
 
 def _one_of_many(main: Callable[[], int | None]) -> int | None:

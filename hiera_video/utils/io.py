@@ -3,12 +3,13 @@
 A `~` at the beginning of a path is the home folder, where no shell has made it so.
 """
 
+import errno
 import hashlib
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from http.client import HTTPException
 from typing import IO, Any
@@ -140,18 +141,46 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
     """
     path = os.path.expanduser(path)
     folder, name = os.path.split(os.path.abspath(path))
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name}.", suffix=".tmp", dir=folder)
+    # A part of the name: with the rest of its own, a whole one may be too long.
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{name[:50]}.", suffix=".tmp", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+            with _unless_unsupported():
+                os.fsync(file.fileno())
+        with suppress(OSError):  # CIFS and some FUSE file systems refuse it, and need it not
+            os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+@contextmanager
+def _unless_unsupported() -> Iterator[None]:
+    """Pass over what the file system cannot do at all; an error of the disk goes on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+
+
+def anonymous_memory(name: str) -> int | None:
+    """Return the descriptor of a new nameless file in memory; None where the system has none.
+
+    A system call filter, as containers have, or an old kernel may refuse what Python offers.
+    """
+    if not hasattr(os, "memfd_create"):
+        return None
+    try:
+        return os.memfd_create(name, os.MFD_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL):
+            return None
+        raise  # no memory, say, or too many open files
 
 
 def flush_folder(folder: str) -> None:

@@ -263,17 +263,17 @@ def test_the_best_validation_has_a_checkpoint_of_its_own(small_cfg):
 
 def test_later_validations_do_not_count_for_a_run_that_has_gone_back(tmp_path):
     (tmp_path / "checkpoints").mkdir()
-    first = Validations(str(tmp_path))
+    first = Validations(str(tmp_path), print)
     for epoch, top1 in ((1, 0.2), (2, 0.4), (3, 0.9)):
         assert first.is_best(epoch, top1)
         first.add(epoch, top1)
-    again = Validations(str(tmp_path))
+    again = Validations(str(tmp_path), print)
     assert again.done(3)
     assert not again.done(4)
     assert not again.is_best(3, 0.4)  # as good as the one after 2 epochs
     assert again.is_best(2, 0.3)
     again.add(2, 0.3)
-    assert not Validations(str(tmp_path)).done(3)
+    assert not Validations(str(tmp_path), print).done(3)
 
 
 def test_validations_of_a_run_whose_checkpoints_are_gone_do_not_count(small_cfg):

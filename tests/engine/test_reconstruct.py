@@ -16,7 +16,6 @@ from hiera_video.engine.pictures import (
     enlarged,
     grey_hidden,
     labelled_grid,
-    make_folder,
     save_mp4,
     save_png,
     side_by_side,
@@ -32,6 +31,7 @@ from hiera_video.engine.reconstruct import (
 from hiera_video.models.hiera_mae import MAEOutput, MaskedAutoencoderHiera, mae_hiera_micro_8x64
 from hiera_video.models.patch_target import normalised, pixel_patches
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import make_folder
 
 MEAN, STD = (0.45, 0.4, 0.5), (0.225, 0.2, 0.25)
 SETTINGS = {"mean": MEAN, "std": STD}

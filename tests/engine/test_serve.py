@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from hiera_video import Predictor
+from hiera_video.engine import serve_app
 from hiera_video.engine.predict_windows import Grid, file_windows, make_grid
 
 from .serving import BOUNDARY, FORM, NAMES, checkpoint, client, form, part, serving
@@ -409,3 +410,9 @@ def test_windows_are_as_many_as_they_may_be():
         starts = window_starts(5000, grid, least=min(8, most), most=most)
         assert len(starts) <= most
         assert most == 1 or starts[-1] > 4000
+
+
+def test_a_name_that_is_no_text_is_an_escape_in_the_answer():
+    answer = serve_app._json({"name": "a\ud800\x1b"})
+    assert answer.body.isascii()
+    assert json.loads(answer.body) == {"name": "a\ud800\x1b"}

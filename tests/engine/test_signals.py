@@ -31,7 +31,7 @@ def log_of(cfg):
 
 
 def wait_for(words, cfg, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while words not in log_of(cfg):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -41,7 +41,7 @@ def wait_for(words, cfg, process):
 @pytest.fixture
 def handlers():
     """Leave the process's handlers as they were."""
-    numbers = (signal.SIGTERM, signal.SIGUSR1)
+    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
     before = [signal.getsignal(number) for number in numbers]
     yield numbers
     for number, handler in zip(numbers, before, strict=True):
@@ -77,21 +77,29 @@ def start_run():
 
 # Slurm signals all processes of a job: those of the loader are in the group, too.
 @pytest.mark.parametrize(
-    ("number", "send", "workers"), [(signal.SIGTERM, os.killpg, 2), (signal.SIGUSR1, os.kill, 0)]
+    ("number", "send", "workers", "status"),
+    [
+        (signal.SIGTERM, os.killpg, 2, REQUEUE_STATUS),
+        (signal.SIGUSR1, os.kill, 0, REQUEUE_STATUS),
+        (signal.SIGINT, os.killpg, 2, 130),  # as a terminal does at Ctrl-C
+    ],
 )
 def test_a_signal_ends_the_step_saves_and_exits_to_be_requeued(
-    small_cfg, start_run, number, send, workers
+    small_cfg, start_run, number, send, workers, status
 ):
     cfg = small_cfg(LONG, f"DATA_LOADER.NUM_WORKERS {workers}")
     process = start_run(cfg)
     wait_for("epoch 2/500 iteration 3/8", cfg, process)
     send(process.pid, number)
-    assert process.wait(timeout=30) == REQUEUE_STATUS
-    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == status
+    name, said = signal.Signals(number).name, ""
+    if number == signal.SIGINT:
+        name = "Ctrl-C"
+        said = "\nCtrl-C: the run ends after this step. Ctrl-C again ends it at once, unsaved.\n"
+    assert process.stderr.read() == said
     (saved,) = positions(cfg.OUTPUT_DIR)
-    name = signal.Signals(number).name
     assert f"stopped by {name}; saved after {saved} in" in log_of(cfg)
-    assert "exit status 75: the same command goes on from there" in log_of(cfg)
+    assert f"exit status {status}: the same command goes on from there" in log_of(cfg)
 
     done = saved.epoch + 1
     more = f"{LONG} SOLVER.MAX_EPOCH {done} SOLVER.WARMUP_EPOCHS 0 DATA_LOADER.NUM_WORKERS 0"
@@ -140,6 +148,49 @@ def test_a_signal_in_the_final_test_is_requeued_on_and_the_test_begins_anew(smal
     assert "test: top-1" not in log_of(cfg)
     assert launch(cfg).num_evaluated == 8
     assert "nothing to train" in log_of(cfg)
+
+
+# A step that never ends, in which the signals of the words after it come.
+STUCK = """
+import os, signal, sys, time
+from hiera_video.engine.signals import StopSignals
+with StopSignals(print) as stop:
+    stop.hold()
+    for name in sys.argv[1:]:
+        os.kill(os.getpid(), getattr(signal, name))
+        time.sleep(0.1)
+    print("still here")
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "launched", "status"),
+    [
+        ("SIGINT", False, 0),
+        ("SIGINT SIGINT", False, 130),
+        ("SIGTERM SIGINT", False, 0),  # the same notice, perhaps
+        ("SIGINT SIGTERM", False, 0),
+        ("SIGINT SIGINT", True, 0),  # from the terminal, and from torchrun
+    ],
+)
+def test_a_second_ctrl_c_ends_a_step_at_once(signals, launched, status):
+    ranks = {"RANK": "0", "WORLD_SIZE": "2"} if launched else {}
+    done = subprocess.run(
+        [sys.executable, "-c", STUCK, *signals.split()],
+        env=os.environ | ranks,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (status, "" if status else "still here\n")
+
+
+def test_ctrl_c_is_left_alone_where_it_is_ignored(handlers):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals(print) as stop:
+        stop.hold()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not stop.requested
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
 @pytest.mark.parametrize("pause_sec", [0.0, 0.01])

@@ -49,13 +49,45 @@ def video(small_set):
     return sorted(small_set.glob("val/*/00000.mp4"))[0]
 
 
-def test_a_name_that_is_no_text_is_printed_as_it_is(checkpoint, video, tmp_path):
-    (tmp_path / os.fsdecode(b"b\xff.mp4")).write_bytes(video.read_bytes())
-    words = ["tools/predict.py", str(tmp_path), "--checkpoint", str(checkpoint), "--workers", "0"]
-    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
-    done = subprocess.run([sys.executable, *words], capture_output=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == os.fsencode(tmp_path) + b"/b\xff.mp4"
+ODD_FILES = (b"b\xff.mp4", b"c\x1b[31m.mp4", b"a\xff_broken\x1b[2J.mp4")
+ODD_CLASSES = ["\x1b]0;title\x07", "\ud800", "new\nline", "caf\xe9", "\u202egpj", "f", "g", "h"]
+
+
+@pytest.fixture(scope="module")
+def odd_names(save):
+    return save(class_names=ODD_CLASSES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+@pytest.mark.parametrize("form", ["table", "csv"])
+def test_odd_names_are_exact_for_programs_and_printable_for_people(
+    odd_names, video, tmp_path, form, encoding
+):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name in ODD_FILES[:2]:
+        (folder / os.fsdecode(name)).write_bytes(video.read_bytes())
+    (folder / os.fsdecode(ODD_FILES[2])).write_bytes(b"")
+    words = [str(folder), "--checkpoint", str(odd_names), "--workers", "0", "--format", form]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    command = [sys.executable, "tools/predict.py", *words, "--top-k", "8"]
+    done = subprocess.run(command, capture_output=True, env=environment)
+    (line,) = done.stderr.splitlines()[:-1]
+    assert line.startswith(b"error: ")
+    assert b"a\\udcff_broken\\x1b[2J.mp4" in line
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    if form == "csv":
+        names = ODD_FILES[:2] if encoding == "utf-8:strict" else (b"b\\udcff.mp4", ODD_FILES[1])
+        for name in names:
+            assert os.fsencode(folder) + b"/" + name + b"," in done.stdout
+        assert b",\x1b]0;title\x07," in done.stdout
+    else:
+        assert b"\x1b" not in done.stdout
+        assert len(lines) == 2 * 9
+        assert lines[0] == os.fsencode(folder) + b"/b\\udcff.mp4"
+        shown = {row.split()[0] for row in lines[1:9]}
+        assert {b"\\x1b]0;title\\x07", b"\\ud800", b"new\\nline", b"\\u202egpj"} < shown
 
 
 @pytest.mark.parametrize("words", [[""], ["--stream", ""]])

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from hiera_video.config import load_config
-from hiera_video.engine.launch import where_it_goes_on
 from hiera_video.models.hiera import hiera_micro_8x64
 
 
@@ -208,12 +206,3 @@ def test_pyslowfasts_command_line_is_taken_or_answered(run_tool, small_run):
     for option in ("--init_method tcp://localhost:9999", "--num_shards=2"):
         outcome = run_tool("run_net", f"{option} {small_run}")
         one_error(outcome, "here torchrun says how processes meet")
-
-
-def test_ctrl_c_says_where_the_same_command_goes_on(tmp_path):
-    cfg = load_config("configs/Demo/HIERA_MICRO.yaml", ["OUTPUT_DIR", str(tmp_path)])
-    assert where_it_goes_on(cfg) == "the same command begins again"
-    path = tmp_path / "checkpoints" / "checkpoint_epoch_00002.pyth"
-    path.parent.mkdir()
-    path.touch()
-    assert where_it_goes_on(cfg) == f"the same command goes on from {path}"

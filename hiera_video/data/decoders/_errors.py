@@ -1,15 +1,14 @@
 """The error that every decoder raises."""
 
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.text import printable
 
 
 class DecodeError(UserError):
     """A video that cannot be read; one line naming the path and the cause in plain words."""
 
     def __init__(self, path: str, cause: str) -> None:
-        # Names may hold line breaks, and bytes that no terminal takes.
-        shown = path.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n")
-        super().__init__(f"{shown}: {cause}")
+        super().__init__(f"{printable(path)}: {cause}")
         self.path = path
         self.cause = cause
 

@@ -31,6 +31,7 @@ from hiera_video.engine.report.summary import headline, table
 from hiera_video.engine.report.tested import Tested
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import refuse_unwritable
 
 REPORT_FILE = "report.html"
 _NUM_BAD_SHOWN = 20
@@ -68,6 +69,7 @@ def write_report(
         UserError: a folder holds no run, or the file cannot be written.
     """
     runs = read_runs(folders)
+    refuse_unwritable(path, key="--output")
     page = render(
         gather(runs, num_mistakes=num_mistakes, num_reconstructions=num_reconstructions)
     ).encode(errors="replace")  # names of files need not be text

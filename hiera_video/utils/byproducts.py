@@ -1,0 +1,110 @@
+"""Files that a run writes and can do without: a failure to write one is a warning, not an end."""
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+
+from hiera_video.utils import io
+
+Warn = Callable[[str], None]
+
+
+def write_by_product(path: str, content: bytes, warn: Warn) -> bool:
+    """Write a file as `io.write_atomic` does, making its folder; return whether that worked.
+
+    A failure is handed to `warn` in one line.
+    """
+    try:
+        io.make_dirs(os.path.dirname(path))
+        io.write_atomic(path, lambda file: file.write(content))
+    except OSError as error:
+        warn(_cannot_write(path, error))
+        return False
+    return True
+
+
+class AppendedFile:
+    """A file that grows by whole pieces, and loses pieces while it cannot be written.
+
+    The first piece that is lost is a warning. Each later piece tries again; folder and file are
+    made anew if they are gone.
+
+    Args:
+        path: of the file, which is opened at once.
+        warn: gets one line when writing fails after it worked.
+        header: what a new file begins with.
+        gap: from the number of lost pieces, what is written in their place.
+
+    Raises:
+        OSError: the file cannot be opened; only here.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        warn: Warn,
+        *,
+        header: bytes = b"",
+        gap: Callable[[int], bytes] = lambda number: b"",
+    ) -> None:
+        self._path = path
+        self._warn = warn
+        self._header = header
+        self._gap = gap
+        self._num_lost = 0
+        self._descriptor: int | None = None
+        self._open()
+
+    def append(self, piece: bytes) -> None:
+        """Write a piece, or count it as lost."""
+        try:
+            if self._is_gone():
+                self.close()
+                io.make_dirs(os.path.dirname(self._path))
+                self._open()
+            self._write(self._gap(self._num_lost) + piece if self._num_lost else piece)
+            self._num_lost = 0
+        except OSError as error:
+            self._num_lost += 1
+            if self._num_lost == 1:
+                self._warn(_cannot_write(self._path, error))
+
+    def close(self) -> None:
+        """Close the file; the next piece would open it again."""
+        if self._descriptor is not None:
+            with suppress(OSError):  # as of a network file system that was full before
+                os.close(self._descriptor)
+            self._descriptor = None
+
+    def _open(self) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+        self._descriptor = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
+
+    def _is_gone(self) -> bool:
+        """Say whether the file that is open no longer has its name, or none is open."""
+        if self._descriptor is None:
+            return True
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return True
+
+    def _write(self, content: bytes) -> None:
+        assert self._descriptor is not None
+        size = os.fstat(self._descriptor).st_size
+        left = memoryview(content if size else self._header + content)
+        try:
+            while left:  # a disk with a little room takes a part
+                left = left[os.write(self._descriptor, left) :]
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, size)
+            raise
+
+
+def _cannot_write(path: str, error: OSError) -> str:
+    reason = error.strerror or type(error).__name__
+    return (
+        f"{path!r} cannot be written ({reason}). The run goes on without it, and tries again the "
+        "next time."
+    )
