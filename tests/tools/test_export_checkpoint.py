@@ -54,8 +54,8 @@ def test_what_cannot_be_exported_is_told_in_one_line(run_tool, checkpoint, tmp_p
         (f"{tmp_path}/plain.pyth {tmp_path}/out.pyth --ema", "has no averaged weights"),
         (f"{tmp_path}/none.pyth {tmp_path}/out.pyth", "does not exist"),
         (f"{tmp_path}/broken.pyth {tmp_path}/out.pyth", "not a readable checkpoint"),
-        (f"{path} {tmp_path}/nowhere/out.pyth", "could not be written"),
-        (f"{path} {tmp_path}/folder.pyth", "could not be written"),
+        (f"{path} {tmp_path}/nowhere/out.pyth", "OUT must be a file that can be written"),
+        (f"{path} {tmp_path}/folder.pyth", "(it is a folder)"),
     ):
         outcome = run_tool("export_checkpoint", line)
         assert outcome.status == 1

@@ -212,7 +212,7 @@ def test_classes_without_names_are_numbered_with_a_note(run_tool, save, video, t
         ("{video} --device cuda:77", "device must be one of this machine"),
         ("{video} --class-names nothing.txt", "got 'nothing.txt', which is no file"),
         ("{video} --overlay out.avi", "--overlay must end in .mp4, got 'out.avi'."),
-        ("{video} --overlay nowhere/out.mp4", "a folder that can be written"),
+        ("{video} --overlay nowhere/out.mp4", "--overlay must be a file that can be written"),
         ("{folder} --overlay out.mp4", "--overlay must go with one video"),
         ("{empty}", "must be a video or a folder of videos"),
         ("--stream x --overlay out.mp4", "--overlay must go with a video file, got --stream"),
