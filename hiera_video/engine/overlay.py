@@ -20,6 +20,7 @@ from hiera_video.engine.predict import ClassScore
 from hiera_video.engine.predict_windows import Window
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.fonts import font_file, usual_font
 from hiera_video.utils.text import printable
 
 # Smaller pictures are enlarged to this width: on fewer pixels no name can be read.
@@ -63,25 +64,32 @@ def draw_labels(picture_HWC: np.ndarray, rows: Sequence[ClassScore]) -> np.ndarr
     """
     height, width, _ = picture_HWC.shape
     size = min(max(height // _LINES_OF_PICTURE, _MIN_TEXT_PX), _MAX_TEXT_PX)
-    font, pad = _font(size), size // 2
+    font, pad = _font(size, usual_font()), size // 2
     line = int(size * 1.7)
     share_width = int(font.getlength("100.0 %"))
     room = max(width - 6 * pad - share_width, 1)
-    names = [_cut(printable(one.name), font, room) for one in rows]
-    bar_width = max([font.getlength(name) for name in names] + [8 * size])
+    whole = [printable(one.name) for one in rows]
+    files = [font_file(name) for name in whole]
+    fonts = [_font(size, file) if file else font for file in files]
+    names = [
+        _cut(name if file else f"class {one.label}", own, room)
+        for one, name, file, own in zip(rows, whole, files, fonts, strict=True)
+    ]
+    lengths = [own.getlength(name) for name, own in zip(names, fonts, strict=True)]
+    bar_width = max([*lengths, 8 * size])
     bar_width = int(min(bar_width, room))
     right, bottom = 3 * pad + bar_width + share_width + pad, 2 * pad + line * len(rows)
     top = height - bottom - pad
     layer = Image.new("RGBA", (width, height))
     draw = ImageDraw.Draw(layer)
     draw.rounded_rectangle((pad, top, pad + right, height - pad), radius=pad, fill=_PAPER)
-    for row, (one, name) in enumerate(zip(rows, names, strict=True)):
+    for row, (one, name, own) in enumerate(zip(rows, names, fonts, strict=True)):
         y, x = top + pad + row * line, 2 * pad
         ink = _BEST if row == 0 else _INK
         draw.rectangle(
             (x, y + line - size // 4, x + bar_width * one.score, y + line - size // 8), fill=_BAR
         )
-        draw.text((x, y + line / 2), name, font=font, fill=ink, anchor="lm")
+        draw.text((x, y + line / 2), name, font=own, fill=ink, anchor="lm")
         draw.text(
             (pad + right - pad, y + line / 2),
             f"{one.score:.1%}".replace("%", " %"),
@@ -94,11 +102,8 @@ def draw_labels(picture_HWC: np.ndarray, rows: Sequence[ClassScore]) -> np.ndarr
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib  # only for the font that comes with it: Latin, Greek, Cyrillic and more
-
-    path = os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
-    return ImageFont.truetype(path, size)
+def _font(size: int, file: str) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
 
 
 def _cut(name: str, font: ImageFont.FreeTypeFont, room: float) -> str:

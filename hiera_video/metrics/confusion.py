@@ -4,10 +4,15 @@ Shape suffixes: N videos, K classes; a matrix KK has the true class in rows.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from hiera_video.utils.fonts import font_file, usual_font
 from hiera_video.utils.text import printable
+
+_MAX_LETTERS = 40  # of a name, which would leave no room for the matrix
 
 
 def confusion_matrix(
@@ -30,7 +35,15 @@ def mean_class_accuracy(confusion_KK: np.ndarray) -> float:
 def save_confusion_png(
     path: str, confusion_KK: np.ndarray, class_names: Sequence[str] | None = None
 ) -> None:
-    """Draw the matrix, each row as shares of its class; names are written for up to 60 classes."""
+    """Draw the matrix, each row as shares of its class; names are written for up to 60 classes.
+
+    A name in letters that no installed font has is written as the class's number, `class 3`.
+    """
+    confusion_figure(confusion_KK, class_names).savefig(path, dpi=110)
+
+
+def confusion_figure(confusion_KK: np.ndarray, class_names: Sequence[str] | None = None) -> Any:
+    """Return the picture that `save_confusion_png` writes, as a matplotlib Figure."""
     # The object interface draws without a display and without matplotlib's global state.
     from matplotlib.figure import Figure
 
@@ -43,8 +56,14 @@ def save_confusion_png(
     axes.set(xlabel="predicted class", ylabel="true class", title="share of each true class")
     if num_classes <= 60:
         names = [printable(n) for n in class_names or map(str, range(num_classes))]
-        axes.set_xticks(range(num_classes), names, rotation=90)
-        axes.set_yticks(range(num_classes), names)
+        files = [font_file(name) for name in names]
+        shown = [_shown(name) if files[k] else f"class {k}" for k, name in enumerate(names)]
+        # A name may hold dollar signs, between which matplotlib would read a formula.
+        axes.set_xticks(range(num_classes), shown, rotation=90, parse_math=False)
+        axes.set_yticks(range(num_classes), shown, parse_math=False)
+        for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+            for label, file in zip(labels, files, strict=True):
+                label.set_fontproperties(Path(file or usual_font()))
     if num_classes <= 20:
         for row, column in np.ndindex(num_classes, num_classes):
             colour = "black" if shares_KK[row, column] > 0.6 else "white"
@@ -52,4 +71,8 @@ def save_confusion_png(
             if count:
                 axes.text(column, row, str(count), ha="center", va="center", color=colour)
     figure.colorbar(image, ax=axes, shrink=0.8)
-    figure.savefig(path, dpi=110)
+    return figure
+
+
+def _shown(name: str) -> str:
+    return name if len(name) <= _MAX_LETTERS else name[: _MAX_LETTERS - 1] + "…"

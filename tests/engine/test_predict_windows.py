@@ -243,6 +243,15 @@ def test_labels_are_drawn_within_the_picture():
     assert np.median(drawn_HWC[320:340, 20:600]) < 90
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"), [("\U000f0000", "class 7"), ("a\nb", r"a\nb"), ("\udcff", r"\udcff")]
+)
+def test_a_name_that_no_font_can_write_is_its_number(name, shown):
+    picture_HWC = np.zeros((360, 640, 3), np.uint8)
+    drawn_HWC = draw_labels(picture_HWC, [ClassScore(7, name, 0.5)])
+    assert (drawn_HWC == draw_labels(picture_HWC, [ClassScore(7, shown, 0.5)])).all()
+
+
 @pytest.mark.parametrize(("height", "width"), [(20, 480), (2000, 60)])
 def test_labels_need_no_room(height, width):
     drawn_HWC = draw_labels(np.zeros((height, width, 3), np.uint8), [ClassScore(0, "name", 0.5)])

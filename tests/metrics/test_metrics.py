@@ -1,13 +1,20 @@
+from functools import cache
+from pathlib import Path
+
 import numpy as np
 import pytest
+from matplotlib.font_manager import fontManager
 
 from hiera_video.metrics.confusion import (
+    confusion_figure,
     confusion_matrix,
     mean_class_accuracy,
     save_confusion_png,
 )
 from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
 from hiera_video.metrics.topk import topk_accuracy
+from hiera_video.utils import fonts
+from hiera_video.utils.fonts import font_file
 
 
 def test_topk_against_sorting():
@@ -39,6 +46,30 @@ def test_confusion_picture_is_a_png(tmp_path, num_classes):
     path = tmp_path / "confusion.png"
     save_confusion_png(str(path), np.eye(num_classes, dtype=np.int64))
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_that_are_no_formulas_and_in_all_scripts_are_drawn(tmp_path, monkeypatch):
+    names = ["$\\frac{$", "a$b", "跳", "ok é", "\udcff", "\x1b[2J", "a\nb", "\u20d2", 70 * "l", ""]
+    monkeypatch.setattr(fonts, "_font_with", cache(fonts._font_with.__wrapped__))
+    fonts_here = [font for font in fontManager.ttflist if "mpl-data" in font.fname]
+    monkeypatch.setattr(fontManager, "ttflist", fonts_here)  # whatever else is installed
+    figure = confusion_figure(np.eye(10, dtype=np.int64), names)
+    figure.savefig(tmp_path / "confusion.png")
+    for labels in (figure.axes[0].get_xticklabels(), figure.axes[0].get_yticklabels()):
+        expected = [
+            "$\\frac{$",
+            "a$b",
+            "class 2",
+            "ok é",
+            r"\udcff",
+            r"\x1b[2J",
+            r"a\nb",
+            "\u20d2",
+        ]
+        assert [label.get_text() for label in labels] == [*expected, 39 * "l" + "…", ""]
+    assert Path(font_file("ok é")).name == "DejaVuSans.ttf"
+    assert Path(font_file("\u20d2")).name.startswith("STIX")  # which has what the other lacks
 
 
 def test_a_video_scores_the_mean_of_its_views_and_counts_once():
