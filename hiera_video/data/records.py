@@ -1,7 +1,7 @@
 """What one line of a data set says, and the reading that its formats share."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import IO
 
@@ -34,11 +34,14 @@ def check_split(split: str) -> None:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}.")
 
 
-def find_file(data_dir: str, names: Iterable[str], *, holds: str) -> str:
+def find_file(
+    data_dir: str, names: Iterable[str], *, holds: str, way_out: Callable[[], str] = lambda: ""
+) -> str:
     """Return the path of the first of `names` that `data_dir` has.
 
-    `holds` says, for the error, what such a file holds. Raises RecordError that names the key, the
-    file that is missing, what it must hold, and how to see a run without it.
+    `holds` says, for the error, what such a file holds; `way_out` is asked what to try if
+    `data_dir` lacks them. Raises RecordError that names the key, the file that is missing, what it
+    must hold, and how to see a run without it.
     """
     names = list(names)
     wanted = " or ".join(names)
@@ -55,7 +58,7 @@ def find_file(data_dir: str, names: Iterable[str], *, holds: str) -> str:
     seen = "which lacks it" if is_dir(data_dir) else "which is no folder"
     raise RecordError(
         f"DATA.PATH_TO_DATA_DIR must be the folder of {wanted} ({holds}), "
-        f"got {data_dir!r}, {seen}. {_DEMO}"
+        f"got {data_dir!r}, {seen}. {way_out() or _DEMO}"
     )
 
 

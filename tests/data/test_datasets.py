@@ -4,6 +4,7 @@ import os
 import pytest
 
 from hiera_video.data.datasets import kinetics, ssv2
+from hiera_video.data.prepare.sources import read_source
 from hiera_video.data.records import NO_LABEL, RecordError, VideoRecord
 from hiera_video.utils.errors import UserError
 
@@ -31,6 +32,11 @@ def problems_of(folder, text: str, **options) -> list[str]:
         ("  my clips/a b.mp4 12", "my clips/a b.mp4", 12),
         ("my clips/a, b.mp4,12", "my clips/a, b.mp4", 12),
         ('"my clips/a, b.mp4",12', "my clips/a, b.mp4", 12),
+        ('"my clips/a, b.mp4","12"', "my clips/a, b.mp4", 12),
+        ('"a.mp4", " 3 "', "a.mp4", 3),
+        ('"a ""b"", c.mp4"\t"3"', 'a "b", c.mp4', 3),
+        ('a.mp4,"3"', "a.mp4", 3),
+        ('"a" b.mp4 3', '"a" b.mp4', 3),
         ("clip 7 0", "clip 7", 0),
         ("žluťoučký/kůň.mp4 1", "žluťoučký/kůň.mp4", 1),
     ],
@@ -51,6 +57,9 @@ def test_kinetics_lines(tmp_path, line, path, label) -> None:
         ("my clips/a b.mp4 3", "my clips/a b.mp4"),
         ('"my clips/a, b.mp4"', "my clips/a, b.mp4"),
         ('"my clips/a, b.mp4",3', "my clips/a, b.mp4"),
+        ('"my clips/a, b.mp4","3"', "my clips/a, b.mp4"),
+        ("a.mp4 0,1", "a.mp4"),
+        ('"a.mp4","0,1"', "a.mp4"),
         ("my clips/a, b.mp4", "my clips/a, b.mp4"),
         ("clip 7 0", "clip 7"),
     ],
@@ -66,7 +75,7 @@ def test_kinetics_lines_without_labels_are_paths(tmp_path, line, path) -> None:
 
 @pytest.mark.parametrize(
     "header",
-    ["path", "Path Label", '"video","label"', "\ufefffilename\tclass", "label,youtube_id,split"],
+    ["path", "Path Label", '"video","label"', "\ufefffilename\tclass", "label,video_id,split"],
 )
 def test_kinetics_without_labels_refuses_a_header(tmp_path, header) -> None:
     (problem,) = problems_of(tmp_path, f"{header}\na.mp4\n", labelled=False)
@@ -122,8 +131,57 @@ def test_kinetics_line_without_a_label_is_an_error_and_never_label_0(tmp_path) -
 
 
 @pytest.mark.parametrize(
-    "header", ["path,label", "path label", "label,youtube_id,time_start,split"]
+    "line", ["a.mp4 0,1", "a.mp4,0,1", "a b.MP4 0 1 2", '"a.mp4","0,1"', "a.mp4 0;1", '"a.mp4" 3 4']
 )
+def test_kinetics_several_labels_are_an_error_with_the_reason(tmp_path, line) -> None:
+    (problem,) = problems_of(tmp_path, f"b.mp4 0\n{line}\n")
+    assert problem.startswith(f"{tmp_path}/train.csv:2: a line must hold one label, got several in")
+    assert "a video of several classes is not supported" in problem
+
+
+def make_files(folder, *names) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("run/a.mp4", "jump/b.webm"), ("train/run/a.MP4", "val/run/b.mp4"), ("a.mkv", "notes.txt")],
+)
+def test_videos_without_lists_lead_to_the_tool_that_writes_them(tmp_path, names) -> None:
+    make_files(tmp_path, *names)
+    with pytest.raises(RecordError) as caught:
+        kinetics.read_index(str(tmp_path), "train")
+    message = str(caught.value)
+    assert f"`python tools/prepare_videos.py {tmp_path} OUTPUT` (with --lists-only" in message
+    assert read_source([str(tmp_path)]).entries  # which it can
+
+
+def test_a_folder_without_videos_leads_nowhere(tmp_path) -> None:
+    make_files(tmp_path, "notes/a.txt")
+    (tmp_path / "val.csv").write_text("a.mp4 0\n")
+    for folder in (tmp_path / "notes", tmp_path, tmp_path / "none"):
+        with pytest.raises(RecordError, match="make demo") as caught:
+            kinetics.read_index(str(folder), "train")
+        assert "prepare_videos" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "kinetics400_train.csv"])
+def test_official_lists_of_kinetics_lead_to_the_tool_that_reads_them(tmp_path, name) -> None:
+    text = "label,youtube_id,time_start,time_end,split\nrun,0123456789a,1,11,train\n"
+    (tmp_path / name).write_text(text)
+    make_files(tmp_path, "clips/0123456789a_000001_000011.mp4")
+    command = f"prepare_videos.py {tmp_path / name} OUTPUT --videos FOLDER_OF_VIDEOS`"
+    for data_dir in (tmp_path, tmp_path / name):
+        for labelled in (True, False):
+            with pytest.raises(RecordError) as caught:
+                kinetics.read_index(str(data_dir), "train", labelled=labelled)
+            assert command in str(caught.value)
+    assert read_source([str(tmp_path / name)], videos=str(tmp_path / "clips")).entries
+
+
+@pytest.mark.parametrize("header", ["path,label", "path label"])
 def test_kinetics_header_is_an_error_with_the_way_out(tmp_path, header) -> None:
     (problem,) = problems_of(tmp_path, f"{header}\na.mp4 0\n")
     assert problem.startswith(f"{tmp_path}/train.csv:1: ")

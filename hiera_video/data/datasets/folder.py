@@ -8,9 +8,10 @@ that are not named like a video are passed over.
 import os
 
 from hiera_video.data.datasets import kinetics
-from hiera_video.data.prepare.folders import VIDEO_ENDINGS, videos_in
+from hiera_video.data.prepare.folders import VIDEO_ENDINGS, suggest_preparing, videos_in
 from hiera_video.data.records import (
     NO_LABEL,
+    SPLITS,
     RecordError,
     VideoRecord,
     check_split,
@@ -48,7 +49,7 @@ def read_index(
     if not data_dir or not is_dir(folder):
         raise RecordError(
             f"DATA.PATH_TO_DATA_DIR must be the folder of {split}/ (a folder for each class, with "
-            f"its videos), got {data_dir!r}, which lacks it."
+            f"its videos), got {data_dir!r}, which lacks it. {_way_out(data_dir)}".rstrip()
         )
     if not labelled:
         return _records([(path, NO_LABEL) for path in _videos_in(folder)], folder)
@@ -59,6 +60,11 @@ def read_index(
             f"{num_classes}."
         )
     return _read_classes(folder, names, needs_all=split == "train")
+
+
+def _way_out(data_dir: str) -> str:
+    has_splits = any(is_dir(os.path.join(data_dir, name)) for name in SPLITS)
+    return "" if has_splits else suggest_preparing(data_dir)
 
 
 def class_names(data_dir: str) -> list[str] | None:

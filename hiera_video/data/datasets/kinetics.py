@@ -1,15 +1,18 @@
 """Kinetics, and any set of videos written the same way: `train.csv`, `val.csv`, `test.csv`.
 
 A line is `path label`, separated by spaces, a tab or a comma. The label is the last field, so a
-path may hold spaces. Blank lines are passed over; there is no header. `classes.txt`, if it lies
+path may hold spaces; either may be in double quotes. Blank lines are passed over; there is no
+header. `classes.txt`, if it lies
 beside them, names the classes, one per line in the order of the labels.
 """
 
 import os
 import re
 
+from hiera_video.data.prepare.folders import VIDEO_ENDINGS, suggest_preparing
 from hiera_video.data.records import (
     NO_LABEL,
+    SPLITS,
     RecordError,
     VideoRecord,
     check_split,
@@ -20,7 +23,12 @@ from hiera_video.data.records import (
 )
 from hiera_video.utils.io import exists, is_file
 
-_LINE = re.compile(r"(?P<path>.*[^\s,])[\s,]+(?P<label>[^\s,]+)")
+_LINE = re.compile(
+    r'(?P<path>"(?:[^"]|"")*"|.*[^\s,])[\s,]+(?P<label>"[^"]*"|[^\s,]+)',
+)
+_SEVERAL = re.compile(r"[+-]?[0-9]+(?:[\s,;|/]+[+-]?[0-9]+)+")
+# A path, and behind its ending the first of several labels.
+_PATH_AND_MORE = re.compile(r'(?P<path>.*(?P<ending>\.\w+)"?)[\s,]+[0-9]+(?:[\s,]+[0-9]+)*')
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}")
 # What headers call their columns, the official lists' among them.
 _HEADER_WORDS = frozenset(
@@ -53,7 +61,12 @@ def read_index(
     without a path or without a label in range, as file:line (the first ten, and how many).
     """
     check_split(split)
-    file = find_file(data_dir, [f"{split}.csv"], holds="lines of `path label`, one per video")
+    file = find_file(
+        data_dir,
+        [f"{split}.csv"],
+        holds="lines of `path label`, one per video",
+        way_out=lambda: "" if _has_lists(data_dir) else suggest_preparing(data_dir),
+    )
     folder = path_prefix or os.path.dirname(file)
     records: list[VideoRecord] = []
     problems: list[str] = []
@@ -63,6 +76,11 @@ def read_index(
                 line = line.strip().lstrip("\ufeff")
                 if not line:
                     continue
+                if number == 1 and "youtube_id" in line.lower():
+                    raise RecordError(
+                        f"{file}:1: a line must be `path label`, got {line!r}, the header of an "
+                        f"official list of Kinetics. {suggest_preparing(data_dir)}"
+                    )
                 parsed: tuple[str, int] | str
                 if labelled:
                     parsed = _parse(line, num_classes=num_classes)
@@ -114,8 +132,23 @@ def class_names(data_dir: str) -> list[str] | None:
 def _path_alone(line: str) -> tuple[str, int]:
     """Return the path, without the label behind it if there is one, and NO_LABEL."""
     match = _LINE.fullmatch(line)
-    has_label = match is not None and _WHOLE_NUMBER.fullmatch(match["label"])
-    return _unquoted(match["path"] if match and has_label else line), NO_LABEL
+    if match is None:
+        return _unquoted(line), NO_LABEL
+    label = _unquoted(match["label"]).strip()
+    if not _WHOLE_NUMBER.fullmatch(label) and not _SEVERAL.fullmatch(label):
+        return _unquoted(line), NO_LABEL
+    more = _path_and_more(match["path"])
+    return _unquoted(more or match["path"]), NO_LABEL
+
+
+def _path_and_more(text: str) -> str:
+    """Return the path that stands before further labels, "" if there are none."""
+    match = _PATH_AND_MORE.fullmatch(text)
+    return match["path"] if match and match["ending"].lower() in VIDEO_ENDINGS else ""
+
+
+def _has_lists(data_dir: str) -> bool:
+    return any(is_file(os.path.join(data_dir, f"{split}.csv")) for split in SPLITS)
 
 
 def _is_header(line: str, folder: str) -> bool:
@@ -136,7 +169,12 @@ def _parse(line: str, *, num_classes: int | None) -> tuple[str, int] | str:
     match = _LINE.fullmatch(line)
     if match is None:
         return f"a line must be `path label`, got {line!r} without a label."
-    path, label = _unquoted(match["path"]), match["label"]
+    path, label = _unquoted(match["path"]), _unquoted(match["label"]).strip()
+    if _SEVERAL.fullmatch(label) or _path_and_more(match["path"]):
+        return (
+            f"a line must hold one label, got several in {line!r}: a video of several classes is "
+            "not supported. Try the main one alone."
+        )
     if not _WHOLE_NUMBER.fullmatch(label):
         return f"the label, the last field, must be a whole number, got {label!r} in {line!r}."
     number = int(label)

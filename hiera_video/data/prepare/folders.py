@@ -1,6 +1,8 @@
 """Videos found in folders: with class folders, in split folders, or neither."""
 
 import os
+import shlex
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hiera_video.data.records import SPLITS
@@ -44,6 +46,47 @@ class Source:
         """Return the splits that have a video, in the order train, val, test."""
         present = {entry.split for entry in self.entries}
         return [split for split in SPLITS if split in present]
+
+
+def suggest_preparing(data_dir: str) -> str:
+    """Return what to try with a data folder that has videos, or official lists, but not our lists.
+
+    It is a sentence that names the command; "" for a folder that has neither.
+    """
+    lists, options = [], ""
+    with suppress(OSError):  # what may not be read suggests nothing
+        files = [data_dir]
+        if os.path.isdir(data_dir):
+            files = [os.path.join(data_dir, name) for name in sorted(os.listdir(data_dir))]
+        lists = [file for file in files if is_official_list(file)]
+    if lists:
+        options = " --videos FOLDER_OF_VIDEOS"
+    elif not os.path.isdir(data_dir) or not _holds_videos(data_dir):
+        return ""
+    source = " ".join(map(shlex.quote, lists or [data_dir]))
+    return (
+        f"Try `python tools/prepare_videos.py {source} OUTPUT{options}` (with --lists-only to keep "
+        "the videos as they are), and OUTPUT as DATA.PATH_TO_DATA_DIR."
+    )
+
+
+def is_official_list(file: str) -> bool:
+    """Say whether a file is one of the official csv lists of Kinetics, by its first line."""
+    if not file.lower().endswith(".csv") or not os.path.isfile(file):
+        return False
+    with open(file, encoding="utf-8-sig", errors="replace") as lines:
+        return "youtube_id" in lines.readline(1000).lower()
+
+
+def _holds_videos(folder: str) -> bool:
+    """Say whether a folder, or a folder in it, or one in that, holds a video."""
+    depth = folder.rstrip(os.sep).count(os.sep)
+    for path, folders, files in os.walk(folder):
+        if any(name.lower().endswith(tuple(VIDEO_ENDINGS)) for name in files):
+            return True
+        if path.count(os.sep) >= depth + 2:
+            folders.clear()
+    return False
 
 
 def read_folder(root: str, output: str) -> Source:

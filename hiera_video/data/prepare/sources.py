@@ -15,6 +15,7 @@ from hiera_video.data.prepare.folders import (
     VIDEO_ENDINGS,
     Entry,
     Source,
+    is_official_list,
     read_folder,
     videos_in,
 )
@@ -91,7 +92,7 @@ def _read_ssv2(files: list[str], videos: str) -> Source:
 
 
 def _read_csvs(files: list[str], videos: str, output: str) -> Source:
-    official = [file for file in files if _is_official(file)]
+    official = [file for file in files if is_official_list(file)]
     if official and len(official) < len(files):
         other = next(file for file in files if file not in official)
         raise UserError(
@@ -133,11 +134,6 @@ def _has_labels(file: str) -> bool:
 
 def _common_folder(entries: list[Entry]) -> str:
     return os.path.commonpath([os.path.dirname(entry.path) for entry in entries])
-
-
-def _is_official(file: str) -> bool:
-    with open(file, encoding="utf-8-sig", errors="replace") as lines:
-        return "youtube_id" in lines.readline().lower()
 
 
 def _read_official(files: list[str], videos: str, output: str) -> Source:
