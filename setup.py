@@ -38,7 +38,8 @@ setup(
         "av",
         "fvcore",
         "iopath",
-        "fsspec",
+        # Older ones run code of a reference:// index (which we refuse as well).
+        "fsspec>=2026.6.0",
         "webdataset",
         "safetensors",
         "simplejson",

@@ -5,18 +5,15 @@ HIERA_VIDEO_SHARD_CACHE_GIB what it may hold (50). Both are the machine's busine
 so no config keys. Any number of processes may share the folder.
 """
 
-import math
 import os
-import shutil
-import time
-from contextlib import suppress
-from typing import IO, Any
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import IO
 
-from iopath.common.file_io import file_lock, get_cache_dir
+from iopath.common.file_io import get_cache_dir
 
-from hiera_video.utils.errors import UserError
-from hiera_video.utils.io import cached_path, is_url, path_manager, write_atomic
+from hiera_video.utils.cache import copy_of, is_signed, limit_bytes, was_checked_lately
+from hiera_video.utils.fetch import RefusedError, copy_paced, fetch
+from hiera_video.utils.io import cached_path, forget_copy, is_url
 
 FOLDER_VARIABLE = "HIERA_VIDEO_SHARD_CACHE"
 SIZE_VARIABLE = "HIERA_VIDEO_SHARD_CACHE_GIB"
@@ -25,9 +22,8 @@ DEFAULT_GIB = 50.0
 # Another process may remove a shard between its download and its use; not time after time, unless
 # the cache holds fewer shards than there are processes.
 _TRIES = 5
-# No download takes so long without writing: what is left of a process that was killed.
-_STALE_SEC = 3600.0
-_NOT_SHARDS = (".lock", ".tmp")
+_WEB = ("http", "https")
+SCHEMES = (*_WEB, "s3", "gs", "az", "hf", "file")
 
 
 def cache_folder() -> str:
@@ -37,14 +33,7 @@ def cache_folder() -> str:
 
 def cache_limit_bytes() -> int:
     """Return how much the cache may hold; raises UserError for a limit that is no number."""
-    text = os.environ.get(SIZE_VARIABLE) or str(DEFAULT_GIB)
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = math.nan
-    if not 0 < limit < math.inf:
-        raise UserError(f"{SIZE_VARIABLE} must be a number above 0, in GiB, got {text!r}.")
-    return int(limit * 2**30)
+    return limit_bytes(SIZE_VARIABLE, DEFAULT_GIB)
 
 
 def open_shard(shard: str) -> IO[bytes]:
@@ -59,75 +48,71 @@ def open_shard(shard: str) -> IO[bytes]:
             file = open(cached_shard(shard), "rb")  # noqa: SIM115  (the caller closes it)
         except FileNotFoundError:
             continue
-        _mark_used(file.name)
         return file
     raise OSError(f"{SIZE_VARIABLE} is too small for the processes that share the cache")
 
 
 def cached_shard(url: str) -> str:
-    """Return the path of the copy of a remote shard, fetching it if it is not there.
+    """Return the path of the copy of a remote shard, fetching it if it is not there or not current.
 
-    http and https go through iopath, other schemes through fsspec (s3://, gs:// and so on, each of
-    which has a package of its own). Raises OSError, in their words.
+    http and https are read by `utils/fetch.py`, other schemes through fsspec (s3://, gs:// and so
+    on, each of which has a package of its own). Raises OSError, in their words.
     """
-    folder = cache_folder()
-    target = cached_path(url, folder)
-    if os.path.isfile(target):
-        return target
-    if urlsplit(url).scheme in ("http", "https"):
-        path_manager().get_local_path(url, cache_dir=folder)
-    else:
-        with file_lock(target):
-            if not os.path.isfile(target):
-                write_atomic(target, lambda file: _fetch(url, file))
-    make_room(folder, cache_limit_bytes(), keep=target)
-    return target
+    if why := refusal(url):
+        raise OSError(why)
+    return copy_of(
+        url,
+        cache_folder(),
+        fetch=fetch if scheme_of(url) in _WEB else _fetch_by_fsspec,
+        limit=cache_limit_bytes(),
+        asks_again=not is_signed(url),  # by the end of a run its signature has expired
+    )
 
 
-def _fetch(url: str, file: IO[bytes]) -> None:
-    import fsspec
+def drop_damaged(url: str) -> None:
+    """Remove the copy of a shard that is not what its index says, unless it was just checked.
+
+    A shard that is damaged at its source would otherwise be fetched for each of its videos.
+    """
+    copy = cached_path(url, cache_folder())
+    if not was_checked_lately(copy):
+        forget_copy(copy)
+
+
+def refusal(url: str) -> str:
+    """Say why a shard is not fetched from `url`; "" if it may be.
+
+    fsspec follows any scheme that some package registers, and chains of them, one of which may read
+    any file or run code that an index brings along.
+    """
+    scheme = scheme_of(url)
+    if scheme not in SCHEMES:
+        return f"a shard's URL must begin with {', '.join(SCHEMES)}, got {scheme[:40]!r}"
+    if scheme not in _WEB and "::" in url:
+        return "a shard's URL must be no chain, got one with '::'"
+    return ""
+
+
+def scheme_of(url: str) -> str:
+    """Return the scheme of a URL in small letters."""
+    return url.partition("://")[0].lower()
+
+
+def _fetch_by_fsspec(url: str, file: IO[bytes], known: Mapping[str, str]) -> dict[str, str] | None:
+    """Do as `fetch.fetch` does, with fsspec's `ukey` for the version."""
+    from fsspec.core import url_to_fs
 
     try:
-        with fsspec.open(url, "rb") as source:
-            shutil.copyfileobj(source, file, 1 << 20)
+        storage, path = url_to_fs(url)
+        version = {"ukey": str(storage.ukey(path))}
+        if version == known:
+            return None
+        with storage.open(path, "rb") as source:
+            copy_paced(source.read, file, total=None, name=os.path.basename(path))
     except FileNotFoundError:
-        raise OSError("no such file") from None  # there, and not in the cache
+        raise RefusedError("no such file") from None  # there, and not in the cache
     except OSError:
         raise
     except Exception as error:  # of a storage's own library; fsspec names the package that lacks
         raise OSError(f"{type(error).__name__}: {error}") from None
-
-
-def make_room(folder: str, limit_bytes: int, *, keep: str) -> None:
-    """Remove the shards longest unused until the folder holds `limit_bytes`; never `keep`.
-
-    Left-overs of downloads that were killed go too.
-    """
-    with file_lock(os.path.join(folder, "room")):
-        shards = _shards(folder)
-        too_much = sum(size for _, size, _ in shards) - limit_bytes
-        for _, size, path in sorted(shards):
-            if too_much <= 0:
-                return
-            if path != keep:
-                with suppress(OSError):  # still open, where the system minds that
-                    os.unlink(path)
-                too_much -= size
-
-
-def _shards(folder: str) -> list[tuple[float, int, str]]:
-    """Return (time of last use, bytes, path) of all shards; remove what downloads left."""
-    found: list[tuple[float, int, str]] = []
-    for entry in os.scandir(folder):
-        with suppress(OSError):
-            state: Any = entry.stat()
-            if entry.name.endswith(".tmp") and state.st_mtime < time.time() - _STALE_SEC:
-                os.unlink(entry.path)
-            elif entry.is_file() and not entry.name.endswith(_NOT_SHARDS):
-                found.append((state.st_mtime, state.st_size, entry.path))
-    return found
-
-
-def _mark_used(path: str) -> None:
-    with suppress(OSError):  # removed already, or another user's
-        os.utime(path)
+    return version

@@ -22,6 +22,7 @@ from hiera_video.utils.io import write_atomic
 VERSION = 1
 HOLDS = 'an index of shards, {"version": 1, "shards": [{"file": ..., "samples": [...]}, ...]}'
 
+_MAX_NOTE_BYTES = 1 << 20  # of a .cls or .json, which are read whole
 _META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes on a shard
 _WHOLE_NUMBER = re.compile(rb"\s*[+-]?[0-9]{1,9}\s*")
 
@@ -107,6 +108,10 @@ def _groups(tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
 def _sample(tar: tarfile.TarFile, group: dict[str, Any], *, labelled: bool) -> ShardSample | str:
     """Return the sample, or what is wrong with it; "" for one that is no video's."""
     videos = _ending_with(VIDEO_ENDINGS, group)
+    for member in group.values():
+        if isinstance(member, tarfile.TarInfo) and member.issparse():
+            # A few kilobytes in the shard read as any size, and the bytes are not in one piece.
+            return f"must be stored whole, got {member.name} sparse. Try tar without --sparse."
     if len(videos) > 1:
         names = ", ".join(sorted(member.name for member in videos))
         return f"must have one video, got {names}."
@@ -124,6 +129,9 @@ def _ending_with(endings: Container[str], group: dict[str, Any]) -> list[tarfile
 
 
 def _label(tar: tarfile.TarFile, group: dict[str, Any]) -> int | str:
+    notes = _ending_with({".cls", ".json"}, group)
+    if any(member.size > _MAX_NOTE_BYTES for member in notes):
+        return f"its .cls and .json must be at most {_MAX_NOTE_BYTES} bytes."
     for member in _ending_with({".cls"}, group):
         text = _content(tar, member)
         if _WHOLE_NUMBER.fullmatch(text):
@@ -132,7 +140,7 @@ def _label(tar: tarfile.TarFile, group: dict[str, Any]) -> int | str:
     for member in _ending_with({".json"}, group):
         try:
             content = simplejson.loads(_content(tar, member))
-        except ValueError:
+        except (ValueError, RecursionError):  # broken, or nested too deeply
             return "its .json must be json."
         label = content.get("label") if isinstance(content, dict) else None
         if isinstance(label, int) and not isinstance(label, bool):
@@ -166,7 +174,7 @@ def read_index(path: str) -> list[Shard]:
             content = simplejson.load(text)
     except simplejson.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}: must be json, got {error.msg}.") from None
-    except UnicodeDecodeError:
+    except (ValueError, RecursionError):  # no UTF-8, nested too deeply, numbers of 4,301 digits
         raise RecordError(f"{path} must be json in UTF-8, got something else.") from None
     if not isinstance(content, dict) or not isinstance(content.get("shards"), list):
         raise RecordError(f"{path} must hold {HOLDS}, got something else.")

@@ -19,10 +19,12 @@ from typing import IO
 
 import numpy as np
 
-from hiera_video.data.shard_cache import cached_shard, open_shard
+from hiera_video.data.shard_cache import cached_shard, drop_damaged, open_shard
 from hiera_video.utils.io import anonymous_memory, is_url
 
-_PATH = re.compile(r"(?P<shard>.+)::(?P<name>.+)@(?P<offset>[0-9]+)\+(?P<size>[0-9]+)", re.DOTALL)
+_PATH = re.compile(
+    r"(?P<shard>.+)::(?P<name>.+)@(?P<offset>[0-9]{1,40})\+(?P<size>[0-9]{1,40})", re.DOTALL
+)
 # A name may hold the mark between shard and member; a shard's URL may too, but is not changed.
 _ESCAPES = {"%": "%25", ":": "%3A"}
 
@@ -105,6 +107,15 @@ def read_member(member: Member) -> HeldFile:
     if member.size == 0:
         raise ShardError("is empty (0 bytes).")
     try:
+        return _read(member)
+    except ShardError:
+        if is_url(member.shard):
+            drop_damaged(member.shard)
+        raise
+
+
+def _read(member: Member) -> HeldFile:
+    try:
         with open_shard(member.shard) as tar:
             _check_header(tar, member)
             held = HeldFile.new("video")
@@ -119,6 +130,8 @@ def read_member(member: Member) -> HeldFile:
     except OSError as error:
         reason = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
         raise ShardError(f"its shard cannot be read or fetched ({reason}).") from None
+    except (ValueError, OverflowError) as error:  # a NUL in its name, a place beyond 2^63
+        raise ShardError(f"its shard cannot be read ({error}).") from None
 
 
 def _check_header(tar: IO[bytes], member: Member) -> None:
@@ -164,7 +177,7 @@ def fetch_shard(path: str) -> None:
     if member is not None and is_url(member.shard):
         try:
             cached_shard(member.shard)
-        except OSError:
+        except (OSError, ValueError):
             return
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import av
 import numpy as np
@@ -57,7 +56,7 @@ def stream_frames(
     Raises:
         UserError: there is no such source, or it is no video.
     """
-    live = _is_camera(source) or urlsplit(source).scheme in _LIVE_SCHEMES
+    live = _is_camera(source) or source.partition("://")[0] in _LIVE_SCHEMES
     container = _open(source, wait_sec)
     try:
         stream = next(iter(container.streams.video), None)
@@ -115,6 +114,7 @@ class _GrowingFile:
 
 def _open(source: str, wait_sec: float) -> Any:
     """Open a source with PyAV."""
+    source = source.removeprefix("file://")  # a file like any other, so no playlist
     try:
         if _is_camera(source):
             device = f"/dev/video{source}" if source.isdigit() else source

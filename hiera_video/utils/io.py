@@ -5,67 +5,24 @@ A `~` at the beginning of a path is the home folder, where no shell has made it 
 
 import errno
 import hashlib
-import multiprocessing
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from http.client import HTTPException
 from typing import IO, Any
-from urllib.parse import urlsplit
-from urllib.request import urlopen
 
-from iopath.common.file_io import HTTPURLHandler, PathManager, file_lock, get_cache_dir
-from tqdm import tqdm
-
-# A server that sends nothing for so long is given up, and so is each address that does not answer.
-STALL_SEC = 15
-_BLOCK_BYTES = 1 << 20
-
-
-class _UrlHandler(HTTPURLHandler):
-    # iopath's own handler waits for a silent server without end, and files a download under the
-    # path of its URL alone: a mirror's file would pass for the original's, whichever came first.
-
-    def _get_local_path(
-        self, path: str, force: bool = False, cache_dir: str | None = None, **kwargs: Any
-    ) -> str:
-        self._check_kwargs(kwargs)
-        cached = cached_path(path, cache_dir)
-        if force or not os.path.isfile(cached):
-            with file_lock(cached):  # another process may be at it: its file will do
-                if force or not os.path.isfile(cached):
-                    _download(path, cached)
-        return cached
-
-
-def _download(url: str, target: str) -> None:
-    def receive(file: IO[bytes]) -> None:
-        with urlopen(url, timeout=STALL_SEC) as answer:
-            length = answer.headers.get("Content-Length")
-            total = int(length) if length else None
-            name = os.path.basename(urlsplit(url).path)
-            # One bar for people at a terminal, none from each of many loader processes.
-            no_bar = True if multiprocessing.parent_process() else None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=no_bar) as bar:
-                while block := answer.read(_BLOCK_BYTES):
-                    file.write(block)
-                    bar.update(len(block))
-        if file.tell() == 0 or total not in (None, file.tell()):
-            raise OSError(f"it broke off after {file.tell()} of {total or 'unknown'} bytes")
-
-    try:
-        write_atomic(target, receive)
-    except HTTPException as error:
-        raise OSError(f"it broke off: {error}") from None
+from iopath.common.file_io import PathManager, get_cache_dir
 
 
 @cache
 def path_manager() -> PathManager:
     """Return the project's PathManager: local paths, and http(s) URLs that are cached on disk."""
+    from hiera_video.utils.cache import UrlHandler  # which builds on this file
+
     manager = PathManager()
-    manager.register_handler(_UrlHandler())
+    manager.register_handler(UrlHandler())
     return manager
 
 
@@ -107,7 +64,8 @@ def make_dirs(path: str) -> None:
 def local_path(path: str) -> str:
     """Return a path on this machine for `path`, downloading a URL into iopath's cache if need be.
 
-    What arrives in part is thrown away; a server that is silent for STALL_SEC is given up.
+    A copy is asked after when a process first uses it, see `utils/cache.py`. The copy of a URL that
+    is signed for one user is there while the returned string is: hold on to it.
 
     Raises:
         OSError: the download failed, in iopath's or urllib's words.
@@ -115,22 +73,38 @@ def local_path(path: str) -> str:
     if not is_url(path):
         return os.path.expanduser(path)
     try:
-        return path_manager().get_local_path(path)
-    except AssertionError as error:  # a scheme that no handler is registered for
+        here: str = path_manager().get_local_path(path)
+    except AssertionError as error:
         raise OSError(f"cannot open {path}: {error}") from None
+    if here == path:  # iopath takes a scheme that it does not know for a local path
+        raise OSError(f"cannot open {path}: its scheme is neither http nor https")
+    return here
 
 
 def cached_path(url: str, cache_dir: str | None = None) -> str:
     """Return where the download of `url` stands, or will: in $FVCORE_CACHE or iopath's default."""
-    key = hashlib.sha256(url.encode()).hexdigest()[:16]
-    name = os.path.basename(urlsplit(url).path)[-100:]  # with its ending, which says what it is
+    key = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    name = url.partition("?")[0].partition("#")[0].rpartition("/")[2]
+    # With its ending, which says what it is, and without what no file's name may hold.
+    name = re.sub(r"[^a-zA-Z0-9._%+-]", "_", name)[-100:]
     return os.path.join(get_cache_dir(cache_dir), f"{key}-{name}")
 
 
 def forget_download(url: str) -> None:
     """Remove what was downloaded from `url`, so that the next use fetches it again."""
-    with suppress(OSError):  # not there, or another's
-        os.unlink(cached_path(url))
+    forget_copy(cached_path(url))
+
+
+def forget_copy(copy: str) -> None:
+    """Remove a copy of a URL, and what is known of its version; harmless if there is none."""
+    for path in (copy, origin_path(copy)):
+        with suppress(OSError):  # not there, or another's
+            os.unlink(path)
+
+
+def origin_path(copy: str) -> str:
+    """Return the file that holds what the server said of the version of a copy."""
+    return f"{copy}.origin"
 
 
 def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:

@@ -26,6 +26,7 @@ from hiera_video.data.shards import (
     remote_shard_numbers,
     shard_order,
 )
+from hiera_video.utils.cache import make_room
 
 NUM_FRAMES = 8
 
@@ -268,7 +269,7 @@ def test_shards_by_url_are_fetched_once_and_the_oldest_makes_room(
     assert len(fetched) == 3
     np.testing.assert_array_equal(read(paths[3]), read(files[3]))
     assert len(fetched) == 4
-    assert {file.suffix for file in cache.iterdir()} <= {".tar", ".lock"}
+    assert {file.suffix for file in cache.iterdir()} <= {".tar", ".lock", ".origin"}
 
 
 def test_a_shard_larger_than_the_cache_serves_still(root, files, server, cache, monkeypatch):
@@ -337,7 +338,7 @@ def test_what_killed_downloads_left_is_removed(cache):
     for file in (old, new):
         file.write_bytes(b"x" * 100)
     os.utime(old, (0, 0))
-    shard_cache.make_room(str(cache), 1000, keep="")
+    make_room(str(cache), 1000, keep="")
     assert [p.name for p in cache.iterdir() if p.suffix == ".tmp"] == [new.name]
 
 

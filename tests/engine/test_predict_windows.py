@@ -277,3 +277,19 @@ def test_an_overlay_that_cannot_be_written_is_refused(videos, tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             write_overlay(path, out, [window(0, 1, 0)], backend="auto", top_k=1, fallback_fps=30)
+
+
+@pytest.mark.parametrize("source", ["http://[::1", "rtsp://[x"])
+def test_a_broken_url_is_refused(source):
+    with pytest.raises(UserError, match="cannot be opened as a video"):
+        list(stream_frames(source, fallback_fps=30))
+
+
+def test_a_playlist_is_no_stream_of_files(videos, tmp_path):
+    path = tmp_path / "list.mp4"
+    path.write_text(f"ffconcat version 1.0\nfile {videos['h264_b.mp4']}\n")
+    for source in (str(path), f"file://{path}"):
+        with pytest.raises(UserError, match="not a readable video"):
+            list(stream_frames(source, fallback_fps=30, wait_sec=0))
+    good = f"file://{videos['h264_b.ts']}"
+    assert len(list(stream_frames(good, fallback_fps=30, wait_sec=0))) == 40

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hiera_video.utils import io
+from hiera_video.utils import fetch, io
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -106,7 +106,7 @@ def test_what_is_not_there_is_told_and_not_kept(server):
 
 
 def test_a_silent_server_is_given_up(server, monkeypatch):
-    monkeypatch.setattr(io, "STALL_SEC", 0.2)
+    monkeypatch.setattr(fetch, "STALL_SEC", 0.2)
     started = time.monotonic()
     with pytest.raises(OSError, match="timed out"):
         io.local_path(f"{server.url}/silent")

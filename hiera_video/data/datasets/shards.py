@@ -6,7 +6,7 @@ read, every time. A `classes.txt` beside them names the classes.
 """
 
 import os
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from hiera_video.data import shard_index
 from hiera_video.data.datasets import kinetics
@@ -18,7 +18,7 @@ from hiera_video.data.records import (
     raise_problems,
     resolve_path,
 )
-from hiera_video.data.shard_cache import cache_limit_bytes
+from hiera_video.data.shard_cache import cache_limit_bytes, refusal, scheme_of
 from hiera_video.data.shard_index import Shard
 from hiera_video.utils.io import is_dir, is_file, is_url
 
@@ -52,6 +52,9 @@ def read_index(
     records: list[VideoRecord] = []
     for shard in shards:
         location = _locate(shard.file, folder)
+        if why := _place_problem(location, below=(data_dir, folder)):
+            problems.append(f"{file}: {location}: {why}")
+            continue
         for sample, member in zip(shard.samples, shard.members(location), strict=True):
             problem = _label_problem(sample.label, num_classes) if labelled else ""
             if problem:
@@ -92,8 +95,35 @@ def _scan(
 def _locate(file: str, folder: str) -> str:
     if not is_url(folder) or is_url(file):
         return resolve_path(file, folder=folder)
-    is_web = urlsplit(folder).scheme in ("http", "https")
-    return f"{folder.rstrip('/')}/{quote(file) if is_web else file}"
+    is_web = scheme_of(folder) in ("http", "https")
+    name = quote(file, errors="surrogatepass") if is_web else file
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def _place_problem(location: str, *, below: tuple[str, str]) -> str:
+    """Say why a shard's place is not one that an index may name; "" if it is.
+
+    `below`: the folder of the index and that of DATA.PATH_PREFIX, one of which holds any file://.
+    """
+    if not is_url(location):
+        return ""
+    if why := refusal(location):
+        return f"{why}."
+    if scheme_of(location) != "file":
+        return ""
+    try:
+        path = os.path.realpath(_file_of(location))
+        folders = [os.path.realpath(_file_of(folder)) for folder in below]
+    except ValueError:  # a NUL
+        return "must be a file that can be."
+    if any(os.path.commonpath([path, folder]) == folder for folder in folders):
+        return ""
+    return "a file:// URL must lie below the folder of the index. Try its plain path."
+
+
+def _file_of(folder: str) -> str:
+    path = folder.partition("://")[2] if scheme_of(folder) == "file" else folder
+    return os.path.expanduser(path)  # as fsspec does
 
 
 def _label_problem(label: int, num_classes: int | None) -> str:
@@ -101,6 +131,8 @@ def _label_problem(label: int, num_classes: int | None) -> str:
         return "must have a label, got none. Try TASK ssl, which needs none."
     if label < 0:
         return f"the label must be 0 or more, got {label}."
+    if label >= 2**31:
+        return f"the label must be below 2^31, got {label}."
     if num_classes is not None and label >= num_classes:
         return (
             f"the label must be in 0..{num_classes - 1} (MODEL.NUM_CLASSES is {num_classes}), "

@@ -11,7 +11,7 @@ on to the next.
 from importlib import metadata
 
 from hiera_video.data.decoders._errors import DecodeError
-from hiera_video.data.decoders._reader import VideoReader, fetch_file
+from hiera_video.data.decoders._reader import VideoReader, fetch_file, forget_damaged
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module
 
@@ -30,9 +30,19 @@ def open_video(path: str, backend: str = "auto") -> VideoReader:
     open. Raises DecodeError, which names the path and the cause, and UserError for a backend that
     is not there.
     """
+    try:
+        return _open(path, backend)
+    except DecodeError:
+        forget_damaged(path)
+        raise
+
+
+def _open(path: str, backend: str) -> VideoReader:
     if backend != "auto":
         return _open_with(backend, path)
-    fetch_file(path)  # what is wrong with the file itself is the same for all of them
+    # What is wrong with the file itself is the same for all of them. Some files are there only
+    # while their path is held.
+    held = fetch_file(path)
     first_error: UserError | None = None
     for name in _LADDER:
         try:
@@ -45,7 +55,7 @@ def open_video(path: str, backend: str = "auto") -> VideoReader:
     finally:
         # An error holds this frame, and with it the readers that failed, and the bytes they held:
         # if the frame held the error in turn, all would stay until the garbage collector comes.
-        del first_error
+        del first_error, held
 
 
 def check_backend(backend: str) -> None:

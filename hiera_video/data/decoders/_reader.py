@@ -14,7 +14,7 @@ import numpy as np
 from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.shards import ShardError, parse_member, read_member
-from hiera_video.utils.io import local_path
+from hiera_video.utils.io import forget_download, is_url, local_path
 
 
 class VideoReader(Protocol):
@@ -70,6 +70,7 @@ _Reader = TypeVar("_Reader", bound="BaseReader")
 class BaseReader(ABC):
     """What the readers share: a timeline, and leaving their `with` statement closes the file."""
 
+    path: str
     timeline: Timeline
 
     @property
@@ -93,15 +94,17 @@ class BaseReader(ABC):
     def __enter__(self: _Reader) -> _Reader:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         self.close()
+        if isinstance(error, DecodeError):
+            forget_damaged(self.path)
 
 
 def fetch_file(path: str) -> str:
     """Return a path on this machine for `path` (a URL is downloaded once, by iopath).
 
-    The path is absolute. Of a video in a shard the bytes are in memory while the returned string
-    is: hold on to it.
+    The path is absolute. Of a video in a shard, or by a signed URL, the file is there while the
+    returned string is: hold on to it.
 
     Raises DecodeError for what is wrong before any decoder looks at it: a missing file, a
     directory, an empty file, one that may not be read.
@@ -131,8 +134,16 @@ def fetch_file(path: str) -> str:
         raise DecodeError(path, "may not be read (no permission).")
     if found.st_size == 0:
         raise DecodeError(path, "is empty (0 bytes).")
+    if type(here) is not str:  # a path whose file is there while the path is held
+        return here
     # FFmpeg, in whatever decoder, takes a relative name with a colon for a protocol.
     return os.path.abspath(here)
+
+
+def forget_damaged(path: str) -> None:
+    """Remove the copy of a video's URL, which did not decode, so that the next use fetches it."""
+    if is_url(path):
+        forget_download(path)
 
 
 def unique_indices(

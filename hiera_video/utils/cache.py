@@ -1,0 +1,291 @@
+"""Copies of URLs in a folder that processes share: asked after, bounded, dropped when damaged.
+
+`KEY-NAME` is a copy, its time of change the last use. `KEY-NAME.origin` holds what the server said
+of its version, its time of change the last check.
+"""
+
+import logging
+import math
+import os
+import re
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import IO, Any
+from urllib.error import HTTPError
+from urllib.parse import parse_qsl
+
+import simplejson
+from iopath.common.file_io import HTTPURLHandler, file_lock, get_cache_dir
+
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.fetch import RefusedError, fetch
+from hiera_video.utils.io import cached_path, forget_copy, origin_path, write_atomic
+
+SIZE_VARIABLE = "HIERA_VIDEO_CACHE_GIB"
+DEFAULT_GIB = 50.0
+
+# A process asks the server after a copy when it first uses it, and again after so long.
+FRESH_SEC = 300.0
+# A copy without a version cannot be asked after. It is fetched again, except by processes that
+# start together.
+_TOGETHER_SEC = 10.0
+# No download takes so long without writing: what is left of a process that was killed.
+_STALE_SEC = 3600.0
+# A file that was fetched is opened within this time, and not removed before.
+_GRACE_SEC = 60.0
+_RETRIED_STATUS = (408, 425, 429)
+# Names in the query of a URL that is signed for one user and some hours.
+_SECRETS = re.compile(
+    r"x-(amz|goog)-.*|.*signature|sig|.*token|.*api[-_]?key|key-pair-id|auth|authorization",
+    re.IGNORECASE,
+)
+_COPY = re.compile(r"[0-9a-f]{16}-[^/]*(?<!\.lock)(?<!\.origin)", re.DOTALL)
+
+Fetch = Callable[[str, IO[bytes], Mapping[str, str]], dict[str, str] | None]
+
+
+class _CurrentError(Exception):
+    """The server says that the copy at hand is current."""
+
+
+@dataclass(slots=True)
+class _Memory:
+    """When this process checked a copy, or failed at a host; what it brought, and holds."""
+
+    checked: dict[str, float] = field(default_factory=dict)
+    failed: dict[str, float] = field(default_factory=dict)
+    brought: dict[str, float] = field(default_factory=dict)
+    held: "weakref.WeakValueDictionary[str, _TemporaryCopy]" = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+
+
+@cache
+def _memory() -> _Memory:
+    return _Memory()
+
+
+class UrlHandler(HTTPURLHandler):
+    """Copies of http and https URLs for iopath, whose own handler keeps a copy for ever.
+
+    It also files a copy under the path of its URL alone, so that a mirror's file would pass for
+    the original's.
+    """
+
+    def _get_local_path(
+        self, path: str, force: bool = False, cache_dir: str | None = None, **kwargs: Any
+    ) -> str:
+        self._check_kwargs(kwargs)
+        folder = get_cache_dir(cache_dir)
+        if is_signed(path):
+            return _fetch_signed(path, folder)
+        limit = limit_bytes(SIZE_VARIABLE, DEFAULT_GIB)
+        return copy_of(path, folder, fetch=fetch, limit=limit, grace_sec=_GRACE_SEC, force=force)
+
+
+class _TemporaryCopy(str):
+    """The path of a copy that is removed when this object goes."""
+
+
+def is_signed(url: str) -> bool:
+    """Say whether the query of `url` holds a signature or a token.
+
+    Such a URL is another one the next time, and whoever lacks it may not have the file.
+    """
+    query = url.partition("?")[2].partition("#")[0]
+    return any(_SECRETS.fullmatch(name) for name, _ in parse_qsl(query, keep_blank_values=True))
+
+
+def _fetch_signed(url: str, folder: str) -> str:
+    """Return a copy that nobody else uses, or the one that this process still holds."""
+    held = _memory().held.get(url)
+    if held is not None:
+        return held
+    name = os.path.basename(cached_path(url, folder))
+    descriptor, path = tempfile.mkstemp(suffix=f"-{name}")
+    copy = _TemporaryCopy(path)
+    weakref.finalize(copy, _remove, path)
+    with os.fdopen(descriptor, "wb") as file:
+        fetch(url, file, {})
+    _memory().held[url] = copy
+    return copy
+
+
+def copy_of(
+    url: str,
+    folder: str,
+    *,
+    fetch: Fetch,
+    limit: int,
+    grace_sec: float = 0.0,
+    force: bool = False,
+    asks_again: bool = True,
+) -> str:
+    """Return the path of a copy of `url` that is current, fetching it if need be.
+
+    `fetch` is `fetch.fetch` or one that does the same. `limit`: bytes that the folder may hold;
+    copies that were used in the last `grace_sec` seconds stay. `force`: fetch it anew. Without
+    `asks_again` a copy that is there is current. If the server does not answer, a copy that is
+    there is used with a warning. Raises OSError if there is none, or if the server refuses the URL.
+    """
+    target = cached_path(url, folder)
+    began, brought = time.time(), 0
+    if not force and _is_current(url, target, since=began, asks_again=asks_again):
+        _touch(target)
+        return target
+    try:
+        with file_lock(target):  # another process may be at it: its file will do
+            is_current = _is_current(url, target, since=began, asks_again=asks_again)
+            if (force or not is_current) and _refresh(url, target, fetch, force=force):
+                brought = os.path.getsize(target)
+    except OSError as error:
+        if not os.path.isfile(target) or _is_refusal(error):
+            raise
+        _memory().failed[_host(url)] = time.monotonic()
+        logging.getLogger("hiera_video").warning(
+            "%s could not be asked whether %s has changed (%s); the copy at hand is used",
+            *(_host(url), url, str(error) or type(error).__name__),
+        )
+    else:
+        _memory().checked[target] = time.monotonic()
+        if brought:
+            _bound(folder, limit, brought, keep=target, grace_sec=grace_sec)
+    return target
+
+
+def was_checked_lately(target: str) -> bool:
+    """Say whether some process has fetched a copy, or asked after it, in the last FRESH_SEC."""
+    return _check_time(target) > time.time() - FRESH_SEC
+
+
+def limit_bytes(variable: str, default_gib: float) -> int:
+    """Return the limit in bytes that an environment variable gives in GiB; raises UserError."""
+    text = os.environ.get(variable) or str(default_gib)
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise UserError(f"{variable} must be a number above 0, in GiB, got {text!r}.")
+    return int(limit * 2**30)
+
+
+def make_room(folder: str, limit: int, *, keep: str, grace_sec: float = 0.0) -> None:
+    """Remove the copies longest unused until the folder holds `limit` bytes.
+
+    `keep` stays, and so does what was used in the last `grace_sec` seconds. Left-overs of downloads
+    that were killed go too.
+    """
+    with file_lock(os.path.join(folder, "room")):
+        copies = _copies(folder)
+        too_much = sum(size for _, size, _ in copies) - limit
+        for used, size, path in sorted(copies):
+            if too_much <= 0 or used > time.time() - grace_sec:
+                return
+            if path != keep:
+                forget_copy(path)
+                _remove(f"{path}.lock")
+                too_much -= size
+
+
+def _is_current(url: str, target: str, *, since: float, asks_again: bool) -> bool:
+    if not os.path.isfile(target):
+        return False
+    oldest = time.monotonic() - FRESH_SEC
+    memory = _memory()
+    if not asks_again or memory.checked.get(target, -math.inf) > oldest:
+        return True
+    if memory.failed.get(_host(url), -math.inf) > oldest:
+        return True
+    return _check_time(target) >= since - (0.0 if _version(target) else _TOGETHER_SEC)
+
+
+def _bound(folder: str, limit: int, num_bytes: int, *, keep: str, grace_sec: float) -> None:
+    """Make room once this process has brought more than a hundredth of `limit` bytes.
+
+    The folder may hold many files, and looking through it for every new one would take long.
+    """
+    brought = _memory().brought
+    brought[folder] = brought.get(folder, math.inf) + num_bytes
+    if brought[folder] > limit / 100:
+        make_room(folder, limit, keep=keep, grace_sec=grace_sec)
+        brought[folder] = 0.0
+
+
+def _refresh(url: str, target: str, fetch: Fetch, *, force: bool) -> bool:
+    """Replace the copy unless it is current; say whether it was replaced."""
+    known = {} if force or not os.path.isfile(target) else _version(target)
+    found: dict[str, str] = {}
+
+    def receive(file: IO[bytes]) -> None:
+        version = fetch(url, file, known)
+        if version is None:
+            raise _CurrentError
+        found.update(version)
+
+    try:
+        write_atomic(target, receive)
+    except _CurrentError:
+        _touch(origin_path(target))
+        return False
+    # After the copy: a process that is killed in between leaves a copy that is fetched again.
+    text = simplejson.dumps(found).encode()
+    write_atomic(origin_path(target), lambda file: file.write(text))
+    return True
+
+
+def _is_refusal(error: OSError) -> bool:
+    """Say whether the server has answered that it has no such file for us."""
+    if isinstance(error, HTTPError):
+        return 400 <= error.code < 500 and error.code not in _RETRIED_STATUS
+    return isinstance(error, RefusedError)
+
+
+def _version(target: str) -> dict[str, str]:
+    try:
+        with open(origin_path(target), "rb") as file:
+            version = simplejson.load(file)
+    except (OSError, ValueError):
+        return {}
+    good = isinstance(version, dict) and all(isinstance(v, str) for v in version.values())
+    return version if good else {}
+
+
+def _check_time(target: str) -> float:
+    try:
+        return os.stat(origin_path(target)).st_mtime
+    except OSError:
+        return -math.inf
+
+
+def _host(url: str) -> str:
+    return "/".join(url.split("/", 3)[:3])
+
+
+def _copies(folder: str) -> list[tuple[float, int, str]]:
+    """Return (time of last use, bytes, path) of all copies; remove what downloads left."""
+    found: list[tuple[float, int, str]] = []
+    for entry in os.scandir(folder):
+        with suppress(OSError):
+            state: Any = entry.stat()
+            is_left = entry.name.startswith(".") and entry.name.endswith(".tmp")
+            if is_left and state.st_mtime < time.time() - _STALE_SEC:
+                os.unlink(entry.path)
+            elif entry.is_file() and _COPY.fullmatch(entry.name):
+                found.append((state.st_mtime, state.st_size, entry.path))
+    return found
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
+
+
+def _touch(path: str) -> None:
+    with suppress(OSError):  # removed already, or another user's
+        os.utime(path)
