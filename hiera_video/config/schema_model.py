@@ -131,7 +131,7 @@ class SolverSection:
         Key(
             "Highest learning rate at BASE_BATCH_SIZE clips per step; scaled to a step's clips.",
             above=0,
-            maximum=1000,
+            maximum=1e30,
             source="[P] Table 11: 8e-4 at 256 videos, 2 views of each",
         ),
     ] = 8e-4
@@ -144,14 +144,14 @@ class SolverSection:
         ),
     ] = 512
     COSINE_END_LR: Annotated[
-        float, Key("Learning rate at the end; scaled as BASE_LR.", minimum=0, maximum=1000)
+        float, Key("Learning rate at the end; scaled as BASE_LR.", minimum=0, maximum=1e30)
     ] = 0.0
     WARMUP_EPOCHS: Annotated[
         float, Key("Linear rise of the learning rate.", unit="epochs", minimum=0, maximum=10**6)
     ] = 0.0
     WARMUP_START_LR: Annotated[
         float,
-        Key("Learning rate at the first step of it; scaled as BASE_LR.", minimum=0, maximum=1000),
+        Key("Learning rate at the first step of it; scaled as BASE_LR.", minimum=0, maximum=1e30),
     ] = 0.0
     MAX_EPOCH: Annotated[
         int,
