@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config, to_yaml
+from hiera_video.engine.checkpoint_content import damage_in
 from hiera_video.engine.sharding import share_out, whole
 from hiera_video.models.weights import load_state, read_checkpoint
 from hiera_video.utils import dist, io, sharded
@@ -211,15 +212,16 @@ def remove_unfinished(output_dir: str) -> None:
 def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:
     """Return path and content of the last checkpoint that is whole, or None if there is none.
 
-    Broken ones after it are skipped with a warning. Of a sharded one the content lacks the tensors.
+    Broken ones after it are skipped with a warning, and so are those that no run can have written.
+    The tensors of a sharded one are on the meta device.
 
     Raises:
         UserError: there are checkpoints, and all of them are broken.
     """
     broken: list[str] = []
-    for _, path in saved(output_dir):
+    for position, path in saved(output_dir):
         try:
-            return path, _read_whole(path)
+            return path, _read_whole(path, position)
         except UserError as error:
             broken.append(str(error))
             warn(f"skipped a checkpoint: {error}")
@@ -231,24 +233,23 @@ def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[s
     return None
 
 
-def _read_whole(path: str) -> dict[str, Any]:
-    if sharded.is_folder(path):
-        content = sharded.read_plain(path, key=_KEY)
-        sharded.shapes(path, key=_KEY)  # which looks through the files
-        return content
-    content = read_checkpoint(path, key=_KEY)
-    missing = [name for name in ("epoch", "model_state", "optimizer_state") if name not in content]
-    if missing:
-        raise UserError(f"{_KEY}: {path!r} has no {', '.join(missing)}: not a run's checkpoint.")
+def _read_whole(path: str, position: Position) -> dict[str, Any]:
+    is_folder = sharded.is_folder(path)
+    content = sharded.read_shapes(path, key=_KEY) if is_folder else read_checkpoint(path, key=_KEY)
     # PyTorch does not look at the checksums it writes; a damaged weight would be loaded.
+    damage = "" if is_folder else _wrong_checksum(path)
+    if damage := damage or damage_in(content, position, on_meta=is_folder):
+        raise UserError(f"{_KEY}: {path!r} is damaged ({damage}).")
+    return content
+
+
+def _wrong_checksum(path: str) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except (OSError, zipfile.BadZipFile) as error:
-        damaged = str(error)
-    if damaged:
-        raise UserError(f"{_KEY}: {path!r} is damaged (checksum of {damaged}).")
-    return content
+        return str(error)
+    return f"checksum of {damaged}" if damaged else ""
 
 
 def restore(

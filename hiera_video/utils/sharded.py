@@ -100,7 +100,17 @@ def read(path: str, *, key: str, optimizer: bool) -> dict[str, Any]:
         if optimizer or not name.startswith(f"{OPTIMIZER}/")
     }
     _or_damaged(path, key, lambda: load(path, tensors, alone=True))
-    return join(tensors, rest)
+    return _or_damaged(path, key, lambda: join(tensors, rest))
+
+
+def read_shapes(path: str, *, key: str) -> dict[str, Any]:
+    """Return a sharded checkpoint in the form of a file's, with its tensors on the meta device.
+
+    Raises:
+        UserError: it is half-written or damaged; all files are looked through.
+    """
+    rest, tensors = read_plain(path, key=key), shapes(path, key=key)
+    return _or_damaged(path, key, lambda: join(tensors, rest))
 
 
 def shapes(path: str, *, key: str) -> dict[str, torch.Tensor]:
