@@ -1,5 +1,6 @@
 """From a config to a run: everything that can be checked is checked before anything is written."""
 
+import logging
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint
 from hiera_video.engine.compiling import refuse_missing_compiler
 from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.engine.evaluate import Evaluation
-from hiera_video.engine.logging import RunLog
+from hiera_video.engine.logging import LOGGER_NAME, RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.tasks import check_masks
 from hiera_video.engine.test import result_files, test, weights_to_test
@@ -26,6 +27,7 @@ from hiera_video.models.build import build_model
 from hiera_video.models.weights import model_state, read_checkpoint, refuse_misfits
 from hiera_video.utils import dist, io, sharded
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.folder_lock import FolderLock
 from hiera_video.utils.outputs import refuse_unwritable
 
 T = TypeVar("T")
@@ -44,17 +46,19 @@ def launch(cfg: Config) -> Evaluation | None:
         return run_processes(launch, cfg, num_processes=cfg.NUM_GPUS)
     with process_group(cpu_only=cfg.NUM_GPUS == 0, timeout_sec=cfg.DIST.TIMEOUT_SEC):
         device, records = preflight(cfg)
-        log = open_output_dir(cfg)
-        # While it trains, train's own take the signals.
-        stop = StopSignals(log.line, nothing_to_save="nothing was to be saved")
-        with told_in_log(log), stop:
-            describe_run(cfg, log)
-            validation = train(cfg, records, device, log) if cfg.TRAIN.ENABLE else None
-            result = test(cfg, records, device, log, stop) if cfg.TEST.ENABLE else None
-            if validation is not None:
-                # Only now: bad videos of a validation do not stop a training.
-                validation.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "val")
-            return result
+        # Before the log is opened, which may be another run's.
+        with hold_output_dir(cfg) as lock:
+            log = open_output_dir(cfg)
+            # While it trains, train's own take the signals.
+            stop = StopSignals(log.line, nothing_to_save="nothing was to be saved")
+            with told_in_log(log), stop:
+                describe_run(cfg, log)
+                validation = train(cfg, records, device, log, lock) if cfg.TRAIN.ENABLE else None
+                result = test(cfg, records, device, log, stop) if cfg.TEST.ENABLE else None
+                if validation is not None:
+                    # Only now: bad videos of a validation do not stop a training.
+                    validation.refuse_bad(cfg.DATA.MAX_BAD_FRACTION, "val")
+                return result
 
 
 def describe_run(cfg: Config, log: RunLog) -> None:
@@ -224,27 +228,68 @@ def refuse_idle_processes(num_videos: int) -> None:
         )
 
 
-def open_output_dir(cfg: Config) -> RunLog:
-    """Make OUTPUT_DIR and what a run writes to in it, and open its log: in rank 0, which writes.
+@contextmanager
+def hold_output_dir(cfg: Config) -> Iterator[FolderLock | None]:
+    """Make OUTPUT_DIR and keep other trainings out of it; rank 0 does so, for all processes.
+
+    A test alone changes no checkpoint: it needs no lock, and may run beside a training.
 
     Raises:
-        UserError: it cannot be made or written to, or a file of the test's results cannot.
+        UserError: another run trains there, or it cannot be made or written to.
     """
-    if not dist.is_main():
-        return RunLog(None, tensorboard=False)
+    lock, problem = None, ""
+    if dist.is_main():
+        try:
+            lock = make_output_dir(cfg)
+        except UserError as error:
+            problem = str(error)
+    if problem := dist.from_main(problem):
+        raise UserError(problem)
+    try:
+        yield lock
+    finally:
+        if lock:
+            lock.release()
+
+
+def make_output_dir(cfg: Config) -> FolderLock | None:
+    """Make OUTPUT_DIR and, for a training, lock it.
+
+    Raises:
+        UserError: another run trains there, or it cannot be made or written to.
+    """
     folder = cfg.OUTPUT_DIR
     try:
         if io.is_url(folder):
             raise OSError("a URL can only be read")
         io.make_dirs(checkpoint_folder(folder) if cfg.TRAIN.ENABLE else folder)
+        warn = logging.getLogger(LOGGER_NAME).warning
+        return FolderLock(folder, warn) if cfg.TRAIN.ENABLE else None
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def open_output_dir(cfg: Config) -> RunLog:
+    """Open the run's log: in rank 0, which writes.
+
+    Raises:
+        UserError: OUTPUT_DIR cannot be written to, or a file of the test's results cannot.
+    """
+    if not dist.is_main():
+        return RunLog(None, tensorboard=False)
+    try:
         if cfg.TEST.ENABLE:
             keys = ("TEST.SCORES_FILE", "OUTPUT_DIR", "OUTPUT_DIR")
             for key, path in zip(keys, result_files(cfg), strict=True):
                 refuse_unwritable(path, key=key)
-        return RunLog(folder, tensorboard=cfg.TENSORBOARD.ENABLE and cfg.TRAIN.ENABLE)
+        return RunLog(cfg.OUTPUT_DIR, tensorboard=cfg.TENSORBOARD.ENABLE and cfg.TRAIN.ENABLE)
     except OSError as error:
-        where = f", {error.filename}" if error.filename not in (None, folder) else ""
-        raise UserError(
-            f"OUTPUT_DIR must be a folder that can be written to, got {folder!r} "
-            f"({error.strerror or error}{where}). Try another one."
-        ) from None
+        raise _unwritable(cfg.OUTPUT_DIR, error) from None
+
+
+def _unwritable(folder: str, error: OSError) -> UserError:
+    where = f", {error.filename}" if error.filename not in (None, folder) else ""
+    return UserError(
+        f"OUTPUT_DIR must be a folder that can be written to, got {folder!r} "
+        f"({error.strerror or error}{where}). Try another one."
+    )

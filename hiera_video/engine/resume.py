@@ -130,8 +130,11 @@ def save_run(run: TrainRun, position: Position) -> str:
     Rank 0 writes it, or, of a model that is cut up, each process its share while training goes on.
 
     Raises:
-        UserError: it cannot be written; older ones are untouched.
+        UserError: it cannot be written, or another run has taken OUTPUT_DIR; older ones are
+            untouched.
     """
+    if run.lock:
+        run.lock.check()
     more = {
         "num_iterations": len(run.train_loader),
         "rng_states": dist.gather(rng_state(run.device)),

@@ -35,6 +35,7 @@ from hiera_video.solver.build import (
     iterations_per_step,
 )
 from hiera_video.utils import dist
+from hiera_video.utils.folder_lock import FolderLock
 from hiera_video.utils.seed import seed_for
 
 if TYPE_CHECKING:
@@ -64,10 +65,15 @@ class TrainRun:
     stop: StopSignals
     watchdog: Watchdog
     saves: "ShardedSaves | None"  # of a model that is cut up
+    lock: FolderLock | None  # on OUTPUT_DIR, in rank 0
 
 
 def prepare(
-    cfg: Config, records: dict[str, Sequence[VideoRecord]], device: torch.device, log: RunLog
+    cfg: Config,
+    records: dict[str, Sequence[VideoRecord]],
+    device: torch.device,
+    log: RunLog,
+    lock: FolderLock | None,
 ) -> TrainRun:
     """Build everything a training run needs, from the config."""
     torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
@@ -94,6 +100,7 @@ def prepare(
         stop=StopSignals(log.line),
         watchdog=Watchdog(cfg.DIST.WATCHDOG_SEC, log.warning),
         saves=sharded_saves(cfg, log) if is_sharded(model) else None,
+        lock=lock,
     )
 
 

@@ -28,16 +28,21 @@ from hiera_video.engine.watchdog import BACKWARD
 from hiera_video.solver.build import set_lr
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.folder_lock import FolderLock
 
 
 def train(
-    cfg: Config, records: dict[str, Sequence[VideoRecord]], device: torch.device, log: RunLog
+    cfg: Config,
+    records: dict[str, Sequence[VideoRecord]],
+    device: torch.device,
+    log: RunLog,
+    lock: FolderLock | None,
 ) -> Evaluation | None:
     """Train from fresh or given weights, or the run's last checkpoint, to SOLVER.MAX_EPOCH.
 
-    Returns the last validation, if there was one.
+    `lock` is that on OUTPUT_DIR, in rank 0. Returns the last validation, if there was one.
     """
-    run, result = prepare(cfg, records, device, log), None
+    run, result = prepare(cfg, records, device, log, lock), None
     start = start_run(run)
     save_config(cfg, log.warning)
     for line in describe_data(cfg, records["train"]):

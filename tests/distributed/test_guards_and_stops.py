@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hiera_video.utils.folder_lock import FolderLock
+
 ITERATIONS = "TRAIN.BATCH_SIZE 4 SOLVER.MAX_EPOCH 3 MODEL.DROP_PATH_RATE 0.3 LOG_PERIOD 1 "
 
 # The run itself, but that the forward passes of some numbers give NaN in the last process.
@@ -181,3 +183,16 @@ def largest_difference(folder, *names):
         for name in names
     )
     return max((value - other[name]).abs().max().item() for name, value in one.items())
+
+
+@pytest.mark.slow
+def test_all_processes_of_a_second_training_in_a_folder_are_refused(torchrun, small_run, tmp_path):
+    (tmp_path / "output").mkdir()
+    lock = FolderLock(str(tmp_path / "output"), print)
+    ended = torchrun(2, *small_run())
+    lock.release()
+    assert ended.status != 0
+    assert ended.err.count("error: OUTPUT_DIR must be a folder that no other run trains in") == 1
+    assert "Traceback" not in ended.err
+    assert not (tmp_path / "output" / "stdout.log").exists()
+    assert torchrun(2, *small_run()).status == 0  # two processes, one lock
