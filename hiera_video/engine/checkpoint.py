@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config, to_yaml
+from hiera_video.data.class_names import contradiction
 from hiera_video.engine.checkpoint_content import damage_in
 from hiera_video.engine.sharding import share_out, whole
 from hiera_video.models.weights import load_state, read_checkpoint
@@ -266,6 +267,17 @@ def restore(
     load_state(model, content["model_state"], path=path, key=_KEY)
     refuse_other_optimizer(content, path, optimizer)
     set_optimizer(optimizer, content["optimizer_state"])
+
+
+def refuse_other_classes(
+    content: Mapping[str, Any], names: Sequence[str] | None, path: str, *, key: str
+) -> None:
+    """Raise a UserError if a checkpoint and a data set contradict each other about class names."""
+    if said := contradiction(content.get("class_names"), names):
+        raise UserError(
+            f"{key} must be a checkpoint of the data set's classes, got {path!r}: {said}. Try the "
+            "classes.txt (or class folders) it was trained with."
+        )
 
 
 def refuse_other_optimizer(

@@ -14,7 +14,7 @@ from hiera_video.data.build import check_data_settings, read_class_names, read_r
 from hiera_video.data.decoders import describe_backend
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards import file_behind
-from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint
+from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint, refuse_other_classes
 from hiera_video.engine.compiling import refuse_missing_compiler
 from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.engine.evaluate import Evaluation
@@ -133,7 +133,9 @@ def check_model(cfg: Config) -> None:
     check_masks(cfg, model)
     path, key = cfg.TEST.CHECKPOINT_FILE_PATH, "TEST.CHECKPOINT_FILE_PATH"
     if cfg.TEST.ENABLE and (io.is_file(path) or sharded.is_folder(path)):
-        refuse_misfits(model, model_state(read_checkpoint(path, key=key)), path=path, key=key)
+        content = read_checkpoint(path, key=key)
+        refuse_misfits(model, model_state(content), path=path, key=key)
+        refuse_other_classes(content, read_class_names(cfg, "test"), path, key=key)
 
 
 def refuse_missing_checkpoints(cfg: Config) -> None:

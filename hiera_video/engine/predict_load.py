@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config, ConfigError, load_config
-from hiera_video.data.class_names import known_lists, parse_names, published_names
+from hiera_video.data.class_names import (
+    are_reordered,
+    contradiction,
+    known_lists,
+    parse_names,
+    published_names,
+)
 from hiera_video.engine.predict_folder import read_folder
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.models.build import build_model
@@ -70,6 +76,11 @@ def load_trained(
     if class_names is not None:
         names = _given_names(class_names)
         _check_number(names, found.model, "class_names")
+        if are_reordered(names, found.class_names):
+            raise UserError(
+                "class_names must be in the order of the classifier's outputs, got "
+                f"others: {contradiction(found.class_names, names)}. Try without."
+            )
         found = replace(found, class_names=names)
     found.model.to(place).eval()
     return replace(found, device=place)

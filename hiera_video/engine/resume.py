@@ -7,9 +7,11 @@ from typing import Any
 import torch
 
 from hiera_video.config import to_yaml
+from hiera_video.data.class_names import contradiction
 from hiera_video.engine.checkpoint import (
     Position,
     read_last,
+    refuse_other_classes,
     remove_old,
     remove_unfinished,
     restore,
@@ -19,7 +21,7 @@ from hiera_video.engine.checkpoint import (
 from hiera_video.engine.config_changes import changed_keys
 from hiera_video.engine.run import TrainRun
 from hiera_video.engine.sharding import is_sharded
-from hiera_video.models.weights import start_from_weights
+from hiera_video.models.weights import read_checkpoint, start_from_content
 from hiera_video.utils import dist, sharded
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import seed_for
@@ -48,15 +50,7 @@ def start_run(run: TrainRun) -> Start:
         return _go_on(run, *last)
     run.validations.forget()
     if train_cfg.CHECKPOINT_FILE_PATH:
-        summary = start_from_weights(
-            run.model,
-            train_cfg.CHECKPOINT_FILE_PATH,
-            key="TRAIN.CHECKPOINT_FILE_PATH",
-            num_classes=run.cfg.MODEL.NUM_CLASSES if run.cfg.TASK == "classify" else None,
-        )
-        run.log.line(f"started from {train_cfg.CHECKPOINT_FILE_PATH}: {summary}")
-        if run.average:
-            run.average.restart()
+        _start_from_weights(run, train_cfg.CHECKPOINT_FILE_PATH)
     elif run.cfg.MODEL.LINEAR_PROBE or run.cfg.MODEL.FREEZE_LAYERS:
         key = "LINEAR_PROBE" if run.cfg.MODEL.LINEAR_PROBE else "FREEZE_LAYERS"
         run.log.warning(
@@ -64,6 +58,19 @@ def start_run(run: TrainRun) -> Start:
             "Try the weights of a pretraining there."
         )
     return Start(Position(0))
+
+
+def _start_from_weights(run: TrainRun, path: str) -> None:
+    key = "TRAIN.CHECKPOINT_FILE_PATH"
+    content = read_checkpoint(path, key=key)
+    classes = run.cfg.MODEL.NUM_CLASSES if run.cfg.TASK == "classify" else None
+    summary = start_from_content(run.model, content, path=path, key=key, num_classes=classes)
+    run.log.line(f"started from {path}: {summary}")
+    said = contradiction(content.get("class_names"), run.class_names)
+    if said and not summary.reinitialised and not summary.missing:
+        run.log.warning(f"{key}: the classifier of {path!r} was trained for other classes: {said}.")
+    if run.average:
+        run.average.restart()
 
 
 def refuse_other_folders(last: str) -> None:
@@ -79,6 +86,7 @@ def refuse_other_folders(last: str) -> None:
 
 
 def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
+    refuse_other_classes(content, run.class_names, path, key="TRAIN.AUTO_RESUME")
     if sharded.is_folder(path) and is_sharded(run.model):
         # Seconds to import, and done already in a run whose model is cut up.
         from hiera_video.engine.checkpoint_sharded import restore_shares

@@ -11,13 +11,17 @@ import torch
 from hiera_video.config import Config
 from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine.checkpoint import last_checkpoint, save_config
+from hiera_video.engine.checkpoint import (
+    last_checkpoint,
+    refuse_other_classes,
+    save_config,
+)
 from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.metrics.confusion import save_confusion_png
 from hiera_video.models.build import build_model
-from hiera_video.models.weights import load_weights
+from hiera_video.models.weights import load_content, read_checkpoint
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import write_or_elsewhere
@@ -37,12 +41,15 @@ def test(
 
     Raises:
         Requeue: a process of the run got SIGTERM or SIGUSR1 while there were videos to score.
-        UserError: more than DATA.MAX_BAD_FRACTION of the videos could not be evaluated; the
-            results of the others are written all the same.
+        UserError: the checkpoint has other weights or classes; or more than DATA.MAX_BAD_FRACTION
+            of the videos could not be evaluated, and the results of the others are written all the
+            same.
     """
     path, key = dist.by_main(lambda: weights_to_test(cfg))
     model = build_model(cfg).to(device)
-    summary = load_weights(model, path, key=key)
+    content = read_checkpoint(path, key=key)
+    refuse_other_classes(content, read_class_names(cfg, "test"), path, key=key)
+    summary = load_content(model, content, path=path, key=key)
     if summary.interpolated or summary.notes:
         log.line(f"weights: {summary}")
     if not cfg.TRAIN.ENABLE:

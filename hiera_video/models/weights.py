@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import log, prod
@@ -176,7 +176,7 @@ def _hint_inside(folder: str) -> str:
     return ""
 
 
-def model_state(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+def model_state(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Return the state dict of a checkpoint, which may be one itself.
 
     Of a run that averaged its weights, that is the average.
@@ -193,7 +193,13 @@ def load_weights(model: nn.Module, path: str, *, key: str) -> LoadSummary:
     Raises:
         UserError: the file is missing or no checkpoint, or it is one of another model.
     """
-    content = read_checkpoint(path, key=key)
+    return load_content(model, read_checkpoint(path, key=key), path=path, key=key)
+
+
+def load_content(
+    model: nn.Module, content: Mapping[str, Any], *, path: str, key: str
+) -> LoadSummary:
+    """Do what `load_weights` does with what `read_checkpoint` returned for `path`."""
     theirs, interpolated = resize_positions(model_state(content), model)
     load_state(model, theirs, path=path, key=key)
     return LoadSummary(
@@ -241,6 +247,18 @@ def start_from_weights(
         UserError: the file is missing or no checkpoint, or it is one of another model.
     """
     content = read_checkpoint(path, key=key)
+    return start_from_content(model, content, path=path, key=key, num_classes=num_classes)
+
+
+def start_from_content(
+    model: nn.Module,
+    content: Mapping[str, Any],
+    *,
+    path: str,
+    key: str,
+    num_classes: int | None,
+) -> LoadSummary:
+    """Do what `start_from_weights` does with what `read_checkpoint` returned for `path`."""
     summary = start_from_state(
         model, model_state(content), path=path, key=key, num_classes=num_classes
     )
@@ -250,7 +268,7 @@ def start_from_weights(
     return replace(summary, notes=notes)
 
 
-def other_heads(model: nn.Module, content: dict[str, Any]) -> tuple[int, int] | None:
+def other_heads(model: nn.Module, content: Mapping[str, Any]) -> tuple[int, int] | None:
     """Return the heads of a model's decoder, and of the checkpoint's where these are others.
 
     None: they are the same, one has no decoder, or the checkpoint does not say, as those of a run
@@ -295,7 +313,7 @@ def start_from_state(
     )
 
 
-def _notes_on_average(content: dict[str, Any]) -> tuple[str, ...]:
+def _notes_on_average(content: Mapping[str, Any]) -> tuple[str, ...]:
     return ("they are the average that the run kept (TRAIN.EMA_DECAY)",) * ("ema_state" in content)
 
 

@@ -2,7 +2,7 @@ import glob
 
 import pytest
 
-from hiera_video.data.class_names import known_lists, parse_names, published_names
+from hiera_video.data.class_names import contradiction, known_lists, parse_names, published_names
 from hiera_video.utils.errors import UserError
 
 
@@ -38,3 +38,30 @@ def test_the_lists_are_part_of_the_package():
     with open("setup.py") as file:
         assert '"hiera_video.data.class_names": ["*.txt"]' in file.read()
     assert len(glob.glob("hiera_video/data/class_names/*.txt")) == 2
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "said"),
+    [
+        (["a", "b"], ["a", "b"], ""),
+        (("a b", "C"), ["A_b", " c "], ""),
+        (["\ufeffa", "b"], ["a", "b"], ""),
+        (None, ["a"], ""),
+        (["a"], None, ""),
+        ([], ["a"], ""),
+        ([1, 2], ["a", "b"], ""),
+        (7, ["a", "b"], ""),
+        (
+            ["a", "b", "c"],
+            ["a", "c", "b"],
+            "class 1 is 'b' in the checkpoint and 'c' here; the names are the same in another "
+            "order",
+        ),
+        (["a", "b"], ["a", "x"], "class 1 is 'b' in the checkpoint and 'x' here"),
+        (["a", "b"], ["a"], "class 1 is 'b' in the checkpoint and none here"),
+        (["a"], ["a", "b"], "class 1 is none in the checkpoint and 'b' here"),
+        (["\x1b[31m"], ["b"], "class 0 is '\\x1b[31m' in the checkpoint and 'b' here"),
+    ],
+)
+def test_the_first_class_that_differs_is_named(theirs, ours, said):
+    assert contradiction(theirs, ours) == said

@@ -1,7 +1,10 @@
 """Names of the classes of published data sets, a text file each; a line with "#" is a comment."""
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
+from itertools import zip_longest
+from typing import TypeGuard
 
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
@@ -32,3 +35,39 @@ def parse_names(text: str) -> tuple[str, ...]:
     """Return the lines that are not empty and do not begin with "#"."""
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
+
+
+def contradiction(theirs: object, ours: Sequence[str] | None) -> str:
+    """Return the first class that a checkpoint and a data set name differently, in words, or "".
+
+    `theirs` is what the checkpoint holds. Nothing contradicts where one has no names. Names that
+    differ in case, in spaces or underscores are the same.
+    """
+    if not is_names(theirs) or not ours:
+        return ""
+    pairs = enumerate(zip_longest(theirs, ours))
+    for label, (there, here) in pairs:
+        if there is None or here is None or _plain(there) != _plain(here):
+            said = f"class {label} is {_quoted(there)} in the checkpoint and {_quoted(here)} here"
+            return said + "; the names are the same in another order" * are_reordered(theirs, ours)
+    return ""
+
+
+def are_reordered(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Say whether two lists hold the same names in different orders."""
+    one, other = (list(map(_plain, each)) for each in (names, others))
+    return one != other and sorted(one) == sorted(other)
+
+
+def is_names(value: object) -> TypeGuard[Sequence[str]]:
+    """Say whether a value from a checkpoint is a list of names that is not empty."""
+    return isinstance(value, list | tuple) and bool(value) and all(type(v) is str for v in value)
+
+
+def _plain(name: str) -> str:
+    # Earlier releases kept the byte order mark of a list as a part of its first name.
+    return " ".join(name.lstrip("\ufeff").replace("_", " ").casefold().split())
+
+
+def _quoted(name: str | None) -> str:
+    return "none" if name is None else repr(name)
