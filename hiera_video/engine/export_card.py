@@ -158,8 +158,10 @@ def _training(facts: CardFacts) -> str:
         if not key.startswith(_PRIVATE)
     }
     data = f"Data set: {_plain(facts.data_name)}. " if facts.data_name else ""
-    start = _last_name(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+    weights, unused = facts.origin.weights, facts.origin.unused(cfg)
+    start = _last_name(cfg.TRAIN.CHECKPOINT_FILE_PATH if weights is None else weights)
     begun = f"from `{_plain(start)}`" if start else "from scratch"
+    begun += f" (not from `{_plain(_last_name(unused))}`, which is named below)" if unused else ""
     epochs = f"{cfg.SOLVER.MAX_EPOCH} epochs of {cfg.SOLVER.OPTIMIZING_METHOD}"
     text = yaml.safe_dump(differing, sort_keys=False, allow_unicode=True, width=90)
     return (

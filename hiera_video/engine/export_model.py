@@ -192,6 +192,8 @@ def _facts(wanted: Export, trained: Trained, origin: Origin) -> dict[str, Any]:
         "outputs": "logits" if trained.cfg.TASK == "classify" else "reconstruction",
         "checkpoint": os.path.basename(wanted.checkpoint) or wanted.model_name,
         "licence": origin.licence,
+        # Not the path that it names, which is of the machine that trained.
+        "origin": {"kind": origin.kind, "start": origin.start},
         "hiera_video": __version__,
         "torch": torch.__version__,
     }

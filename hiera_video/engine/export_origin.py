@@ -1,12 +1,15 @@
 """Whose weights a checkpoint holds: the authors' licence goes with what was trained from theirs."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import yaml
 
 from hiera_video.config import Config
 from hiera_video.models import hiera, hiera_mae
+from hiera_video.models.hub import WEIGHTS, is_pretrained_folder, read_facts
 from hiera_video.models.pretrained import published_files
 from hiera_video.models.weights import HIERA_URL, read_checkpoint
 from hiera_video.utils import io, sharded
@@ -14,6 +17,9 @@ from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import public_functions
 
 PUBLISHED_LICENCE = "CC-BY-NC-4.0"
+# Where a run's checkpoint says it.
+KEY = "origin"
+_KINDS = ("published", "derived", "own", "unknown")
 # Runs that started from runs: more of them are a ring.
 _MAX_STEPS = 16
 
@@ -24,38 +30,96 @@ class Origin:
 
     `kind` is "published" (the authors'), "derived" (trained from the authors'), "own" (from
     scratch, as far as the checkpoints tell) or "unknown"; `start` is the file that tells, or does
-    not.
+    not. `weights` is the path that the run itself was started from, "" for fresh weights, None
+    where that is not known.
     """
 
     kind: str
     start: str = ""
+    weights: str | None = None
 
     @property
     def licence(self) -> str | None:
         """The licence that the authors' weights bring with them, or None."""
         return PUBLISHED_LICENCE if self.kind in ("published", "derived") else None
 
+    def unused(self, cfg: Config) -> str:
+        """Return the weights that a config names and that the run was not started from, or ""."""
+        named = cfg.TRAIN.CHECKPOINT_FILE_PATH
+        return "" if self.weights is None or named == self.weights else named
+
 
 def origin_of(checkpoint: str, cfg: Config | None) -> Origin:
     """Say whose weights those of `checkpoint` (a published name, path or URL) are.
 
-    `cfg` is that of the run that wrote it, None where no run's is known. Runs are followed back
-    over TRAIN.CHECKPOINT_FILE_PATH as far as the files are at hand; nothing is downloaded.
+    What a run has saved in the file counts; for one of an earlier release, `cfg`, that of the run
+    that wrote it, None where no run's is known. Nothing is downloaded.
     """
     if is_published(checkpoint):
         return Origin("published", os.path.basename(checkpoint))
-    if cfg is None:
+    if found := _beside(checkpoint) or _saved(_content(checkpoint)):
+        return found
+    if cfg is None or is_pretrained_folder(checkpoint):
         return Origin("unknown", os.path.basename(checkpoint))
-    start: str | None = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    return origin_from(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+
+
+def origin_from(start: str, content: Mapping[str, Any] | None = None) -> Origin:
+    """Say whose weights those of a run are that starts from the file `start` ("": from scratch).
+
+    Runs of earlier releases are followed back over TRAIN.CHECKPOINT_FILE_PATH as far as the files
+    are at hand; `content` is that of `start`, if it has been read.
+    """
+    weights, last = start, start
     for _ in range(_MAX_STEPS):
-        if start is None or not start:
-            break
+        if not start:
+            return Origin("own", weights=weights)
         if is_published(start):
-            return Origin("derived", os.path.basename(start))
-        last, start = start, _start_of(start)
-        if start is None:
-            return Origin("unknown", os.path.basename(last))
-    return Origin("own") if start == "" else Origin("unknown", os.path.basename(str(start)))
+            return Origin("derived", os.path.basename(start), weights)
+        content = _content(start) if content is None else content
+        if found := _beside(start) or _saved(content):
+            return replace(found, weights=weights)
+        last, before, content = start, _start_in(content), None
+        if before is None:
+            break
+        start = before
+    return Origin("unknown", os.path.basename(last), weights)
+
+
+def origin_of_content(content: Mapping[str, Any]) -> Origin:
+    """Say whose weights those of a run's checkpoint are, by what it holds.
+
+    One of an earlier release holds its config alone.
+    """
+    if found := _saved(content):
+        return found
+    start = _start_in(content)
+    return Origin("unknown") if start is None else origin_from(start)
+
+
+def _saved(content: Mapping[str, Any]) -> Origin | None:
+    """Return the origin that a run has saved in a checkpoint, None where there is none."""
+    saved = content.get(KEY)
+    try:
+        found = Origin(**saved) if isinstance(saved, dict) else None
+    except TypeError:
+        return None
+    if found is None or found.kind not in _KINDS or not isinstance(found.start, str):
+        return None
+    return found if isinstance(found.weights, str | None) else None
+
+
+def _beside(path: str) -> Origin | None:
+    """Return what the folder of an exported model says of it, None where `path` is of none."""
+    folder = os.path.dirname(path) if os.path.basename(path) == WEIGHTS else path
+    if not is_pretrained_folder(folder):
+        return None
+    try:
+        facts = read_facts(folder)
+    except UserError:
+        return None
+    theirs = facts.get("licence") == PUBLISHED_LICENCE  # as earlier releases said it
+    return _saved(facts) or (Origin("derived", str(facts.get("checkpoint"))) if theirs else None)
 
 
 def is_published(checkpoint: str) -> bool:
@@ -72,14 +136,22 @@ def _stem(path: str) -> str:
     return os.path.splitext(os.path.basename(path))[0]
 
 
-def _start_of(path: str) -> str | None:
-    """Return what the run that wrote a checkpoint started from ("": nothing), None: unknown."""
-    if not (io.is_file(path) or sharded.is_folder(path)):
-        return None
+def _content(path: str) -> Mapping[str, Any]:
+    """Return what is in a checkpoint, but for tensors of a sharded one; nothing if it is none."""
     try:
-        text = read_checkpoint(path, key="checkpoint").get("cfg")
+        if sharded.is_folder(path):
+            return sharded.read_plain(path, key="checkpoint")
+        return read_checkpoint(path, key="checkpoint") if io.is_file(path) else {}
+    except UserError:
+        return {}
+
+
+def _start_in(content: Mapping[str, Any]) -> str | None:
+    """Return what the config in a checkpoint names as the start ("": nothing), None: unknown."""
+    text = content.get("cfg")
+    try:
         saved = yaml.safe_load(text) if isinstance(text, str) else None
-    except (UserError, yaml.YAMLError):
+    except yaml.YAMLError:
         return None
     section = saved.get("TRAIN") if isinstance(saved, dict) else None
     start = section.get("CHECKPOINT_FILE_PATH") if isinstance(section, dict) else None

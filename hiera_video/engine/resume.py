@@ -1,13 +1,14 @@
 """A run's state on the disk and back: where it stood, and all that it had gathered until then."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from hiera_video.config import to_yaml
 from hiera_video.data.class_names import contradiction
+from hiera_video.engine import export_origin
 from hiera_video.engine.checkpoint import (
     Position,
     read_last,
@@ -19,6 +20,7 @@ from hiera_video.engine.checkpoint import (
     save_checkpoint,
 )
 from hiera_video.engine.config_changes import changed_keys
+from hiera_video.engine.export_origin import Origin, origin_from, origin_of_content
 from hiera_video.engine.run import TrainRun
 from hiera_video.engine.sharding import is_sharded
 from hiera_video.models.weights import read_checkpoint, start_from_content
@@ -34,6 +36,7 @@ class Start:
     """Where a run begins; `rng_state` is that of this process, inside an epoch."""
 
     position: Position
+    origin: Origin
     rng_state: RngState | None = None
 
 
@@ -50,17 +53,17 @@ def start_run(run: TrainRun) -> Start:
         return _go_on(run, *last)
     run.validations.forget()
     if train_cfg.CHECKPOINT_FILE_PATH:
-        _start_from_weights(run, train_cfg.CHECKPOINT_FILE_PATH)
-    elif run.cfg.MODEL.LINEAR_PROBE or run.cfg.MODEL.FREEZE_LAYERS:
+        return Start(Position(0), _start_from_weights(run, train_cfg.CHECKPOINT_FILE_PATH))
+    if run.cfg.MODEL.LINEAR_PROBE or run.cfg.MODEL.FREEZE_LAYERS:
         key = "LINEAR_PROBE" if run.cfg.MODEL.LINEAR_PROBE else "FREEZE_LAYERS"
         run.log.warning(
             f"MODEL.{key} keeps random weights as they are: TRAIN.CHECKPOINT_FILE_PATH is empty. "
             "Try the weights of a pretraining there."
         )
-    return Start(Position(0))
+    return Start(Position(0), origin_from(""))
 
 
-def _start_from_weights(run: TrainRun, path: str) -> None:
+def _start_from_weights(run: TrainRun, path: str) -> Origin:
     key = "TRAIN.CHECKPOINT_FILE_PATH"
     content = read_checkpoint(path, key=key)
     classes = run.cfg.MODEL.NUM_CLASSES if run.cfg.TASK == "classify" else None
@@ -71,6 +74,7 @@ def _start_from_weights(run: TrainRun, path: str) -> None:
         run.log.warning(f"{key}: the classifier of {path!r} was trained for other classes: {said}.")
     if run.average:
         run.average.restart()
+    return dist.by_main(lambda: origin_from(path, content))
 
 
 def refuse_other_folders(last: str) -> None:
@@ -105,6 +109,7 @@ def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
     run.log.line(f"resumed after {saved} from {path}")
     if changed := changed_keys(str(content.get("cfg", "")), run.cfg):
         run.log.line(f"changed since that checkpoint: {'; '.join(changed)}")
+    origin = _origin_of_run(run, content)
     position = position_now(
         saved,
         saved_iterations=int(content.get("num_iterations", len(run.train_loader))),
@@ -113,12 +118,23 @@ def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
     )
     rng_states = content.get("rng_states", [])
     if not saved.iteration or (position == saved and len(rng_states) == dist.world_size()):
-        return Start(position, rng_states[dist.rank()] if saved.iteration else None)
+        return Start(position, origin, rng_states[dist.rank()] if saved.iteration else None)
     run.log.warning(
         f"the batches or processes are others than when the checkpoint was written: the run goes "
         f"on after {position}, and its numbers are not those of one never stopped."
     )
-    return Start(position)
+    return Start(position, origin)
+
+
+def _origin_of_run(run: TrainRun, content: Mapping[str, Any]) -> Origin:
+    """Return whose weights those of a checkpoint of this run are; say what is not used."""
+    origin = dist.by_main(lambda: origin_of_content(content))
+    if unused := origin.unused(run.cfg):
+        run.log.line(
+            f"TRAIN.CHECKPOINT_FILE_PATH {unused!r} is not used: the run goes on from its own "
+            f"checkpoint, and began with {origin.weights or 'fresh weights'}"
+        )
+    return origin
 
 
 def position_now(
@@ -147,6 +163,7 @@ def save_run(run: TrainRun, position: Position) -> str:
         "num_iterations": len(run.train_loader),
         "rng_states": dist.gather(rng_state(run.device)),
         "bad_steps_in_a_row": run.guard.in_a_row,
+        export_origin.KEY: asdict(run.origin),
     }
     if run.average is not None:
         more["ema_state"] = run.model.state_dict() | run.average.shares()

@@ -18,6 +18,7 @@ from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import Position
 from hiera_video.engine.compiling import compile_for_training
 from hiera_video.engine.ema import WeightAverage
+from hiera_video.engine.export_origin import Origin
 from hiera_video.engine.guards import StepGuard
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.sharding import is_sharded
@@ -66,6 +67,7 @@ class TrainRun:
     watchdog: Watchdog
     saves: "ShardedSaves | None"  # of a model that is cut up
     lock: FolderLock | None  # on OUTPUT_DIR, in rank 0
+    origin: Origin  # of the weights; known once the run has started
 
 
 def prepare(
@@ -101,6 +103,7 @@ def prepare(
         watchdog=Watchdog(cfg.DIST.WATCHDOG_SEC, log.warning),
         saves=sharded_saves(cfg, log) if is_sharded(model) else None,
         lock=lock,
+        origin=Origin("unknown"),
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, replace
 from typing import NoReturn
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.batch import Batch
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine import parallel
+from hiera_video.engine import export_origin, parallel
 from hiera_video.engine.checkpoint import Position, best_path, save_config, write_checkpoint
 from hiera_video.engine.epoch_log import EpochLog
 from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
@@ -44,6 +45,7 @@ def train(
     """
     run, result = prepare(cfg, records, device, log, lock), None
     start = start_run(run)
+    run = replace(run, origin=start.origin)
     save_config(cfg, log.warning)
     for line in describe_data(cfg, records["train"]):
         log.line(line)
@@ -191,6 +193,7 @@ def save_best(run: TrainRun, epoch: int, result: Evaluation) -> None:
         "model_state": whole(run.model.state_dict()),
         "cfg": to_yaml(run.cfg),
         "class_names": run.class_names,
+        export_origin.KEY: asdict(run.origin),
         "val_top1": float(result.top1),
     }
     if dist.is_main():

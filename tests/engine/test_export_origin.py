@@ -3,6 +3,7 @@ import torch
 
 from hiera_video.config import load_config
 from hiera_video.engine.export_origin import is_published, origin_of
+from hiera_video.models.hiera import hiera_micro_8x64
 
 THEIRS = "https://dl.fbaipublicfiles.com/hiera/mae_hiera_base_16x224.pth"
 
@@ -61,3 +62,29 @@ def test_what_the_files_do_not_tell_is_unknown(tmp_path):
     assert origin_of("mine.pyth", started_from(tmp_path / "damaged.pyth")).kind == "unknown"
     ring = tmp_path / "ring.pyth"
     assert origin_of("mine.pyth", started_from(saved(ring, ring))).kind == "unknown"
+
+
+@pytest.mark.parametrize("odd", [7, {}, {"kind": "mine"}, {"kind": "own", "more": 1}, {"kind": []}])
+def test_an_odd_origin_in_a_checkpoint_counts_for_none(tmp_path, odd):
+    text = f"TRAIN: {{CHECKPOINT_FILE_PATH: '{THEIRS}'}}\n"
+    torch.save({"model_state": {}, "cfg": text, "origin": odd}, tmp_path / "odd.pyth")
+    assert origin_of("mine.pyth", started_from(tmp_path / "odd.pyth")).kind == "derived"
+    torch.save({"model_state": {}, "cfg": text, "origin": {"kind": "own"}}, tmp_path / "odd.pyth")
+    assert origin_of("mine.pyth", started_from(tmp_path / "odd.pyth")).kind == "own"
+
+
+@pytest.mark.parametrize(
+    ("facts", "kind"),
+    [
+        ({"origin": {"kind": "own", "start": ""}}, "own"),
+        ({"licence": "CC-BY-NC-4.0", "checkpoint": "a.pyth"}, "derived"),
+        ({"licence": None}, "unknown"),
+        ({}, "unknown"),
+    ],
+)
+def test_an_exported_folder_says_it_by_its_facts(tmp_path, facts, kind):
+    model = hiera_micro_8x64(num_classes=2)
+    model.save_pretrained(tmp_path / "model", facts=facts)
+    for path in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
+        assert origin_of(str(path), started_from("") if path.is_dir() else None).kind == kind
+        assert origin_of("mine.pyth", started_from(path)).kind == kind

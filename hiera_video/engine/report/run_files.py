@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from hiera_video.config import Config, load_config
 from hiera_video.engine.checkpoint import last_checkpoint
+from hiera_video.engine.export_origin import Origin, origin_of
 from hiera_video.engine.report.history import History, read_history
 from hiera_video.engine.report.parts import Missing, attempt
 from hiera_video.engine.report.tested import Tested, read_test
@@ -34,6 +35,7 @@ class Run:
     history: History | Missing
     tested: Tested | Missing
     checkpoint: str | None
+    origin: Origin | Missing
 
     @property
     def course(self) -> History:
@@ -106,7 +108,7 @@ def _read_run(number: int, name: str, folder: str) -> Run:
     text = attempt("unreadable", partial(_read_text, paths[0])) if paths else ""
     # The last test is that of the test alone, if there was one.
     scores = [cfg.TEST.SCORES_FILE for cfg in reversed(configs) if not isinstance(cfg, Missing)]
-    log = os.path.join(folder, LOG_FILE)
+    log, checkpoint = os.path.join(folder, LOG_FILE), last_checkpoint(folder)
     return Run(
         number=number,
         name=name,
@@ -115,7 +117,10 @@ def _read_run(number: int, name: str, folder: str) -> Run:
         config=configs[0] if configs else Missing(f"There is no {CONFIG_FILES[0]} in this folder."),
         history=attempt(f"{LOG_FILE} cannot be read", partial(read_history, log)),
         tested=attempt("The test's files cannot be read", partial(read_test, folder, scores)),
-        checkpoint=last_checkpoint(folder),
+        checkpoint=checkpoint,
+        origin=attempt("The checkpoint cannot be read", partial(origin_of, checkpoint, None))
+        if checkpoint
+        else Missing("There is no checkpoint in this folder."),
     )
 
 

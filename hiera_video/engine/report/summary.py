@@ -101,7 +101,14 @@ def _model(run: Run, _: object) -> _Value:
 def _started_from(run: Run, _: object) -> _Value:
     if isinstance(run.config, Missing):
         return _ABSENT
-    return run.config.TRAIN.CHECKPOINT_FILE_PATH or "fresh weights", None
+    named, origin = run.config.TRAIN.CHECKPOINT_FILE_PATH, run.origin
+    if isinstance(origin, Missing) or origin.weights is None:
+        return named or "fresh weights", None
+    unused = origin.unused(run.config)
+    notes = [f"{unused} is named and not used"] if unused else []
+    notes += [f"licence of the weights: {origin.licence}"] if origin.licence else []
+    said = f" ({'; '.join(notes)})" if notes else ""
+    return f"{origin.weights or 'fresh weights'}{said}", None
 
 
 def _tested(figure: str) -> _Of:
