@@ -99,7 +99,7 @@ class FolderLock:
     def release(self) -> None:
         """Give the folder up."""
         self._ended.set()
-        self._beats.join()
+        self._beats.join(BEAT_SEC)  # it may wait for a file server that is away
         with suppress(OSError):
             if _is_same(self._file, self._path) and _read(self._file) == self._own:
                 os.unlink(self._path)

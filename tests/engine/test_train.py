@@ -45,7 +45,7 @@ def test_a_run_leaves_checkpoints_logs_scores_and_its_config(small_cfg):
     content = torch.load(checkpoint_path(out, 2), weights_only=True)
     assert content.keys() == {
         *("epoch", "model_state", "optimizer_state", "cfg", "scaler_state", "class_names"),
-        *("iteration", "num_iterations", "rng_states", "bad_steps_in_a_row"),
+        *("iteration", "num_iterations", "rng_states", "bad_steps_in_a_row", "origin"),
     }
     assert content["epoch"] == 2
     assert len(content["class_names"]) == 8
