@@ -75,11 +75,14 @@ def test_two_runs_of_one_process_are_two(folder, said):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_a_child_that_outlives_the_holder_does_not_keep_it(folder, said):
     lock = FolderLock(folder, said.append)
+    ready, say_ready = os.pipe()
     child = os.fork()
     if not child:
+        os.write(say_ready, b"!")
         time.sleep(60)
         os._exit(0)
     try:
+        os.read(ready, 1)
         lock._file.close()  # as the system does for a holder that was killed
         lock._ended.set()
         FolderLock(folder, said.append).release()
