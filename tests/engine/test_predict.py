@@ -55,6 +55,7 @@ def checkpoint(small_cfg, tmp_path):
 def test_it_gives_the_scores_of_the_multi_view_test(checkpoint, small_cfg, test_videos):
     path = checkpoint(class_names=None)  # those of the videos are others
     result = launch(small_cfg("TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH", path))
+    path = checkpoint()
     found = Predictor(path)(test_videos)
     assert [one.path for one in found] == test_videos
     assert np.allclose(np.stack([one.scores for one in found]), result.scores_NK, atol=1e-6)
