@@ -12,6 +12,9 @@ MAX_STEP_SEC = 10.0
 # No header's rate is believed above this: it is then the unit of the clock, not the frames' rate.
 MAX_FPS = 240
 
+# A step back by no more frames than this is that of stamps exchanged by a wrong order of B-frames.
+_MAX_EXCHANGED_STEPS = 4
+
 # If a larger share of the time stamps has to be mended, none of them is believed.
 _MAX_MENDED = 0.1
 
@@ -20,9 +23,10 @@ class Clock:
     """Gives each frame its time after the first: the source's own steps, mended where impossible.
 
     A frame without a time stamp, or whose stamp steps back or leaps ahead by more than `max_step`,
-    comes `step` after the frame before it, and later stamps are counted from there. Equal stamps
-    stay equal. All times are in the unit of the stamps; they never fall. `num_mended` counts the
-    frames, but for the first, that have no time of their own.
+    comes `step` after the frame before it, and later stamps are counted from there. A frame whose
+    stamp is equal, or a few steps back (two stamps exchanged), is shown with the frame before it.
+    All times are in the unit of the stamps; they never fall. `num_mended` counts the frames, but
+    for the first, that have no time of their own.
     """
 
     def __init__(self, *, step: float | Fraction, max_step: float | Fraction) -> None:
@@ -34,20 +38,21 @@ class Clock:
 
     def next(self, stamp: float | None) -> float | Fraction:
         """Return the time of the next frame, whose time stamp is `stamp`."""
-        usual = 0 if self._last is None else self._last + self._step
-        if stamp is None:
-            now = usual
-            self.num_mended += self._last is not None
-        else:
-            if self._offset is None:
-                self._offset = usual - stamp
-            now = stamp + self._offset
-            if self._last is not None and not self._last <= now <= self._last + self._max_step:
-                now = usual
-                self._offset = now - stamp
-                self.num_mended += 1
-            elif now == self._last:
-                self.num_mended += 1
+        if self._last is None:
+            self._offset = None if stamp is None else -stamp
+            self._last = 0
+            return self._last
+        usual = self._last + self._step
+        if stamp is not None and self._offset is None:
+            self._offset = usual - stamp
+        now = usual if stamp is None or self._offset is None else stamp + self._offset
+        is_own = stamp is not None and self._last < now <= self._last + self._max_step
+        self.num_mended += not is_own
+        if not is_own and stamp is not None:
+            if self._last - _MAX_EXCHANGED_STEPS * self._step <= now <= self._last:
+                now = self._last
+            else:
+                now, self._offset = usual, usual - stamp
         self._last = now
         return now
 

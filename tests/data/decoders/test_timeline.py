@@ -168,6 +168,10 @@ def test_a_clock_goes_on_whatever_the_senders_does():
     times = [clock.next(stamp) for stamp in stamps]
     assert times == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0])
     assert clock.num_mended == 3
+    clock = Clock(step=40, max_step=1000)
+    exchanged = [clock.next(stamp) for stamp in (0, 40, 160, 80, 120, 200, 240)]
+    assert exchanged == [0, 40, 160, 160, 160, 200, 240]
+    assert clock.num_mended == 2
     clock = Clock(step=0.04, max_step=10)
     assert [clock.next(None) for _ in range(3)] == pytest.approx([0, 0.04, 0.08])
 
