@@ -59,14 +59,21 @@ def _make_video(
     pts_step: int = 1,
     rotation: int = 0,
     mirrored: bool = False,
+    pixel_ratio: Fraction | None = None,
 ) -> str:
-    """Encode RGB frames; `rotation` in degrees counter-clockwise and `mirrored` are only tags."""
+    """Encode RGB frames.
+
+    `rotation` in degrees counter-clockwise, `mirrored` and `pixel_ratio` (width of a pixel over its
+    height) are only tags.
+    """
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=fps, options=options or {})
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = pix_fmt
         if rotation or mirrored:
             stream.set_display_rotation(rotation, hflip=mirrored)
+        if pixel_ratio is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_ratio
         for index, frame_HWC in enumerate(frames_THWC):
             frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
             frame.pts, frame.time_base = first_pts + pts_step * index, Fraction(1, fps)

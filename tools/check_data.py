@@ -120,6 +120,7 @@ def settings_of(cfg: Config, *, full: bool) -> ScanSettings:
         num_frames=cfg.DATA.NUM_FRAMES,
         sampling_rate=cfg.DATA.SAMPLING_RATE,
         target_fps=cfg.DATA.TARGET_FPS,
+        square_pixels=cfg.DATA.SQUARE_PIXELS,
     )
 
 

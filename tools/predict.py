@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 import simplejson
 
 from hiera_video.config import load_config
+from hiera_video.data.build import decoding
 from hiera_video.data.dataset import Failure
 from hiera_video.data.prepare.folders import videos_in
 from hiera_video.engine.predict import Prediction, Predictor
@@ -173,7 +174,7 @@ def predict_overlay(predictor: Predictor, video: str, arguments: argparse.Namesp
         video,
         arguments.overlay,
         windows,
-        backend=predictor.cfg.DATA.DECODING_BACKEND,
+        backend=decoding(predictor.cfg),
         top_k=min(arguments.top_k, 3),
         fallback_fps=predictor.cfg.DATA.TARGET_FPS,
     )
@@ -183,7 +184,10 @@ def predict_overlay(predictor: Predictor, video: str, arguments: argparse.Namesp
 def predict_stream(predictor: Predictor, arguments: argparse.Namespace) -> None:
     """Print a line for each window of a stream as it comes."""
     grid = make_grid(predictor.cfg, every_sec=arguments.every, window_sec=arguments.window)
-    frames = stream_frames(arguments.stream, fallback_fps=predictor.cfg.DATA.TARGET_FPS)
+    data = predictor.cfg.DATA
+    frames = stream_frames(
+        arguments.stream, fallback_fps=data.TARGET_FPS, square_pixels=data.SQUARE_PIXELS
+    )
     show_windows(stream_windows(predictor, frames, grid), arguments)
 
 

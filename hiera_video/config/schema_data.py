@@ -134,6 +134,13 @@ class DataSection:
             modules_of="data/decoders",
         ),
     ] = "auto"
+    SQUARE_PIXELS: Annotated[
+        bool,
+        Key(
+            "Show pixels that a file says are not square (sample aspect ratio) as a player does, "
+            "in a wider or higher picture; False: pictures as they are stored, as in PySlowFast."
+        ),
+    ] = True
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 from hiera_video.config import Config, views_per_video
 from hiera_video.data import datasets, sampling
 from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset, ViewMaker
-from hiera_video.data.decoders import check_backend
+from hiera_video.data.decoders import Decoding, check_backend
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.order import EpochBatchSampler
 from hiera_video.data.record_table import RecordTable
@@ -31,6 +31,11 @@ def check_data_settings(cfg: Config) -> None:
     check_backend(cfg.DATA.DECODING_BACKEND)
     if cfg.AUG.ENABLE and cfg.AUG.AA_TYPE:
         parse_policy(cfg.AUG.AA_TYPE)
+
+
+def decoding(cfg: Config) -> Decoding:
+    """Return how a config has videos decoded."""
+    return Decoding(cfg.DATA.DECODING_BACKEND, cfg.DATA.SQUARE_PIXELS)
 
 
 def read_records(cfg: Config, split: str) -> Sequence[VideoRecord]:
@@ -103,7 +108,7 @@ def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> Bat
     dataset = VideoDataset(
         records,
         make_views=views,
-        backend=cfg.DATA.DECODING_BACKEND,
+        backend=decoding(cfg),
         seed=cfg.RNG_SEED,
         replace_bad=train,
         finish=not cfg.DATA_LOADER.NORMALIZE_ON_DEVICE,

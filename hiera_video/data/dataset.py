@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from hiera_video.data.decoders import DecodeError, VideoReader, open_video
+from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards import fetch_shard
 from hiera_video.data.transforms.erasing import Erasure
@@ -128,7 +128,7 @@ class VideoDataset(Dataset[Sample]):
         records: Sequence[VideoRecord],
         *,
         make_views: ViewMaker,
-        backend: str,
+        backend: str | Decoding,
         seed: int,
         replace_bad: bool,
         finish: bool = True,

@@ -14,7 +14,7 @@ import av
 import numpy as np
 
 from hiera_video.data import sampling
-from hiera_video.data.decoders import DecodeError, VideoReader, open_video
+from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_container
 from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.fingerprint import VideoFacts
@@ -43,6 +43,7 @@ class ScanSettings:
     num_frames: int
     sampling_rate: float
     target_fps: float
+    square_pixels: bool = True
 
     @property
     def depth(self) -> str:
@@ -65,8 +66,9 @@ def check_video(
     `opener` is `open_video`, or another one with its interface.
     """
     job.begin(0)
+    decoding = Decoding(settings.backend, settings.square_pixels)
     try:
-        with opener(path, backend=settings.backend) as reader:
+        with opener(path, backend=decoding) as reader:
             picture_HWC = _decode(reader, settings)
             facts = _facts(reader, picture_HWC, settings)
     except DecodeError as error:

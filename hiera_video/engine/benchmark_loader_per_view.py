@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 
 from hiera_video.data.dataset import TestViews
-from hiera_video.data.decoders import DecodeError, open_video
+from hiera_video.data.decoders import DecodeError, Decoding, open_video
 from hiera_video.data.decoders._container import open_container
 from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.transforms.crops import resize_short_side, spatial_crops
 from hiera_video.data.transforms.pipeline import TestTransform, to_frames
 
 
-def read_per_view(path: str, views: TestViews, *, backend: str) -> None:
+def read_per_view(path: str, views: TestViews, *, backend: str | Decoding) -> None:
     """Make all views by our reader and transforms, a decode for each.
 
     Raises DecodeError for what the backend cannot read.

@@ -13,7 +13,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hiera_video.data.decoders import VideoReader, open_video
+from hiera_video.data.decoders import Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_output
 from hiera_video.engine.pictures import enlarged
 from hiera_video.engine.predict import ClassScore
@@ -32,7 +32,13 @@ _CHUNK_BYTES = 128 << 20  # frames in memory at a time
 
 
 def write_overlay(
-    path: str, out: str, windows: Sequence[Window], *, backend: str, top_k: int, fallback_fps: float
+    path: str,
+    out: str,
+    windows: Sequence[Window],
+    *,
+    backend: str | Decoding,
+    top_k: int,
+    fallback_fps: float,
 ) -> None:
     """Write a video as mp4, its `top_k` best classes at each time written into it; no sound.
 

@@ -8,6 +8,7 @@ import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from hiera_video.data.decoders._container import open_container
 from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import demux
+from hiera_video.data.decoders._pixels import pixel_ratio, square, upright_scale
 from hiera_video.utils.errors import UserError
 
 _KEY = "--stream"
@@ -44,14 +46,20 @@ class StreamFrame:
 
 
 def stream_frames(
-    source: str, *, fallback_fps: float, wait_sec: float = 5.0, late_sec: float = 1.0
+    source: str,
+    *,
+    fallback_fps: float,
+    square_pixels: bool = True,
+    wait_sec: float = 5.0,
+    late_sec: float = 1.0,
 ) -> Iterator[StreamFrame]:
     """Yield the frames of a stream until it ends.
 
     `source` is a camera ("/dev/video0", or its number), a URL that FFmpeg knows (rtsp, http, ...),
     "-" for standard input, a named pipe, or a file, which has ended when it has not grown for
     `wait_sec`. `fallback_fps` is the rate of a stream without time stamps. A live stream is late
-    when its pictures are used more than `late_sec` after they came.
+    when its pictures are used more than `late_sec` after they came. With `square_pixels`, pixels
+    that are not square are shown as a player does.
 
     Raises:
         UserError: there is no such source, or it is no video.
@@ -62,6 +70,7 @@ def stream_frames(
         stream = next(iter(container.streams.video), None)
         if stream is None or stream.codec_context is None:
             raise UserError(f"{_KEY}: {source!r} has no picture that can be decoded.")
+        ratio = pixel_ratio(stream) if square_pixels else Fraction(1)
         fps = float(header_rate(stream) or fallback_fps)
         # The sender's clock may start anew.
         clock = Clock(step=1 / fps, max_step=MAX_STEP_SEC)
@@ -70,7 +79,7 @@ def stream_frames(
             time_sec = float(clock.next(frame.time))
             began = time.monotonic() if began is None else began
             is_late = live and time.monotonic() - began - time_sec > late_sec
-            yield StreamFrame(time_sec, partial(_picture, frame), is_late)
+            yield StreamFrame(time_sec, partial(_picture, frame, ratio), is_late)
         if began is None:
             raise UserError(f"{_KEY}: {source!r} ended before its first picture.")
     finally:
@@ -160,8 +169,10 @@ def _is_finished(source: str) -> bool:
     return head[4:8] == b"ftyp" and b"mvex" not in head
 
 
-def _picture(frame: av.VideoFrame) -> np.ndarray:
-    return upright(frame.to_ndarray(format="rgb24"), display_matrix(frame))
+def _picture(frame: av.VideoFrame, ratio: Fraction) -> np.ndarray:
+    matrix = display_matrix(frame)
+    picture_HWC = upright(frame.to_ndarray(format="rgb24"), matrix)
+    return square(picture_HWC[None], upright_scale(ratio, matrix))[0]
 
 
 def _words(error: BaseException) -> str:

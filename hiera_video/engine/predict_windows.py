@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from hiera_video.config import Config
+from hiera_video.data.build import decoding
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.engine.predict import Prediction, Predictor
@@ -90,7 +91,7 @@ def file_windows(predictor: Predictor, path: str, grid: Grid) -> Iterator[Window
     Raises:
         DecodeError: the video does not decode.
     """
-    with open_video(path, backend=predictor.cfg.DATA.DECODING_BACKEND) as reader:
+    with open_video(path, decoding(predictor.cfg)) as reader:
         fps = reader.fps if reader.fps > 0 else predictor.cfg.DATA.TARGET_FPS
         ticks_G = grid_ticks(reader.num_ticks, fps, grid)
         starts = range(0, max(len(ticks_G) - grid.num_frames, 0) + 1, grid.stride)

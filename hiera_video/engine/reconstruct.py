@@ -13,6 +13,7 @@ import torch
 
 from hiera_video.config import Config, load_config
 from hiera_video.data import sampling
+from hiera_video.data.build import decoding
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.engine.pictures import grey_hidden
@@ -137,7 +138,7 @@ def read_clip(
         "sampling_rate": cfg.DATA.SAMPLING_RATE,
         "target_fps": cfg.DATA.TARGET_FPS,
     }
-    with open_video(path, cfg.DATA.DECODING_BACKEND) as reader:
+    with open_video(path, decoding(cfg)) as reader:
         fps = reader.fps if reader.fps > 0 else cfg.DATA.TARGET_FPS
         if start_sec is None:
             ticks_T = sampling.testing_indices(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hiera_video.data.decoders import Decoding
 from hiera_video.data.workers import Lost, WorkerError, WorkerPool
 from hiera_video.engine.predict import Predictor
 from hiera_video.engine.predict_windows import Grid, Window, make_window, window_scores
@@ -107,7 +108,10 @@ class Analyst:
             least_windows=min(least_windows, max_windows),
             max_windows=max_windows,
             # One decoder for the check and for the frames: two may disagree on what a file is.
-            backend="pyav" if data.DECODING_BACKEND == "auto" else data.DECODING_BACKEND,
+            backend=Decoding(
+                "pyav" if data.DECODING_BACKEND == "auto" else data.DECODING_BACKEND,
+                data.SQUARE_PIXELS,
+            ),
             fallback_fps=data.TARGET_FPS,
         )
         self._pool = WorkerPool(reader, num_workers=1, deadline_sec=deadline_sec)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import av
 import numpy as np
 
-from hiera_video.data.decoders import DecodeError, VideoReader, open_video
+from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_container
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.data.worker import Job
@@ -57,7 +57,7 @@ class WindowReader:
     grid: Grid
     least_windows: int
     max_windows: int
-    backend: str
+    backend: str | Decoding
     fallback_fps: float
 
     def __call__(self, path: str, job: Job) -> ReadWindows | Refused | None:

@@ -1,6 +1,8 @@
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ from safetensors.torch import save_file
 import hiera_video
 from hiera_video import Prediction, Predictor
 from hiera_video.data.dataset import Failure
-from hiera_video.data.decoders import DecodeError, open_video
+from hiera_video.data.decoders import DecodeError, Decoding, open_video
 from hiera_video.engine.export_model import Export, export_model
 from hiera_video.engine.launch import launch
 from hiera_video.engine.predict_load import load_trained
+from hiera_video.engine.predict_windows import file_windows, make_grid
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
 from hiera_video.utils.errors import UserError
@@ -282,3 +285,32 @@ def test_without_room_for_a_temporary_file_a_config_is_not_read(checkpoint, monk
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="TMPDIR must be a folder that can be written to"):
         Predictor(checkpoint())
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_pixels_that_are_not_square_are_shown_as_the_config_says(
+    checkpoint, tmp_path, make_video, index_frames, squared
+):
+    path = make_video(tmp_path / "wide.mp4", index_frames(20), pixel_ratio=Fraction(2))
+    predictor = Predictor(checkpoint(f"DATA.SQUARE_PIXELS {squared}"))
+    expected = {}
+    for way in (True, False):
+        with open_video(path, Decoding("auto", way)) as reader:
+            frames_THWC = reader.frames_at(range(reader.num_frames))
+            expected[way] = predictor(frames_THWC, fps=reader.fps).scores
+    assert np.allclose(predictor(path).scores, expected[squared], atol=1e-6)
+    assert not np.allclose(expected[True], expected[False], atol=1e-6)
+    window, *_ = file_windows(predictor, path, make_grid(predictor.cfg))
+    turned = replace(predictor.cfg.DATA, SQUARE_PIXELS=not squared)
+    predictor.cfg = replace(predictor.cfg, DATA=turned)
+    other, *_ = file_windows(predictor, path, make_grid(predictor.cfg))
+    assert not np.allclose(window.prediction.scores, other.prediction.scores, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["palette.avi", "palette.mov", "grey.mov"])
+def test_palettes_are_predicted_in_their_colours(checkpoint, videos, decode_all, name):
+    predictor = Predictor(checkpoint())
+    of_frames = predictor(np.stack(decode_all(videos[name])), fps=30)
+    assert np.allclose(predictor(videos[name]).scores, of_frames.scores, atol=1e-6)
+    black = predictor(np.zeros((40, 48, 64, 3), np.uint8), fps=30)
+    assert not np.allclose(of_frames.scores, black.scores, atol=1e-6)

@@ -8,36 +8,68 @@ kinds of files in which they went astray. Named in the config, a backend raises 
 on to the next.
 """
 
+from dataclasses import dataclass
 from importlib import metadata
 
 from hiera_video.data.decoders._errors import DecodeError
-from hiera_video.data.decoders._reader import VideoReader, fetch_file, forget_damaged
+from hiera_video.data.decoders._pixels import SquareReader
+from hiera_video.data.decoders._reader import (
+    BaseReader,
+    PixelScale,
+    VideoReader,
+    fetch_file,
+    forget_damaged,
+)
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module
 
-__all__ = ["DecodeError", "VideoReader", "check_backend", "describe_backend", "open_video"]
+__all__ = [
+    "DecodeError",
+    "Decoding",
+    "VideoReader",
+    "check_backend",
+    "describe_backend",
+    "open_video",
+]
 
 # The order of "auto", and the package each comes with. PyAV first: exact on every file tried, and
 # the fastest on all but AV1. torchcodec before decord: faster, and its codecs are newer.
 _LADDER = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}
 
 
-def open_video(path: str, backend: str = "auto") -> VideoReader:
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How videos are decoded.
+
+    backend: a module here ("pyav", "torchcodec", "decord"), or "auto": PyAV, and the others in turn
+    for a file that PyAV cannot open. square_pixels: show pixels that are not square as a player
+    does; otherwise pictures are as stored.
+    """
+
+    backend: str = "auto"
+    square_pixels: bool = True
+
+
+def open_video(path: str, backend: str | Decoding = "auto") -> VideoReader:
     """Open a video; frame k is the k-th of a full sequential decode, upright, RGB.
 
-    `path` is a local file or a URL that iopath knows. `backend` is a module here ("pyav",
-    "torchcodec", "decord"), or "auto": PyAV, and the others in turn for a file that PyAV cannot
-    open. Raises DecodeError, which names the path and the cause, and UserError for a backend that
-    is not there.
+    `path` is a local file or a URL that iopath knows. `backend` is how to decode it, or the name of
+    a backend alone. Raises DecodeError, which names the path and the cause, and UserError for a
+    backend that is not there.
     """
+    decoding = Decoding(backend) if isinstance(backend, str) else backend
     try:
-        return _open(path, backend)
+        reader = _open_stored(path, decoding.backend)
     except DecodeError:
         forget_damaged(path)
         raise
+    if not decoding.square_pixels or reader.pixel_scale == PixelScale():
+        return reader
+    return SquareReader(reader)
 
 
-def _open(path: str, backend: str) -> VideoReader:
+def _open_stored(path: str, backend: str) -> BaseReader:
+    """Open a video whose frames come as they are stored."""
     if backend != "auto":
         return _open_with(backend, path)
     # What is wrong with the file itself is the same for all of them. Some files are there only
@@ -92,7 +124,7 @@ def _version_of(package: str) -> str:
         return ""
 
 
-def _open_with(backend: str, path: str) -> VideoReader:
+def _open_with(backend: str, path: str) -> BaseReader:
     module = find_module(__name__, backend, key="DATA.DECODING_BACKEND")
-    reader: VideoReader = module.open_video(path)
+    reader: BaseReader = module.open_video(path)
     return reader

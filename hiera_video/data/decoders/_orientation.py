@@ -25,9 +25,12 @@ class DisplayMatrix(NamedTuple):
     @property
     def is_right_angle(self) -> bool:
         """Say whether it turns by whole quarters, mirrored or not; others are not followed."""
-        return (self.a == self.d == 0 and self.b != 0 != self.c) or (
-            self.b == self.c == 0 and self.a != 0 != self.d
-        )
+        return self.is_quarter_turn or (self.b == self.c == 0 and self.a != 0 != self.d)
+
+    @property
+    def is_quarter_turn(self) -> bool:
+        """Say whether it exchanges width and height."""
+        return self.a == self.d == 0 and self.b != 0 != self.c
 
     @property
     def is_mirrored(self) -> bool:

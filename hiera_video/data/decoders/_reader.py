@@ -7,7 +7,8 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from fractions import Fraction
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -61,17 +62,29 @@ class VideoReader(Protocol):
 
     def __enter__(self) -> "VideoReader": ...
 
-    def __exit__(self, *_: object) -> None: ...
+    def __exit__(self, _kind: object, error: object, _trace: object) -> None: ...
+
+
+class PixelScale(NamedTuple):
+    """By what the sides of an upright picture are multiplied to show its pixels square."""
+
+    x: Fraction = Fraction(1)
+    y: Fraction = Fraction(1)
 
 
 _Reader = TypeVar("_Reader", bound="BaseReader")
 
 
 class BaseReader(ABC):
-    """What the readers share: a timeline, and leaving their `with` statement closes the file."""
+    """What the readers share: a timeline, and leaving their `with` statement closes the file.
+
+    `frames_at` gives pixels as stored; `pixel_scale` says what makes them square.
+    """
 
     path: str
+    num_frames: int
     timeline: Timeline
+    pixel_scale: PixelScale = PixelScale()
 
     @property
     def num_ticks(self) -> int:
@@ -86,6 +99,10 @@ class BaseReader(ABC):
     def ticks_to_frames(self, ticks: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frame on screen at each tick; see VideoReader."""
         return self.timeline.ticks_to_frames(ticks)
+
+    @abstractmethod
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frames at `indices` as uint8 RGB [T,H,W,3]; see VideoReader."""
 
     @abstractmethod
     def close(self) -> None:

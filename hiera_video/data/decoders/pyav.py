@@ -26,6 +26,7 @@ from hiera_video.data.decoders._packets import (
     open_stream,
     scan,
 )
+from hiera_video.data.decoders._pixels import pixel_scale
 from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 
@@ -67,6 +68,7 @@ class PyavReader(BaseReader):
             if self.num_frames == 0:
                 raise DecodeError(path, "holds a video stream without frames.")
             self.timeline = timeline_of(self._table, num_frames=self.num_frames, stamps=stamps)
+            self.pixel_scale = pixel_scale(self._container, self._stream)
         except BaseException:
             self.close()
             raise

@@ -28,6 +28,7 @@ from hiera_video.data.decoders._packets import (
     open_stream,
     scan,
 )
+from hiera_video.data.decoders._pixels import pixel_ratio
 from hiera_video.data.decoders._reader import DecodeError, fetch_file
 from hiera_video.data.decoders._timeline import Timeline, timeline_of
 from hiera_video.data.prepare.clock import OutputClock
@@ -97,8 +98,9 @@ class Encoded:
 
     times_N: seconds after the first frame, rising. timeline: what training would see of these
     frames in the source. brightness_N: mean of each picture's luma, in [0, 255]. num_damaged:
-    frames of the source that its decoder marked as damaged. is_seekable: the source's packets are
-    in no doubt and were all decoded, so that its frames can also be found by seeking.
+    frames of the source that its decoder marked as damaged. pixel_ratio: width of a pixel over its
+    height. is_seekable: the source's packets are in no doubt and were all decoded, so that its
+    frames can also be found by seeking.
     """
 
     width: int
@@ -107,6 +109,7 @@ class Encoded:
     timeline: Timeline
     brightness_N: list[float]
     num_damaged: int
+    pixel_ratio: Fraction
     is_seekable: bool
 
 
@@ -125,11 +128,12 @@ def target_size(width: int, height: int, *, short_side: int) -> tuple[int, int]:
 def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encoded:
     """Write the video stream of `source` that training would read to `target`, as mp4.
 
-    Rotation tags are applied to the pixels, sound and other streams are left out. Time stamps are
-    kept, counted from the first frame, so that a variable frame rate stays one; where the clock
-    steps back or jumps, the frames go on at the usual step. `begin(phase, frame)` is called at the
-    start and before every STEP_FRAMES frames. Raises DecodeError for a source that cannot be read
-    to its end, changes its size on the way or holds no frames, and OutputError for `target`.
+    Rotation tags are applied to the pixels; pixels that are not square keep their ratio. Sound and
+    other streams are left out. Time stamps are kept, counted from the first frame, so that a
+    variable frame rate stays one; where the clock steps back or jumps, the frames go on at the
+    usual step. `begin(phase, frame)` is called at the start and before every STEP_FRAMES frames.
+    Raises DecodeError for a source that cannot be read to its end, changes its size on the way or
+    holds no frames, and OutputError for `target`.
     """
     begin(Phase.OPENING, 0)
     file = fetch_file(source)
@@ -146,7 +150,7 @@ def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encode
                 if len(brightness) % STEP_FRAMES == 0:
                     begin(Phase.ENCODING, len(brightness))
                 if writer is None:
-                    writer = _Writer(target, frame, encoding, clock)
+                    writer = _Writer(target, frame, encoding, clock, pixel_ratio(stream))
                 num_damaged += frame.is_corrupt
                 stamps.append(frame.pts)
                 brightness.append(writer.write(frame, source))
@@ -165,6 +169,7 @@ def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encode
         timeline_of(table, num_frames=len(stamps), stamps=stamps),
         brightness,
         num_damaged,
+        writer.pixel_ratio,
         is_seekable=not table.doubt and not num_damaged and len(stamps) == table.num_frames,
     )
 
@@ -217,11 +222,17 @@ class _Writer:
     """An mp4 file in the making; what goes wrong with it is an OutputError."""
 
     def __init__(
-        self, target: str, first: av.VideoFrame, encoding: Encoding, clock: OutputClock
+        self,
+        target: str,
+        first: av.VideoFrame,
+        encoding: Encoding,
+        clock: OutputClock,
+        ratio: Fraction,
     ) -> None:
         self._clock = clock
         self._source_size = (first.width, first.height)
         self._is_quarter_turn = _is_quarter_turn(display_matrix(first))
+        self.pixel_ratio = 1 / ratio if self._is_quarter_turn else ratio
         sides = self._source_size[:: -1 if self._is_quarter_turn else 1]
         self.width, self.height = target_size(*sides, short_side=encoding.short_side)
         self._reformatter = av.video.reformatter.VideoReformatter()
@@ -236,6 +247,7 @@ class _Writer:
         stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
         context = stream.codec_context
         context.time_base = clock.time_base
+        context.sample_aspect_ratio = self.pixel_ratio
         context.thread_count = 1  # the processes beside this one are the parallelism
         for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
             setattr(context, name, getattr(picture, name))
@@ -316,7 +328,7 @@ class _Writer:
 
 
 def _is_quarter_turn(matrix: DisplayMatrix | None) -> bool:
-    return matrix is not None and matrix.a == matrix.d == 0 and bool(matrix.b and matrix.c)
+    return matrix is not None and matrix.is_quarter_turn
 
 
 def _output_error(error: OSError) -> OutputError:

@@ -11,6 +11,7 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from hiera_video.data.decoders._packets import open_stream
+from hiera_video.data.decoders._pixels import upright_scale
 from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.decoders.pyav import open_video
 from hiera_video.data.prepare.encode import STEP_FRAMES, Begin, Encoded, Phase
@@ -28,10 +29,10 @@ class VerifyError(Exception):
 def verify(path: str, encoded: Encoded, begin: Begin) -> None:
     """Decode all of `path`, and raise VerifyError unless it is `encoded`, frame by frame.
 
-    Looked at: number of frames, size, marks of damage, time stamps (to half a tick of the file's),
-    mean brightness, and what the training decoder finds: the number of frames, and the rate and
-    duration that it finds in the source. `begin(phase, frame)` is called before every STEP_FRAMES
-    frames. Raises DecodeError for what is no video at all.
+    Looked at: number of frames, size, ratio of a pixel's sides, marks of damage, time stamps (to
+    half a tick of the file's), mean brightness, and what the training decoder finds: the number of
+    frames, and the rate and duration that it finds in the source. `begin(phase, frame)` is called
+    before every STEP_FRAMES frames. Raises DecodeError for what is no video at all.
     """
     container, stream = open_stream(path, path)
     number = 0
@@ -47,11 +48,15 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
             raise VerifyError(f"it stops to decode after {number} frames ({error})") from None
     with open_video(path) as reader:
         found = {number, reader.num_frames}
-        timeline = reader.timeline
+        timeline, written = reader.timeline, reader.pixel_scale
     if found != {len(encoded.times_N)}:
         raise VerifyError(
             f"{len(encoded.times_N)} frames were encoded, {number} decode, and the training "
             f"decoder finds {reader.num_frames}"
+        )
+    if written != upright_scale(encoded.pixel_ratio, None):
+        raise VerifyError(
+            f"its pixels have the ratio {written.x / written.y}, not {encoded.pixel_ratio}"
         )
     _verify_timeline(timeline, encoded.timeline)
 

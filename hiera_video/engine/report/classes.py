@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 
+from hiera_video.data.decoders import Decoding
 from hiera_video.engine.report.images import (
     jpeg_address,
     matrix_address,
@@ -118,7 +119,7 @@ class Pictured:
     address: str | Missing
 
 
-def pictured_mistakes(scores: Scores, number: int, *, backend: str) -> list[Pictured]:
+def pictured_mistakes(scores: Scores, number: int, *, backend: str | Decoding) -> list[Pictured]:
     """Return the surest mistakes, each with the middle frame of its video."""
     return [
         Pictured(
@@ -130,5 +131,5 @@ def pictured_mistakes(scores: Scores, number: int, *, backend: str) -> list[Pict
     ]
 
 
-def _thumbnail(path: str, backend: str) -> str:
+def _thumbnail(path: str, backend: str | Decoding) -> str:
     return jpeg_address(middle_frame(path, backend))

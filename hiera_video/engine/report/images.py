@@ -10,7 +10,7 @@ from pathlib import PurePath
 import numpy as np
 from PIL import Image
 
-from hiera_video.data.decoders import open_video
+from hiera_video.data.decoders import Decoding, open_video
 from hiera_video.data.shards import file_behind
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
@@ -46,7 +46,7 @@ def opacity(shares: np.ndarray) -> np.ndarray:
     return np.sqrt(shares)
 
 
-def middle_frame(path: str, backend: str) -> np.ndarray:
+def middle_frame(path: str, backend: str | Decoding) -> np.ndarray:
     """Decode the middle frame of a video, `frame_HWC`.
 
     Raises:

@@ -10,6 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from hiera_video import __version__
+from hiera_video.data.build import decoding
+from hiera_video.data.decoders import Decoding
 from hiera_video.engine.report.charts import Chart
 from hiera_video.engine.report.classes import (
     MAX_LISTED,
@@ -151,6 +153,6 @@ def _classes(run: Run, num_mistakes: int) -> tuple[Run, Classes | Missing]:
     scores = run.tested.scores
     if isinstance(scores, Missing):
         return run, scores
-    backend = "auto" if isinstance(run.config, Missing) else run.config.DATA.DECODING_BACKEND
+    backend = Decoding() if isinstance(run.config, Missing) else decoding(run.config)
     mistakes = pictured_mistakes(scores, num_mistakes, backend=backend)
     return run, Classes(run, class_rows(scores), confusion(scores), mistakes)
