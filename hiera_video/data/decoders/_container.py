@@ -86,7 +86,9 @@ def wrong_beginning(head: bytes) -> str:
         if head.startswith(beginning):
             return name
     if head[:4] == b"RIFF" and head[8:12] in (b"WAVE", b"WEBP"):
-        return "a sound file" if head[8:12] == b"WAVE" else "a picture"
+        # FFmpeg decodes a WebP picture that stands still, and none that moves.
+        animated = "a WebP picture (an animated one must be converted, to mp4 say)"
+        return "a sound file" if head[8:12] == b"WAVE" else animated
     # Playlists and lists of videos are text, too, and make FFmpeg open what they name.
     if head and _is_text(head[:HEAD_BYTES]):
         return "text"

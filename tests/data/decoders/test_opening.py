@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.decoders._container import CONTAINERS, open_container
@@ -93,6 +94,16 @@ def test_a_file_that_names_other_files_is_refused(tmp_path, videos, backend, kin
     assert caught.value.cause.startswith(f"is not a readable video but {kind}")
     if kind != "text":
         assert caught.value.cause.endswith("Try the videos that it names.")
+
+
+def test_animated_webp_is_refused_by_name(tmp_path) -> None:
+    pictures = [Image.fromarray(np.full((16, 16, 3), 40 * k, np.uint8)) for k in range(3)]
+    path = tmp_path / "a.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+    with pytest.raises(
+        DecodeError, match=r"but a WebP picture \(an animated one must be converted"
+    ):
+        open_video(str(path))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
