@@ -3,7 +3,7 @@
 from hiera_video.config.derived import iterations_per_epoch, views_per_video
 from hiera_video.config.describe import diff_from_defaults, help_text, to_dict, to_yaml, value_of
 from hiera_video.config.errors import ConfigError
-from hiera_video.config.load import load_config
+from hiera_video.config.load import load_config, load_saved_config
 from hiera_video.config.schema import Config
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "help_text",
     "iterations_per_epoch",
     "load_config",
+    "load_saved_config",
     "to_dict",
     "to_yaml",
     "value_of",

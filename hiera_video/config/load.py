@@ -13,7 +13,7 @@ from hiera_video.config.rules import read_value
 from hiera_video.config.schema import Config, key_specs, sections
 from hiera_video.config.settings import Reading, Setting
 from hiera_video.config.unknown import explain_unknown
-from hiera_video.config.yaml_keys import read_yaml
+from hiera_video.config.yaml_keys import read_yaml, read_yaml_text
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
@@ -22,8 +22,21 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     The file may build on others by `_BASE_`. Raises ConfigError, whose text lists every problem of
     the files, the overrides and the combination, each on its line with the place it comes from.
     """
-    carrier = _Carrier()
     file = read_yaml(path) if path is not None else Reading()
+    return _resolved(file, overrides, source=path if path is not None else f"the {PLACE}")
+
+
+def load_saved_config(text: str, name: str) -> Config:
+    """Load the YAML text that a run saved with its weights; problems call it `name`.
+
+    The file it came from may be anyone's, so `_BASE_` is refused: nothing else is opened. Raises
+    ConfigError as `load_config` does.
+    """
+    return _resolved(read_yaml_text(text, name), (), source=name)
+
+
+def _resolved(file: Reading, overrides: Sequence[str], *, source: str) -> Config:
+    carrier = _Carrier()
     carrier.apply(file)
     carrier.apply(read_overrides(overrides))
     cfg = carrier.config()
@@ -32,7 +45,7 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
         for key, message in contradictions(cfg, faulty=carrier.faulty):
             problems.append(f"{carrier.places.get(key, 'defaults')}: {message}")
     if problems:
-        raise ConfigError(problems, source=path if path is not None else f"the {PLACE}")
+        raise ConfigError(problems, source=source)
     return cfg
 
 

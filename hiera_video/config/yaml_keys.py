@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import yaml
 from fvcore.common.config import BASE_KEY
 
+from hiera_video.config.bounded_yaml import TooLargeError, compose
 from hiera_video.config.settings import Reading, Setting
 from hiera_video.utils.io import is_dir, is_file, open_file
 
@@ -23,14 +24,25 @@ def read_yaml(path: str) -> Reading:
 
     Nothing is raised for a bad file: its problems are listed and the rest is read as far as it can.
     """
-    reader = _Reader()
+    reader = _Reader(with_bases=True)
     reader.read(path, asked="--cfg", chain=())
     return reader.reading
 
 
+def read_yaml_text(text: str, name: str) -> Reading:
+    """Return the settings of a YAML text, called `name` in problems; it may have no `_BASE_`.
+
+    For text from a file that may be anyone's: `_BASE_` would open any path or URL it names.
+    """
+    reader = _Reader(with_bases=False)
+    reader.read_text(text, name, chain=())
+    return reader.reading
+
+
 class _Reader:
-    def __init__(self) -> None:
+    def __init__(self, *, with_bases: bool) -> None:
         self.reading = Reading()
+        self._with_bases = with_bases
 
     def read(self, path: str, *, asked: str, chain: tuple[str, ...]) -> None:
         """Read `path`, its bases first; `asked` says who wants it, `chain` the files on the way."""
@@ -43,10 +55,16 @@ class _Reader:
             )
             return
         text = self._text(path, asked=asked)
-        if text is None:
-            return
+        if text is not None:
+            self.read_text(text, path, chain=(*chain, identity))
+
+    def read_text(self, text: str, path: str, *, chain: tuple[str, ...]) -> None:
+        """Read the text of the file `path`, its bases first."""
         try:
-            self._read_document(yaml.SafeLoader(text), path, chain=(*chain, identity))
+            loader, root = compose(text)
+            self._read_document(loader, root, path, chain=chain)
+        except TooLargeError as error:
+            self._give_up(f"{path} must be as small as a config, got {error}.")
         except yaml.YAMLError as error:
             self._give_up(_yaml_problem(path, error))
         except RecursionError:
@@ -65,8 +83,14 @@ class _Reader:
         self._give_up(f"{asked} must be a YAML file, got {problem}")
         return None
 
-    def _read_document(self, loader: yaml.SafeLoader, path: str, *, chain: tuple[str, ...]) -> None:
-        root = loader.get_single_node()
+    def _read_document(
+        self,
+        loader: yaml.SafeLoader,
+        root: yaml.Node | None,
+        path: str,
+        *,
+        chain: tuple[str, ...],
+    ) -> None:
         if root is None:
             self._give_up(f"{path} must hold keys and values, got an empty file. {_TEMPLATE}")
             return
@@ -78,7 +102,12 @@ class _Reader:
             return
         own = []
         for setting in self._leaves(loader, root, path):
-            if setting.name == BASE_KEY:
+            if setting.name == BASE_KEY and not self._with_bases:
+                self._give_up(
+                    f"{setting.place}: {BASE_KEY} must not stand in a saved config, which is "
+                    "complete without it."
+                )
+            elif setting.name == BASE_KEY:
                 self._read_bases(setting, path, chain=chain)
             else:
                 own.append(setting)

@@ -12,6 +12,7 @@ import simplejson
 
 from hiera_video.data.records import NO_LABEL, RecordError, VideoRecord, find_file
 from hiera_video.utils import io
+from hiera_video.utils.read_json import parse_json
 
 _SSV2_PREFIX = "something-something-v2-"
 
@@ -141,7 +142,7 @@ def _line(record: VideoRecord) -> str:
 def _read_ssv2(data_dir: str, name: str) -> Any:
     names = [f"{_SSV2_PREFIX}{name}.json", f"{name}.json"]
     with io.open_file(find_file(data_dir, names, holds="json")) as text:
-        return simplejson.load(text)
+        return parse_json(text.read())
 
 
 def _write(file: str, text: str) -> None:

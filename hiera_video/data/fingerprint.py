@@ -8,11 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import simplejson
-
 from hiera_video.data.known_lists import compare_with_known
 from hiera_video.data.records import NO_LABEL, VideoRecord
 from hiera_video.utils import io
+from hiera_video.utils.read_json import parse_json
 
 VERSION = 1
 _HASH_DIGITS = 16
@@ -121,7 +120,7 @@ def describe_check(folders: Iterable[str], split: str, records: Sequence[VideoRe
             continue
         try:
             with io.open_file(path) as file:
-                found = simplejson.load(file)
+                found = parse_json(file.read())
             rows, check = found["list"], found["check"]
             result = (
                 f"{percent(check['share_decodable'])} of {rows['num_videos']:,} videos decodable, "

@@ -15,6 +15,7 @@ import simplejson
 from hiera_video.data.fingerprint import VideoFacts
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.read_json import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Journal:
         with open(path, encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 try:
-                    entry = simplejson.loads(line)
+                    entry = parse_json(line)
                     if entry["key"] != self._key:
                         continue
                     facts = VideoFacts(**entry["facts"]) if entry["facts"] else None

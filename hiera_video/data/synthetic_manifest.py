@@ -10,6 +10,7 @@ from typing import IO
 from hiera_video.data.synthetic_motion import MOTIONS
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.io import write_atomic
+from hiera_video.utils.read_json import parse_json
 
 MANIFEST = "demo_data.json"
 SPLITS = ("train", "val")
@@ -94,7 +95,7 @@ def read_manifest(root: Path) -> Manifest | None:
     if not path.exists():
         return None
     try:
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        manifest = Manifest(**parse_json(path.read_text(encoding="utf-8")))
         manifest.paths()
         # Class names become paths of files that may be removed: nothing may lead out of `root`.
         valid = all(name.isidentifier() for name in manifest.classes)

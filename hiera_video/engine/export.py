@@ -1,11 +1,14 @@
 """A checkpoint's weights as one plain state dict, without optimizer, config and position."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from safetensors.torch import save
 
-from hiera_video.models.weights import model_state, read_checkpoint
+from hiera_video.models.unwrap import unwrap
+from hiera_video.models.weights import read_checkpoint
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import refuse_unwritable
@@ -31,11 +34,9 @@ def export_checkpoint(path: str, out: str, *, ema: bool) -> str:
             f"--ema must go with the checkpoint of a run with TRAIN.EMA_DECAY, got {path!r}, which "
             "has no averaged weights. Try without --ema."
         )
-    wanted = "ema_state" if ema else "model_state"
-    state = model_state({"model_state": content.get(wanted, content)})
+    state, how = _state(content, ema=ema)
     if not state:
         raise UserError(f"CHECKPOINT: {path!r} holds no tensors under 'model_state'.")
-    state = {name: value.contiguous() for name, value in state.items()}
     try:
         if out.endswith(".safetensors"):
             text = save(state, metadata={"format": "pt"})
@@ -49,4 +50,18 @@ def export_checkpoint(path: str, out: str, *, ema: bool) -> str:
     return (
         f"{'averaged weights' if ema else 'weights'} of {path}: {len(state)} tensors, "
         f"{num_parameters / 1e6:.2f} M numbers, {os.path.getsize(out) / 1e6:.1f} MB in {out}"
+        f"{f' ({how})' * bool(how)}"
     )
+
+
+def _state(content: Mapping[str, Any], *, ema: bool) -> tuple[dict[str, torch.Tensor], str]:
+    """Return the weights, and how they were found if another program wrote the file.
+
+    Names in a run's own checkpoint stay as they are: its model may be one that holds a Hiera.
+    """
+    if "model_state" in content:
+        found = content["ema_state" if ema else "model_state"]
+        state, how = {n: v for n, v in found.items() if isinstance(v, torch.Tensor)}, ""
+    else:
+        state, how, _ = unwrap(content)
+    return {name: value.contiguous() for name, value in state.items()}, how

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import simplejson
 import torch
 
 from hiera_video import __version__
@@ -21,6 +20,7 @@ from hiera_video.models.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_bytes
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder
+from hiera_video.utils.read_json import parse_json
 
 FORMATS = (*FILES, "safetensors")
 CARD = "README.md"
@@ -246,8 +246,8 @@ def _results(wanted: Export, trained: Trained) -> Mapping[str, Any] | None:
 def _read_results(path: str) -> dict[str, Any] | None:
     try:
         with io.open_file(path) as file:
-            found = simplejson.load(file)
-    except (OSError, ValueError, RecursionError):
+            found = parse_json(file.read())
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and "top1_acc" in found else None
 

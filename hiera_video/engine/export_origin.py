@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import yaml
-
 from hiera_video.config import Config
+from hiera_video.config.saved import saved_settings
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.models.hub import WEIGHTS, is_pretrained_folder, read_facts
 from hiera_video.models.pretrained import published_files
@@ -148,11 +147,5 @@ def _content(path: str) -> Mapping[str, Any]:
 
 def _start_in(content: Mapping[str, Any]) -> str | None:
     """Return what the config in a checkpoint names as the start ("": nothing), None: unknown."""
-    text = content.get("cfg")
-    try:
-        saved = yaml.safe_load(text) if isinstance(text, str) else None
-    except yaml.YAMLError:
-        return None
-    section = saved.get("TRAIN") if isinstance(saved, dict) else None
-    start = section.get("CHECKPOINT_FILE_PATH") if isinstance(section, dict) else None
+    start = saved_settings(content.get("cfg")).get("TRAIN.CHECKPOINT_FILE_PATH")
     return start if isinstance(start, str) else None

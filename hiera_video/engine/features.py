@@ -26,6 +26,7 @@ from hiera_video.engine.predict_views import read_videos
 from hiera_video.models.encoder import HieraEncoder
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.read_json import parse_json
 
 SETTINGS_FILE = "features.json"
 ENDINGS = {"npz": ".npz", "safetensors": ".safetensors"}
@@ -217,7 +218,7 @@ def settle(output: str, trained: Trained, kind: FeatureKind, *, root: str) -> No
     if io.is_file(path):
         try:
             with io.open_file(path) as file:
-                theirs = simplejson.load(file)
+                theirs = parse_json(file.read())
         except (OSError, ValueError):
             theirs = None
         if not isinstance(theirs, dict):

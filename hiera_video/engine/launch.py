@@ -24,7 +24,7 @@ from hiera_video.engine.tasks import check_masks
 from hiera_video.engine.test import result_files, test, weights_to_test
 from hiera_video.engine.train import train
 from hiera_video.models.build import build_model
-from hiera_video.models.weights import model_state, read_checkpoint, refuse_misfits
+from hiera_video.models.weights import read_checkpoint, refuse_misfits
 from hiera_video.utils import dist, io, sharded
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.folder_lock import FolderLock
@@ -134,7 +134,7 @@ def check_model(cfg: Config) -> None:
     path, key = cfg.TEST.CHECKPOINT_FILE_PATH, "TEST.CHECKPOINT_FILE_PATH"
     if cfg.TEST.ENABLE and (io.is_file(path) or sharded.is_folder(path)):
         content = read_checkpoint(path, key=key)
-        refuse_misfits(model, model_state(content), path=path, key=key)
+        refuse_misfits(model, content, path=path, key=key)
         refuse_other_classes(content, read_class_names(cfg, "test"), path, key=key)
 
 

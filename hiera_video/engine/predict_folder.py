@@ -31,9 +31,7 @@ def read_folder(path: str, cfg: Config | None) -> tuple[HubModel, Config, tuple[
     """
     model = from_pretrained(path)
     facts = read_facts(path)
-    names = facts.get("class_names")
-    class_names = tuple(map(str, names)) if isinstance(names, list) else ()
-    return model, cfg or _config(path, model, facts), class_names
+    return model, cfg or _config(path, model, facts), tuple(facts.get("class_names", ()))
 
 
 def _config(path: str, model: Any, facts: dict[str, Any]) -> Config:
@@ -47,17 +45,25 @@ def _config(path: str, model: Any, facts: dict[str, Any]) -> Config:
         "DATA.TRAIN_CROP_SIZE": side,
         "DATA.TEST_CROP_SIZE": side,
     }
-    if isinstance(facts.get("model_name"), str):
+    if "model_name" in facts:
         words["MODEL.MODEL_NAME"] = facts["model_name"]
     if isinstance(model, MaskedAutoencoderHiera):
         words |= {"TASK": "ssl", "MODEL.ARCH": "hiera_mae", "TEST.ENABLE": False}
-    clips = facts.get("clips")
-    if isinstance(clips, dict):
-        words |= {key: clips[name] for name, key in _KEYS.items() if name in clips}
+    clips = facts.get("clips", {})
+    built_for = [model.in_chans, *model.input_size]
+    if clips.get("shape", built_for) != built_for:
+        raise UserError(
+            f"checkpoint: clips.shape in {os.path.join(path, FACTS)!r} must be that of the model, "
+            f"{built_for}, got {clips['shape']}."
+        )
+    words |= {key: clips[name] for name, key in _KEYS.items() if name in clips}
     try:
         return load_config(None, [str(word) for pair in words.items() for word in pair])
     except ConfigError as error:
+        problem = error.problems[0].removeprefix("command line: ")
+        for name, key in _KEYS.items():
+            problem = problem.replace(key, f"clips.{name}")
         raise UserError(
             f"checkpoint: {os.path.join(path, FACTS)!r} does not say how clips are made "
-            f"({error.problems[0]}). Try giving one by --cfg."
+            f"({problem}). Try giving one by --cfg."
         ) from None

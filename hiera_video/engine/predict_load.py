@@ -1,7 +1,6 @@
 """A trained model as it is used: with the config of its clips and the names of its classes."""
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiera_video.config import Config, ConfigError, load_config
+from hiera_video.config import Config, ConfigError, load_config, load_saved_config
 from hiera_video.data.class_names import (
     are_reordered,
     contradiction,
@@ -21,9 +20,8 @@ from hiera_video.engine.predict_folder import read_folder
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.models.build import build_model
 from hiera_video.models.hub import is_pretrained_folder
-from hiera_video.models.positions import resize_positions
 from hiera_video.models.pretrained import published_files, read_published, start_from_published
-from hiera_video.models.weights import load_state, model_state, read_checkpoint
+from hiera_video.models.weights import load_content, model_state, read_checkpoint, warn
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, public_functions
@@ -113,28 +111,17 @@ def saved_config(content: dict[str, Any], path: str, *, key: str = _KEY) -> Conf
     """Return the config that a run has saved in its checkpoint, None if there is none.
 
     Raises:
-        UserError: it is one of another version, with keys that are no more, or there is no room
-            for a temporary file.
+        UserError: it is damaged, or one of another version, with keys that are no more.
     """
     text = content.get("cfg")
     if not isinstance(text, str):
         return None
     try:
-        # Not an open temporary file, which Windows lets nobody open again.
-        with tempfile.TemporaryDirectory(prefix="hiera_video_") as folder:
-            name = os.path.join(folder, "config.yaml")
-            with open(name, "w", encoding="utf-8", errors="replace") as file:
-                file.write(text)
-            return load_config(name)
+        return load_saved_config(text, "config.yaml")
     except ConfigError as error:
         raise UserError(
             f"{key}: the config in {path!r} cannot be used any more "
-            f"({error.problems[0].removeprefix(name)}). Try giving --cfg."
-        ) from None
-    except OSError as error:
-        raise UserError(
-            "TMPDIR must be a folder that can be written to, for a moment "
-            f"({error.strerror or error}). Try another one, or freeing some space."
+            f"({error.problems[0]}). Try giving --cfg."
         ) from None
 
 
@@ -174,8 +161,7 @@ def _of_run(
     if cfg.TASK == "ssl":  # which no test was configured for
         cfg = replace(cfg, DATA=replace(cfg.DATA, TEST_CROP_SIZE=cfg.DATA.TRAIN_CROP_SIZE))
     model = build_model(cfg)
-    theirs, _ = resize_positions(state, model)
-    load_state(model, theirs, path=path, key=_KEY)
+    warn(load_content(model, content, path=path, key=_KEY), path)
     saved = content.get("class_names")
     names = tuple(str(name) for name in saved) if isinstance(saved, (list, tuple)) else ()
     if names:

@@ -24,9 +24,8 @@ from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.load import load_model
 from hiera_video.models.patch_target import patches_to_frames, pixel_patches, statistics
-from hiera_video.models.positions import resize_positions
 from hiera_video.models.visible import tokens_in_order
-from hiera_video.models.weights import load_state, model_state, read_checkpoint
+from hiera_video.models.weights import load_content, read_checkpoint, warn
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
 from hiera_video.utils.seed import seed_for
@@ -92,8 +91,7 @@ def load_autoencoder(
         )
     model = build_model(cfg)
     assert isinstance(model, MaskedAutoencoderHiera)
-    state, _ = resize_positions(model_state(content), model)
-    load_state(model, state, path=checkpoint, key=_KEY)
+    warn(load_content(model, content, path=checkpoint, key=_KEY), checkpoint)
     return model.eval(), cfg
 
 

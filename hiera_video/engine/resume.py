@@ -69,6 +69,8 @@ def _start_from_weights(run: TrainRun, path: str) -> Origin:
     classes = run.cfg.MODEL.NUM_CLASSES if run.cfg.TASK == "classify" else None
     summary = start_from_content(run.model, content, path=path, key=key, num_classes=classes)
     run.log.line(f"started from {path}: {summary}")
+    for warning in summary.warnings:
+        run.log.warning(warning)
     said = contradiction(content.get("class_names"), run.class_names)
     if said and not summary.reinitialised and not summary.missing:
         run.log.warning(f"{key}: the classifier of {path!r} was trained for other classes: {said}.")

@@ -50,7 +50,7 @@ def test(
     content = read_checkpoint(path, key=key)
     refuse_other_classes(content, read_class_names(cfg, "test"), path, key=key)
     summary = load_content(model, content, path=path, key=key)
-    if summary.interpolated or summary.notes:
+    if summary.interpolated or summary.notes or summary.unwrapped:
         log.line(f"weights: {summary}")
     if not cfg.TRAIN.ENABLE:
         save_config(cfg, log.warning)

@@ -7,6 +7,7 @@ import simplejson
 from hiera_video.engine.checkpoint import checkpoint_folder
 from hiera_video.utils import io
 from hiera_video.utils.byproducts import Warn, write_by_product
+from hiera_video.utils.read_json import parse_json
 
 FILE = "validations.json"
 
@@ -27,7 +28,7 @@ class Validations:
         self._top1: dict[int, float] = {}
         try:
             with io.open_file(self._path) as file:
-                self._top1 = {int(epoch): float(top1) for epoch, top1 in simplejson.load(file)}
+                self._top1 = {int(epoch): float(top1) for epoch, top1 in parse_json(file.read())}
         except (OSError, ValueError, TypeError):
             pass  # none yet; or lost, and then no more than the comparison with the earlier ones
 

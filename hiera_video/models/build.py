@@ -3,7 +3,6 @@
 import inspect
 from typing import Any
 
-import yaml
 from torch import nn
 
 from hiera_video import models
@@ -51,20 +50,6 @@ def build_model(cfg: Config) -> nn.Module:
             )
         model.act_checkpoint = True
     return model
-
-
-def saved_decoder_heads(config_yaml: object) -> int | None:
-    """Return MASK.DECODER_NUM_HEADS of the config that a run has saved, or None if there is none.
-
-    The weights of a decoder have the same shapes whatever its heads.
-    """
-    try:
-        saved = yaml.safe_load(config_yaml) if isinstance(config_yaml, str) else None
-    except yaml.YAMLError:
-        return None
-    section = saved.get("MASK") if isinstance(saved, dict) else None
-    heads = section.get("DECODER_NUM_HEADS") if isinstance(section, dict) else None
-    return heads if isinstance(heads, int) else None
 
 
 def _settings(cfg: Config) -> dict[str, Any]:

@@ -12,14 +12,20 @@ import json
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
 from safetensors.torch import save
 from torch import nn
 
 from hiera_video.models import weights
+from hiera_video.models.decoder_heads import compare_heads
+from hiera_video.models.facts import check_facts, check_settings
+from hiera_video.models.unwrap import unwrap
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.read_json import parse_json
 
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "hiera_video.json"
 _KEY = "from_pretrained"  # what messages call it
@@ -61,16 +67,25 @@ class HubModel(nn.Module):
                 f"{_KEY}: {folder!r} must hold a {cls.__name__}, got a {theirs}. Try "
                 f"{theirs}.from_pretrained."
             )
+        source = os.path.join(folder, CONFIG)
+        check_settings(settings, cls, source=f"{_KEY}: {source!r}")
         try:
-            model = cls(**{**settings, **changes})
+            with torch.device("meta"):
+                shell = cls(**{**settings, **changes})
         except UserError:
             raise
         except Exception as error:  # a value of any wrong kind may end anywhere in the building
             raise UserError(
-                f"{_KEY}: the settings in {os.path.join(folder, CONFIG)!r} must be those of "
+                f"{_KEY}: the settings in {source!r} must be those of "
                 f"{cls.__name__}, got some that do not build one ({_first_line(error)})."
             ) from None
-        _load(model, os.path.join(folder, WEIGHTS), changed=bool(changes))
+        path = os.path.join(folder, WEIGHTS)
+        content = weights.read_checkpoint(path, key=_KEY)
+        if not changes:  # before memory is taken that only a damaged config asks for
+            state = weights.model_state(content, shell)
+            weights.refuse_other_state(shell, state, path=path, key=_KEY)
+        model = cls(**{**settings, **changes})
+        _load(model, content, path, settings, changed=bool(changes))
         return model.eval()
 
     def save_pretrained(
@@ -81,9 +96,10 @@ class HubModel(nn.Module):
         Other files in the folder are left alone; each file is replaced whole or not at all.
 
         Raises:
-            UserError: the folder cannot be written to.
+            UserError: the folder cannot be written to, or a fact is of a wrong kind.
         """
         folder = os.fspath(folder)
+        check_facts(facts or {}, source="save_pretrained: facts")
         state = {name: value.contiguous() for name, value in self.state_dict().items()}
         contents = {
             WEIGHTS: save(state, metadata={"format": "pt"}),
@@ -120,10 +136,14 @@ def read_facts(where: str | os.PathLike[str], *, revision: str | None = None) ->
     """Return what `hiera_video.json` of a folder or repository says; {} where there is none.
 
     Raises:
-        UserError: there is no such folder, or the file is broken.
+        UserError: there is no such folder, or the file is broken or has a field of a wrong kind.
     """
     path = os.path.join(local_folder(os.fspath(where), revision), FACTS)
-    return _read_json(path) if io.is_file(path) else {}
+    if not io.is_file(path):
+        return {}
+    facts = _read_json(path)
+    check_facts(facts, source=f"{_KEY}: {path!r}")
+    return facts
 
 
 def is_pretrained_folder(path: str) -> bool:
@@ -148,13 +168,18 @@ def all_settings(model: HubModel) -> dict[str, Any]:
 
     Written out, so that another default of a later version changes no saved model.
     """
+    return default_settings(type(model)) | model.settings
+
+
+def default_settings(model_class: type) -> dict[str, Any]:
+    """Return the settings that a class takes by default."""
     defaults: dict[str, Any] = {}
-    for base in reversed(type(model).__mro__):
+    for base in reversed(model_class.__mro__):
         if "__init__" in base.__dict__:
             parameters = inspect.signature(base.__dict__["__init__"]).parameters.values()
             keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
             defaults |= {p.name: p.default for p in keywords if p.default is not p.empty}
-    return defaults | model.settings
+    return defaults
 
 
 def local_folder(where: str, revision: str | None = None) -> str:
@@ -217,8 +242,8 @@ def _huggingface_hub(wanted_for: str) -> Any:
 def _read_json(path: str) -> dict[str, Any]:
     try:
         with io.open_file(path) as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError) as error:
+            content = parse_json(file.read())
+    except (OSError, ValueError) as error:
         raise UserError(f"{_KEY}: {path!r} is not readable JSON ({_first_line(error)}).") from None
     if not isinstance(content, dict):
         raise UserError(f"{_KEY}: {path!r} must hold an object, got a {type(content).__name__}.")
@@ -234,14 +259,26 @@ def _known_name(model_class: type) -> str:
     return next((base.__name__ for base in model_class.__mro__ if base.__name__ in _HOMES), "")
 
 
-def _load(model: HubModel, path: str, *, changed: bool) -> None:
-    state = weights.model_state(weights.read_checkpoint(path, key=_KEY))
+def _load(
+    model: HubModel,
+    content: Mapping[str, Any],
+    path: str,
+    settings: Mapping[str, Any],
+    *,
+    changed: bool,
+) -> None:
     if not changed:
+        state, how, _ = unwrap(content, model.state_dict())
         weights.load_state(model, state, path=path, key=_KEY)
+        weights.warn(weights.LoadSummary(tuple(state), unwrapped=how), path)
         return
     num_classes = all_settings(model).get("num_classes")
-    summary = weights.start_from_state(model, state, path=path, key=_KEY, num_classes=num_classes)
+    summary = weights.start_from_content(
+        model, content, path=path, key=_KEY, num_classes=num_classes
+    )
     logging.getLogger("hiera_video").info("%s: %s", path, summary)
+    there = {**default_settings(type(model)), **settings}.get("decoder_num_heads")
+    weights.warn(replace(summary, warnings=compare_heads(model, there)), path)
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from hiera_video.models.build import saved_decoder_heads
+from hiera_video.models.decoder_heads import saved_heads
 from hiera_video.models.pretrained import read_published, start_from_published
 from hiera_video.models.weights import LoadSummary, model_state, some
 from hiera_video.utils.errors import UserError
@@ -54,7 +54,7 @@ def describe(summary: LoadSummary) -> list[str]:
     lines = [f"  {'loaded':15}{len(summary.loaded):5d}"]
     for what, names, more in rows:
         lines.append(f"  {what:15}{len(names):5d}" + (f"  {more}: {some(names)}" if names else ""))
-    return lines + [f"  {note}" for note in summary.notes]
+    return lines + [f"  {note}" for note in (summary.unwrapped, *summary.notes) if note]
 
 
 def _find_model(name: str) -> Callable[..., nn.Module]:
@@ -81,5 +81,5 @@ def _decoder(content: dict[str, Any]) -> dict[str, int]:
     if not blocks or "mask_token" not in state:
         return {}
     found = {"decoder_depth": len(blocks), "decoder_embed_dim": state["mask_token"].shape[-1]}
-    heads = saved_decoder_heads(content.get("cfg"))
+    heads = saved_heads(content)
     return found if heads is None else found | {"decoder_num_heads": heads}

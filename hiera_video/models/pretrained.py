@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from hiera_video.models import weights
+from hiera_video.models.decoder_heads import saved_heads
 from hiera_video.models.weights import LoadSummary
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
@@ -82,20 +83,28 @@ def read_published(
 
 
 def start_from_published(model: nn.Module, content: dict[str, Any], *, path: str) -> LoadSummary:
-    """Load what `read_published` returned.
+    """Load what `read_published` returned; log a warning if the decoder's heads are in doubt.
 
     Raises:
         UserError: it is of another model; nothing was loaded.
     """
-    state = weights.model_state(content)
-    if heads := weights.other_heads(model, content):  # it would give other outputs without a word
+    there = saved_heads(content)
+    decoder: Any = getattr(model, "decoder_blocks", None)
+    if decoder and there not in (None, here := decoder[0].attn.num_heads):
         raise UserError(
-            f"decoder_num_heads must be {heads[1]}, as in the run that wrote {path!r}, got "
-            f"{heads[0]}. Try decoder_num_heads={heads[1]}."
+            f"decoder_num_heads must be {there}, as in the run that wrote {path!r}, got {here}. "
+            f"Try decoder_num_heads={there}."
         )
     classifier = getattr(getattr(model, "head", None), "projection", None)
-    num_classes = getattr(classifier, "out_features", None)
-    return weights.start_from_state(model, state, path=path, key=_KEY, num_classes=num_classes)
+    summary = weights.start_from_content(
+        model,
+        content,
+        path=path,
+        key=_KEY,
+        num_classes=getattr(classifier, "out_features", None),
+    )
+    weights.warn(summary, path)
+    return summary
 
 
 def _refuse_unknown(name: str, model_name: str) -> None:

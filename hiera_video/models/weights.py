@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,11 +13,14 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from hiera_video.models.build import saved_decoder_heads
+from hiera_video.models.decoder_heads import compare_heads, heads_there
+from hiera_video.models.misfits import find_misfits
 from hiera_video.models.positions import resize_positions
+from hiera_video.models.unwrap import refuse_odd_content, shown, unwrap
 from hiera_video.utils import io, sharded
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
+from hiera_video.utils.torch_files import load_plain
 
 # What an autoencoder has and a classifier has not, by the beginning of its keys.
 _DECODER_KEYS = ("decoder_", "mask_token", "encoder_norm", "multi_scale_fusion_heads")
@@ -33,7 +37,8 @@ class LoadSummary:
     `reinitialised` differ in their number of classes, `missing` are the model's and not the file's
     (both keep their fresh values), `unused` are the file's and not the model's. `interpolated`, of
     those loaded, are position embeddings of another resolution or number of frames. `notes` say in
-    words what else there is to know.
+    words what else there is to know, `unwrapped` how the weights were found in a file that another
+    program wrote, `warnings` what may make the model's outputs wrong.
     """
 
     loaded: tuple[str, ...]
@@ -42,6 +47,8 @@ class LoadSummary:
     unused: tuple[str, ...] = ()
     interpolated: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unwrapped: str = ""
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
@@ -53,13 +60,19 @@ class LoadSummary:
         ):
             if names:
                 parts.append(f"{len(names)} {what} ({some(names)})")
-        return "; ".join([", ".join(parts), *self.notes])
+        return "; ".join(filter(None, [", ".join(parts), self.unwrapped, *self.notes]))
+
+
+def warn(summary: LoadSummary, path: str) -> None:
+    """Log, as warnings, what a summary of the file `path` says that its reader should look at."""
+    for message in filter(None, [summary.unwrapped, *summary.warnings]):
+        logging.getLogger("hiera_video").warning("warning: %s: %s", path, message)
 
 
 def some(names: tuple[str, ...]) -> str:
     """Name the first four of `names`, and how many more there are."""
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return ", ".join(names[:4]) + more
+    return ", ".join(map(shown, names[:4])) + more
 
 
 def copy_of_published(path: str) -> str | None:
@@ -145,24 +158,32 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
         content = _read(here)
     except PermissionError:
         raise UserError(f"{key}: {path!r} may not be read (no permission).") from None
-    except Exception:  # a damaged file makes the readers raise anything
+    except Exception as error:  # a damaged file makes the readers raise anything
         if io.is_url(path):  # a login page, say: not to be found in the cache the next time
             io.forget_download(path)
         raise UserError(
             f"{key}: {path!r} is not a readable checkpoint: it is cut short, of another kind, or "
-            "holds more than tensors and plain types. Try copying it again, or an older one."
+            f"holds more than tensors and plain types{_reason(error)}. Try copying it again, or an "
+            "older one."
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"{key}: {path!r} holds a {type(content).__name__}, not a checkpoint.")
-    if not isinstance(content.get("model_state", {}), dict):
-        raise UserError(f"{key}: {path!r} has no state dict under 'model_state'.")
+    refuse_odd_content(content, path, key=key)
     return content
+
+
+def _reason(error: Exception) -> str:
+    """Name the class that PyTorch refused to unpickle, or what is odd about the file, if known."""
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if refused:
+        return f" ({refused[1]})"
+    return f" ({error})" if type(error) is ValueError and str(error).startswith("its ") else ""
 
 
 def _read(path: str) -> Any:
     if path.endswith(".safetensors"):
         return {"model_state": load_file(path)}
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return load_plain(path)
 
 
 def _hint_inside(folder: str) -> str:
@@ -176,13 +197,15 @@ def _hint_inside(folder: str) -> str:
     return ""
 
 
-def model_state(content: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the state dict of a checkpoint, which may be one itself.
+def model_state(
+    content: Mapping[str, Any], model: nn.Module | None = None
+) -> dict[str, torch.Tensor]:
+    """Return the state dict of a checkpoint, which may be one itself, without what wraps it.
 
-    Of a run that averaged its weights, that is the average.
+    The names of `model` (None: any Hiera) find it; see `unwrap`. Of a run that averaged its
+    weights, that is the average.
     """
-    state = content.get("ema_state") or content.get("model_state", content)
-    return {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    return unwrap(content, model.state_dict() if model is not None else None).state
 
 
 def load_weights(model: nn.Module, path: str, *, key: str) -> LoadSummary:
@@ -200,12 +223,15 @@ def load_content(
     model: nn.Module, content: Mapping[str, Any], *, path: str, key: str
 ) -> LoadSummary:
     """Do what `load_weights` does with what `read_checkpoint` returned for `path`."""
-    theirs, interpolated = resize_positions(model_state(content), model)
+    found = unwrap(content, model.state_dict())
+    theirs, interpolated = resize_positions(found.state, model)
     load_state(model, theirs, path=path, key=key)
     return LoadSummary(
         loaded=tuple(model.state_dict()),
         interpolated=interpolated,
-        notes=_notes_on_average(content),
+        notes=(found.average,) * bool(found.average),
+        unwrapped=found.how,
+        warnings=compare_heads(model, heads_there(content, path)),
     )
 
 
@@ -213,24 +239,24 @@ def load_state(model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, 
     """Load a state dict that has to fit as it is; `path` and `key` are for the message.
 
     Raises:
-        UserError: it is one of another model, or of another resolution; nothing was loaded.
+        UserError: it is one of another model, or of another resolution, or it holds numbers of
+            another kind or NaN; nothing was loaded.
     """
     refuse_other_state(model, theirs, path=path, key=key)
     model.load_state_dict(theirs)
 
 
 def refuse_other_state(
-    model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str
+    model: nn.Module, theirs: Mapping[str, torch.Tensor], *, path: str, key: str
 ) -> None:
     """Raise a UserError if `load_state` would; tensors may be on the meta device."""
-    _refuse(path, key, _all_misfits(model, theirs))
+    find_misfits(model, theirs).refuse(path, key=key)
 
 
-def refuse_misfits(
-    model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str
-) -> None:
-    """Raise a UserError if `load_weights` would; `model` may be on the meta device."""
-    _refuse(path, key, _all_misfits(model, resize_positions(theirs, model)[0]))
+def refuse_misfits(model: nn.Module, content: Mapping[str, Any], *, path: str, key: str) -> None:
+    """Raise a UserError if `load_content` would; `model` may be on the meta device."""
+    theirs, _ = resize_positions(model_state(content, model), model)
+    refuse_other_state(model, theirs, path=path, key=key)
 
 
 def start_from_weights(
@@ -259,30 +285,16 @@ def start_from_content(
     num_classes: int | None,
 ) -> LoadSummary:
     """Do what `start_from_weights` does with what `read_checkpoint` returned for `path`."""
-    summary = start_from_state(
-        model, model_state(content), path=path, key=key, num_classes=num_classes
+    found = unwrap(content, model.state_dict())
+    summary = _start_from_state(model, found.state, path=path, key=key, num_classes=num_classes)
+    warnings = (
+        compare_heads(model, heads_there(content, path)) if "mask_token" in found.state else ()
     )
-    notes = (*summary.notes, *_notes_on_average(content))
-    if heads := other_heads(model, content):
-        notes += ("the decoder has {} attention heads here and had {} there".format(*heads),)
-    return replace(summary, notes=notes)
+    notes = (*summary.notes, *((found.average,) * bool(found.average)))
+    return replace(summary, notes=notes, unwrapped=found.how, warnings=warnings)
 
 
-def other_heads(model: nn.Module, content: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the heads of a model's decoder, and of the checkpoint's where these are others.
-
-    None: they are the same, one has no decoder, or the checkpoint does not say, as those of a run
-    do. No shape would tell.
-    """
-    theirs = saved_decoder_heads(content.get("cfg"))
-    decoder: Any = getattr(model, "decoder_blocks", None)
-    if theirs is None or not decoder or "mask_token" not in model_state(content):
-        return None
-    here = decoder[0].attn.num_heads
-    return None if here == theirs else (here, theirs)
-
-
-def start_from_state(
+def _start_from_state(
     model: nn.Module,
     state: dict[str, torch.Tensor],
     *,
@@ -290,7 +302,6 @@ def start_from_state(
     key: str,
     num_classes: int | None,
 ) -> LoadSummary:
-    """Do what `start_from_weights` does with a state dict; `path` and `key` are for the message."""
     theirs, interpolated = resize_positions(state, model)
     ours = model.state_dict()
     last_layer = _last_layer(model, ours)
@@ -301,7 +312,7 @@ def start_from_state(
         if name in theirs and _differs_in_classes(ours[name].shape, theirs[name].shape, num_classes)
     }
     fitting = [name for name in ours if name not in missing | other_classes]
-    _refuse(path, key, _misfits(ours, theirs, fitting))
+    find_misfits(model, theirs, fitting).refuse_to_start(path, key=key)
     model.load_state_dict({name: theirs[name] for name in fitting}, strict=False)
     return LoadSummary(
         loaded=tuple(fitting),
@@ -311,10 +322,6 @@ def start_from_state(
         interpolated=interpolated,
         notes=_notes_on_pretraining(model, state),
     )
-
-
-def _notes_on_average(content: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("they are the average that the run kept (TRAIN.EMA_DECAY)",) * ("ema_state" in content)
 
 
 def _notes_on_pretraining(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[str, ...]:
@@ -351,34 +358,3 @@ def _last_layer(model: nn.Module, names: Iterable[str]) -> list[str]:
 
 def _differs_in_classes(own: torch.Size, other: torch.Size, num_classes: int | None) -> bool:
     return own != other and own[:1] == (num_classes,) and own[1:] == other[1:]
-
-
-def _all_misfits(model: nn.Module, theirs: dict[str, torch.Tensor]) -> list[str]:
-    ours = model.state_dict()
-    unknown = [f"{name} is unknown here" for name in theirs if name not in ours]
-    return [*_misfits(ours, theirs, ours), *unknown]
-
-
-def _misfits(
-    ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], names: Iterable[str]
-) -> list[str]:
-    problems = []
-    for name in names:
-        if name not in theirs:
-            problems.append(f"{name} is missing")
-        elif ours[name].shape != theirs[name].shape:
-            problems.append(
-                f"{name} is {tuple(theirs[name].shape)} there and {tuple(ours[name].shape)} here"
-            )
-    return problems
-
-
-def _refuse(path: str, key: str, problems: list[str]) -> None:
-    if not problems:
-        return
-    more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-    raise UserError(
-        f"{key}: {path!r} is a checkpoint of another model than the one configured: "
-        f"{'; '.join(problems[:3])}{more}. Try the MODEL and DATA keys it was trained with "
-        "(config.yaml in its OUTPUT_DIR)."
-    )

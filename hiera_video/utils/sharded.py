@@ -16,6 +16,8 @@ import torch
 
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.read_json import parse_json
+from hiera_video.utils.torch_files import load_plain
 
 ENDING = ".dcp"
 PLAIN = "state.pyth"
@@ -79,7 +81,7 @@ def read_plain(path: str, *, key: str) -> dict[str, Any]:
             "it was there. Try an older checkpoint."
         )
     file = os.path.join(path, PLAIN)
-    content = _or_damaged(path, key, lambda: torch.load(file, "cpu", weights_only=True))
+    content = _or_damaged(path, key, lambda: load_plain(file))
     if not isinstance(content, dict):
         raise UserError(f"{key}: {path!r} is no checkpoint of a run.")
     return content
@@ -173,7 +175,7 @@ def _check_sums(path: str, names: set[str]) -> None:
     for file in os.listdir(path):
         if file.endswith(_SUMS):
             with io.open_file(os.path.join(path, file)) as text:
-                sums |= simplejson.load(text)
+                sums |= parse_json(text.read())
     for name in sorted(names):
         if _sum_of(os.path.join(path, name)) != sums.get(name):
             raise ValueError(f"size or checksum of {name}")

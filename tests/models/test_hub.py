@@ -184,7 +184,7 @@ def change(folder, **settings):
         (nested, "is not readable JSON"),
         (list_for_object, "must hold an object, got a list"),
         (unknown_setting, "must be those of Hiera, got some that do not build one .*'embed_dims'"),
-        (wrong_kind, "must be those of Hiera"),
+        (wrong_kind, "stages must be a list of whole numbers, got .many"),
         (not_dividing, "input_size must be divisible by"),
         (of_another_model, "is a checkpoint of another model"),
         (cut_short, "is not a readable checkpoint"),
@@ -207,3 +207,68 @@ def test_a_folder_that_cannot_be_written_is_one_line(model, tmp_path):
 
 def test_the_module_needs_no_huggingface_hub():
     assert "huggingface_hub" not in vars(hub)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("model_name", [3, None]),
+        ("class_names", ["abc", [1, 2], {"0": "a"}]),
+        ("clips", [[1], "16x4", None]),
+        ("outputs", ["probabilities", ["logits"]]),
+        ("checkpoint", [3]),
+        ("licence", [3, False]),
+        ("hiera_video", [1.0]),
+        ("torch", [2]),
+        ("clips.shape", [[3, 8, 64, 64, 1], [3.0, 8, 64, 64], "3", [3, 8, True, 64], [0, 1, 1, 1]]),
+        ("clips.sampling", [1, ["dense"]]),
+        ("clips.sampling_rate", ["4", 4.5, True, 0, None]),
+        ("clips.target_fps", ["30", True, 0, -1]),
+        ("clips.mean", [0.45, [0.45], ["0.45"] * 3, [True] * 3, [None] * 3]),
+        ("clips.std", [[0.2, 0.2], {"0": 1}]),
+        ("clips.num_clips", ["5", 0, -1, 5.0]),
+        ("clips.num_crops", [[3], False]),
+    ],
+)
+def test_a_field_of_another_kind_is_named_in_one_line(model, folder, field, values):
+    section, _, name = field.rpartition(".")
+    for value in values:
+        facts = {section: {name: value}} if section else {name: value}
+        (folder / "hiera_video.json").write_text(json.dumps(facts))
+        with pytest.raises(UserError, match=f"hiera_video.json': {field} must be ") as error:
+            read_facts(folder)
+        assert "\n" not in str(error.value)
+        with pytest.raises(UserError, match=f"facts: {field} must be "):
+            model.save_pretrained(folder, facts=facts)
+
+
+def test_fields_of_a_later_version_are_left_alone(folder):
+    facts = {"later": [1], "clips": {"later": 2}, "licence": None}
+    (folder / "hiera_video.json").write_text(json.dumps(facts))
+    assert read_facts(folder) == facts
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("num_classes", True),
+        ("num_classes", 5.0),
+        ("sep_pos_embed", "false"),
+        ("head_dropout", "0.1"),
+        ("stages", [1, 1, 10**9, 1]),
+        ("stages", [1, 1, 2.0, 1]),
+        ("mask_unit_attn", [1, 1, 0, 0]),
+        ("weight_init", 3),
+    ],
+)
+def test_a_setting_of_another_kind_is_named_in_one_line(folder, setting, value):
+    change(folder, **{setting: value})
+    with pytest.raises(UserError, match=f"config.json': {setting} must ") as error:
+        from_pretrained(folder)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_that_asks_for_more_memory_than_its_weights_takes_none(folder):
+    change(folder, embed_dim=1 << 20)  # terabytes
+    with pytest.raises(UserError, match="is a checkpoint of another model"):
+        from_pretrained(folder)

@@ -120,7 +120,7 @@ def test_pretrained_body_without_classifier_is_a_start_and_the_rest_is_told(tmp_
     assert summary.unused == ("encoder_norm.weight", "mask_token")
     assert "4 not in the file and freshly initialised (norm.weight" in str(summary)
     assert torch.equal(ours.blocks[3].attn.qkv.weight, theirs.blocks[3].attn.qkv.weight)
-    with pytest.raises(UserError, match=r"norm.weight is missing.*and 3 more"):
+    with pytest.raises(UserError, match=r"norm.weight is missing.*and 2 more"):
         load_weights(ours, path, key="KEY")
 
 
@@ -261,15 +261,29 @@ def test_an_autoencoder_starts_from_an_autoencoder_of_another_resolution(tmp_pat
     assert ours(torch.randn(1, 3, 16, 128, 128), mask_ratio=0.5).loss.isfinite()
 
 
-@pytest.mark.parametrize(("heads", "told"), [(2, True), (4, False)])
-def test_other_heads_of_the_decoder_are_told(tmp_path, heads, told):
-    path = tmp_path / "w.pyth"
-    state = mae_hiera_micro_8x64(decoder_num_heads=heads).state_dict()
-    torch.save({"model_state": state, "cfg": f"MASK: {{DECODER_NUM_HEADS: {heads}}}"}, path)
-    summary = start_from_weights(mae_hiera_micro_8x64(), str(path), key="KEY", num_classes=None)
-    note = "the decoder has 4 attention heads here and had 2 there"
-    assert str(summary).endswith(note) == told
-    assert len(summary.notes) == told
+HEADS_HERE = "the decoder has 4 attention heads here and had"
+
+
+@pytest.mark.parametrize(
+    ("heads", "name", "warning"),
+    [
+        (2, "w.pyth", f"{HEADS_HERE} 2 there."),
+        (4, "w.pyth", ""),
+        (None, "w.pyth", "the file does not say how many attention heads its decoder had"),
+        (None, "mae_hiera_base_16x224.pth", f"{HEADS_HERE} 16 there."),  # the authors' code has 16
+    ],
+)
+def test_a_decoder_of_other_or_unknown_heads_is_warned_of(tmp_path, heads, name, warning):
+    path = tmp_path / name
+    config = {"cfg": f"MASK: {{DECODER_NUM_HEADS: {heads}}}"} if heads else {}
+    state = mae_hiera_micro_8x64(decoder_num_heads=heads or 4).state_dict()
+    torch.save({"model_state": state, **config}, path)
+    for load in (load_weights, partial(start_from_weights, num_classes=None)):
+        summary = load(mae_hiera_micro_8x64(), str(path), key="KEY")
+        assert len(summary.warnings) == bool(warning)
+        assert "".join(summary.warnings).startswith(warning)
+    classifier = start_from_weights(hiera_micro_8x64(), str(path), key="KEY", num_classes=400)
+    assert classifier.warnings == ()
 
 
 def test_an_autoencoder_without_its_decoder_starts_with_a_fresh_one(tmp_path):
@@ -296,3 +310,62 @@ def test_a_name_that_is_nearly_there_is_asked_for(tmp_path):
         read_checkpoint(str(tmp_path / "checkpoint_bset.pyth"), key="KEY")
     with pytest.raises(UserError, match=r"does not exist\.$"):
         read_checkpoint(str(tmp_path / "none" / "x.pyth"), key="KEY")
+
+
+def spoilt(name, value):
+    """Return the micro model's weights with one tensor made from itself by `value`."""
+    state = hiera_micro_8x64(num_classes=4).state_dict()
+    return state | {name: value(state[name])}
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (lambda t: t.to(torch.int8), "norm.weight is int8 there and float32 here"),
+        (lambda t: t.bool(), "norm.weight is bool there and float32 here"),
+        (lambda t: t.to(torch.complex64), "norm.weight is complex64 there and float32 here"),
+        (lambda t: t.index_fill(0, torch.tensor(1), torch.nan), "norm.weight holds NaN"),
+        (lambda t: t.index_fill(0, torch.tensor(1), torch.inf), "norm.weight holds infinite"),
+        (lambda t: t.double() * 1e300, "norm.weight holds infinite numbers"),  # in float32
+    ],
+)
+def test_numbers_of_another_kind_and_not_finite_ones_are_refused(tmp_path, value, message):
+    path = save(tmp_path / "w.pyth", spoilt("norm.weight", value))
+    for load in (load_weights, partial(start_from_weights, num_classes=4)):
+        model = hiera_micro_8x64(num_classes=4)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(UserError, match=f"KEY: .*must hold finite numbers.*{message}") as error:
+            load(model, path, key="KEY")
+        assert "\n" not in str(error.value)
+        assert all(torch.equal(v, before[name]) for name, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_numbers_of_another_width_are_loaded(tmp_path, dtype):
+    state = {n: v.to(dtype) for n, v in hiera_micro_8x64(num_classes=4).state_dict().items()}
+    path = save(tmp_path / "w.pyth", state)
+    model = hiera_micro_8x64(num_classes=4)
+    load_weights(model, path, key="KEY")
+    assert torch.equal(model.norm.weight, state["norm.weight"].float())
+
+
+def test_what_is_not_used_may_be_broken(tmp_path):
+    state = mae_hiera_micro_8x64().state_dict()
+    state["mask_token"] = state["mask_token"] * torch.nan
+    path = save(tmp_path / "w.pyth", state)
+    summary = start_from_weights(hiera_micro_8x64(), path, key="KEY", num_classes=400)
+    assert "mask_token" in summary.unused
+    with pytest.raises(UserError, match="mask_token holds NaN"):
+        start_from_weights(mae_hiera_micro_8x64(), path, key="KEY", num_classes=None)
+
+
+def test_the_first_keys_that_differ_are_named(tmp_path):
+    state = hiera_micro_8x64().state_dict()
+    state["fc_norm.weight"] = state.pop("norm.weight")
+    state["one\nline\x1b[31m"] = state.pop("blocks.0.norm1.bias")
+    path = save(tmp_path / "w.pyth", state)
+    for load in (load_weights, partial(start_from_weights, num_classes=400)):
+        with pytest.raises(UserError, match="blocks.0.norm1.bias is missing; ") as error:
+            load(hiera_micro_8x64(), path, key="KEY")
+        assert r"fc_norm.weight is unknown here; one\nline\x1b[31m is unknown" in str(error.value)
+        assert str(error.value).isprintable()

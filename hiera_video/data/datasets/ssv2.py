@@ -21,6 +21,7 @@ from hiera_video.data.records import (
     raise_problems,
 )
 from hiera_video.utils.io import is_dir
+from hiera_video.utils.read_json import parse_json
 
 _PREFIX = "something-something-v2-"
 _VIDEO_FOLDER = "20bn-something-something-v2"
@@ -119,7 +120,7 @@ def _read_json(data_dir: str, name: str) -> tuple[str, Any]:
     file = find_file(data_dir, [f"{_PREFIX}{name}.json", f"{name}.json"], holds=_HOLDS[name])
     try:
         with open_text(file) as text:
-            return file, simplejson.load(text)
+            return file, parse_json(text.read())
     except simplejson.JSONDecodeError as error:
         raise RecordError(f"{file}:{error.lineno}: must be json, got {error.msg}.") from None
     except UnicodeDecodeError:

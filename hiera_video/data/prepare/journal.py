@@ -7,6 +7,7 @@ import simplejson
 
 from hiera_video.data.prepare.plan import Job
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.read_json import parse_json
 
 try:
     import fcntl
@@ -89,7 +90,7 @@ def source_state(path: str) -> dict[str, Any]:
 
 def _parse(text: str) -> dict[str, Any] | None:
     try:
-        line = simplejson.loads(text)
+        line = parse_json(text)
     except simplejson.JSONDecodeError:
         return None
     return line if isinstance(line, dict) and "output" in line else None

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import simplejson
-
 from hiera_video.engine.report.parts import Missing
 from hiera_video.utils import io
+from hiera_video.utils.read_json import parse_json
 
 # Finished epochs, a fraction of one included, and a figure.
 Points = list[tuple[float, float]]
@@ -77,7 +76,7 @@ def _take_lines(history: History, lines: Iterable[str]) -> None:
                 history.versions, history.stopped = match[1], ""  # a new start
             continue
         try:
-            stats = simplejson.loads(text)
+            stats = parse_json(text)
             if taker := take.get(stats["_type"]):
                 taker(history, stats)
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):

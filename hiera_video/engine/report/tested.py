@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import numpy as np
-import simplejson
 
 from hiera_video.engine.report.parts import Missing
 from hiera_video.engine.test import RESULTS_FILE
 from hiera_video.metrics.confusion import confusion_matrix
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.read_json import parse_json
 
 DEFAULT_SCORES_FILE = "test_scores.npz"
 _VIEWS = re.compile(r"(\d+)x(\d+)")
@@ -95,7 +95,7 @@ def read_test(folder: str, scores_files: Sequence[str]) -> Tested | Missing:
     if not io.is_file(path):
         return Missing(f"There is no {RESULTS_FILE} in this folder: no test has finished in it.")
     with io.open_file(path) as file:
-        figures = simplejson.load(file)
+        figures = parse_json(file.read())
     if not isinstance(figures, dict):
         raise UserError(f"{RESULTS_FILE} holds no figures")
     names = dict.fromkeys([*scores_files, DEFAULT_SCORES_FILE])

@@ -1,0 +1,51 @@
+"""How many attention heads a checkpoint's decoder has, which no shape of its weights tells."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from hiera_video.config.saved import saved_settings
+
+# The authors' files come without a config; their code builds every decoder with so many heads.
+_PUBLISHED_HEADS = 16
+_PUBLISHED = re.compile(r"mae_hiera_(tiny|small|base|base_plus|large|huge)_(16x)?224")
+
+
+def saved_heads(content: Mapping[str, Any]) -> int | None:
+    """Return MASK.DECODER_NUM_HEADS of the config in a run's checkpoint, None if it has none."""
+    heads = saved_settings(content.get("cfg")).get("MASK.DECODER_NUM_HEADS")
+    return heads if isinstance(heads, int) else None
+
+
+def heads_there(content: Mapping[str, Any], path: str) -> int | None:
+    """Return the heads of the decoder in a checkpoint, None if nothing tells.
+
+    `content` is what `read_checkpoint` returned for `path`, whose name tells the authors' files.
+    """
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return saved_heads(content) or (_PUBLISHED_HEADS if _PUBLISHED.fullmatch(stem) else None)
+
+
+def compare_heads(model: nn.Module, there: int | None) -> tuple[str, ...]:
+    """Return a warning unless the decoder of `model` has the `there` heads of its weights' file.
+
+    With other heads the weights fit and the predictions are wrong. A model without a decoder has
+    nothing to warn of; None is a number that the file does not tell.
+    """
+    decoder: Any = getattr(model, "decoder_blocks", None)
+    if not decoder or decoder[0].attn.num_heads == there:
+        return ()
+    here = decoder[0].attn.num_heads
+    known = (
+        f"the decoder has {here} attention heads here and had {there} there"
+        if there is not None
+        else f"the file does not say how many attention heads its decoder had, and here it has "
+        f"{here} (in the authors' published files, {_PUBLISHED_HEADS})"
+    )
+    return (
+        f"{known}. With another number the weights load and the predictions are wrong: set "
+        "MASK.DECODER_NUM_HEADS (in Python, decoder_num_heads) to that of the file.",
+    )
