@@ -28,7 +28,7 @@ class _ConsoleHandler(logging.StreamHandler):
         if getattr(record, "file_only", False):
             return
         line = printable(self.format(record), keep=_KEPT)
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the latter of a stream that the program has closed
             try:
                 self._write(line)
             except UnicodeEncodeError:

@@ -65,6 +65,7 @@ class AppendedFile:
             self._write(self._gap(self._num_lost) + piece if self._num_lost else piece)
             self._num_lost = 0
         except OSError as error:
+            self.close()  # a file server that was away may not know the open file any more
             self._num_lost += 1
             if self._num_lost == 1:
                 self._warn(_cannot_write(self._path, error))

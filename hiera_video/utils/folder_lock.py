@@ -106,11 +106,12 @@ class FolderLock:
         self._file.close()
 
     def _take(self, warn: Callable[[str], None]) -> IO[bytes]:
-        first_beat = 0
+        first_beat, began_sec = 0, time.monotonic()
         while True:
             file = _open(self._path)
             try:
-                if (locked := self._may_write(file, first_beat, warn)) is not None:
+                waited_sec = time.monotonic() - began_sec
+                if (locked := self._may_write(file, first_beat, waited_sec, warn)) is not None:
                     return self._write(file, locked, warn)
                 first_beat = os.fstat(file.fileno()).st_mtime_ns
             except BaseException:
@@ -120,7 +121,7 @@ class FolderLock:
             time.sleep(_LOOK_SEC)
 
     def _may_write(
-        self, file: IO[bytes], first_beat: int, warn: Callable[[str], None]
+        self, file: IO[bytes], first_beat: int, waited_sec: float, warn: Callable[[str], None]
     ) -> bool | None:
         """Return whether the file is locked and ours to write, None to look again.
 
@@ -136,7 +137,8 @@ class FolderLock:
         if holder is None or (locks is Locks.TAKEN and is_here):
             return locks is Locks.TAKEN
         beat = os.fstat(file.fileno()).st_mtime_ns
-        age_sec = _age_sec(beat, self._folder)
+        # The time may lie ahead, where a clock has been set back since.
+        age_sec = max(_age_sec(beat, self._folder), waited_sec)
         if first_beat not in (0, beat):
             raise _refusal(self._folder, holder)
         if age_sec < STALE_SEC:

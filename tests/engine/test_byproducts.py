@@ -1,9 +1,12 @@
 """What a run writes beside its checkpoints, on full disks and in folders that are removed."""
 
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,6 +108,28 @@ def test_a_log_whose_folder_is_removed_begins_anew(tmp_path):
     log.close()
     assert (folder / "stdout.log").read_text().endswith("] second\n")
     assert scalars_in(folder / "tensorboard") == {"train/loss": [(1, 0.5)]}
+
+
+def test_a_log_whose_open_file_is_lost_is_opened_again(tmp_path):
+    warnings = []
+    file = AppendedFile(str(tmp_path / "x"), warnings.append, gap=lambda n: b"<%d>" % n)
+    file.append(b"one ")
+    os.close(file._descriptor)  # as a file server that was started anew forgets what was open
+    for piece in (b"two ", b"three ", b"four"):
+        file.append(piece)
+    file.close()
+    assert (tmp_path / "x").read_bytes() == b"one <1>three four"
+    assert len(warnings) == 1
+
+
+def test_a_console_that_the_program_has_closed_ends_nothing(tmp_path, monkeypatch):
+    console = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", console)
+    log = RunLog(str(tmp_path), tensorboard=False)
+    console.close()
+    log.line("further on")
+    log.close()
+    assert "further on" in (tmp_path / "stdout.log").read_text()
 
 
 def test_a_piece_is_written_whole_or_not_at_all(disk):

@@ -223,6 +223,11 @@ def test_broken_weights_are_told(checkpoint, test_videos):
         predictor(test_videos[0])
 
 
+def test_the_package_alone_leads_to_its_modules_of_models():
+    code = "import hiera_video; hiera_video.models.hiera.Hiera; hiera_video.models.load.load_model"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_models_are_imported_without_decoders():
     code = "import sys, hiera_video; assert 'av' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
