@@ -6,13 +6,17 @@ step, reads them all.
 """
 
 import av
+import numpy as np
 
-from hiera_video.data.decoders._packets import PacketTable
+from hiera_video.data.decoders._packets import PacketTable, decode
 
 # Containers in which hundreds of videos encoded at random gave the right frames.
 _RELIABLE = frozenset({"mov", "matroska", "avi"})
 
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, all above are interlaced
+
+# How many of the listed key frames are decoded when a file is opened: each costs milliseconds.
+_KEYS_TRIED = 4
 
 WAY_OUT = "Use DATA.DECODING_BACKEND auto or pyav."
 
@@ -30,6 +34,8 @@ def doubt_of_seeking(
     kinds = _RELIABLE.intersection(container.format.name.split(","))
     if not kinds:
         return "a container in which its seeks go astray"
+    if "mov" in kinds and table.time_base >= 1:  # FFmpeg puts 1 for a missing one
+        return "a time scale that is missing"
     decoder = stream.codec_context
     if decoder is None:  # a codec that PyAV was built without
         return ""
@@ -41,7 +47,32 @@ def doubt_of_seeking(
         return "interlaced frames"
     if len(table.key_pts_K) == len(table.pts_N) > 1 and not decoder.codec.intra_only:
         return "every frame marked as a key frame"
+    if not decoder.codec.intra_only and not _keys_decode(container, stream, table):
+        return "a listed key frame from which it does not decode"
     return ""
+
+
+def _keys_decode(
+    container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
+) -> bool:
+    """Say whether decoding can start at the listed key frames after the first (at most a few)."""
+    later_K = table.key_pts_K[1:]
+    places = np.linspace(0, len(later_K) - 1, min(len(later_K), _KEYS_TRIED)).astype(int)
+    return all(_key_decodes(container, stream, int(pts)) for pts in later_K[places])
+
+
+def _key_decodes(
+    container: av.container.InputContainer, stream: av.VideoStream, key_pts: int
+) -> bool:
+    """Say whether a seek to `key_pts` gives a whole key frame of that time."""
+    try:
+        container.seek(key_pts, stream=stream)
+        for frame in decode(container, stream):
+            if frame.pts is None or frame.pts >= key_pts:  # else the seek went further back
+                return frame.pts == key_pts and frame.key_frame and not frame.is_corrupt
+    except av.FFmpegError:
+        pass
+    return False
 
 
 def _index_fits(stream: av.VideoStream, table: PacketTable) -> bool:

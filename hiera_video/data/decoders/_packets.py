@@ -6,6 +6,7 @@ ten-second clip. Legend: P packets in the order of the file, N frames in present
 K key frames.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,6 +28,12 @@ _CLOCK_RESTARTS = 0x0200  # AVFMT_TS_DISCONT
 # What a packet may bring for all that follow, under FFmpeg's names. It comes once, so a decoder
 # lacks it after a seek: 8-bit palette video would be black.
 _SETTINGS = ("palette", "new_extradata", "param_change")
+
+# x264 names its version in a message (SEI), usually in the first packet alone. For the errors of
+# old versions FFmpeg decodes in another way: 4:4:4 before 151, B-frames up to 33.
+_X264_NAME = b"x264 - core "
+_FIRST_RIGHT_444 = 151
+_LAST_WRONG_ALL = 33
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +215,9 @@ def _read(
             is_whole = not (codec == "h264" and packet.is_keyframe) or _is_idr(
                 bytes(packet), decoder.extradata
             )
-            has_settings = any(map(packet.has_sidedata, _SETTINGS))
+            has_settings = any(map(packet.has_sidedata, _SETTINGS)) or (
+                codec == "h264" and not packets and _names_old_x264(bytes(packet), decoder.pix_fmt)
+            )
             packets.append(
                 _Packet(
                     packet.pts, packet.dts, packet.is_keyframe, not hidden, is_whole, has_settings
@@ -263,6 +272,17 @@ def _is_idr(data: bytes, extradata: bytes | None) -> bool:
             return unit_type == 5
         place += length_size + int.from_bytes(data[place : place + length_size], "big")
     return False
+
+
+def _names_old_x264(data: bytes, pix_fmt: str | None) -> bool:
+    """Say whether an H.264 packet names a version of x264 whose pictures FFmpeg mends."""
+    name = data.find(_X264_NAME)
+    if name < 0:
+        return False
+    number = re.match(rb"\d{1,9}", data[name + len(_X264_NAME) :][:9])
+    is_444 = (pix_fmt or "").startswith(("yuv444", "yuvj444", "gbr"))
+    limit = _FIRST_RIGHT_444 if is_444 else _LAST_WRONG_ALL + 1
+    return number is not None and int(number[0]) < limit
 
 
 def _sorted_times(packets: Iterable[_Packet]) -> np.ndarray:
