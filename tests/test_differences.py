@@ -1,4 +1,4 @@
-"""The figures of docs/differences.md, computed anew: what others do stands here as a formula."""
+"""Recompute figures of docs/differences.md; other programs' behaviour is written as formulas."""
 
 import math
 from itertools import pairwise
@@ -40,7 +40,7 @@ def row(numbers) -> str:
 
 
 def ends(numbers) -> str:
-    """The beginning of a row that is told by its beginning."""
+    """Return the first two numbers of a row, as the page abbreviates it."""
     return f"{row(numbers[:2])}, ..."
 
 

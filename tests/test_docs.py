@@ -231,7 +231,7 @@ def test_paths_in_prose_are_there(page):
 
 @by_name
 def test_config_keys_in_prose_are_known(page):
-    """One that has another name here may be told of, as long as it is answered with that name.
+    """The docs may name a renamed key, as long as the error for it gives the new name.
 
     The page on the differences may name PySlowFast's other keys, which the config explains.
     """

@@ -4,7 +4,8 @@ python tools/serve.py --checkpoint output/checkpoints/checkpoint_epoch_00075.pyt
 python tools/serve.py --checkpoint mae_k400_ft_k400 --model hiera_base_16x224 --port 8080
 curl -F video=@x.mp4 http://127.0.0.1:8000/predict
 
-A line a request goes to standard error. SIGTERM lets running requests finish; Ctrl-C does not.
+Each request is logged as a line on standard error. SIGTERM lets running requests finish; Ctrl-C
+does not.
 
 Exit status: 0 after Ctrl-C or SIGTERM; 1 if it could not be started; 2 for a wrong command line.
 """
@@ -80,7 +81,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         default=usual.grace_sec,
         metavar="SECONDS",
-        help="that SIGTERM leaves to running requests (%(default)g)",
+        help="that running requests get after SIGTERM (%(default)g)",
     )
     add("--no-access-log", action="store_true", help="do not print a line for each request")
     add("--every", type=float, metavar="SECONDS", help="from window to window (half a clip)")

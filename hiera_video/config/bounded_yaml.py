@@ -1,4 +1,4 @@
-"""YAML of anyone's, composed into nodes within bounds.
+"""Compose untrusted YAML into nodes within bounds.
 
 A few lines of aliases to aliases stand for more values than any memory holds. Composing them is
 cheap, since an alias is the same node again; walking, merging or printing them is not.
@@ -32,7 +32,7 @@ def compose(text: str) -> tuple[yaml.SafeLoader, yaml.Node | None]:
 
 
 def _written_out(node: yaml.Node, sizes: dict[yaml.Node, int]) -> int:
-    """Return how many nodes `node` has with aliases written out, those to itself left out."""
+    """Return the number of nodes of `node` with aliases expanded, except aliases to itself."""
     if node not in sizes:
         sizes[node] = 0
         children = node.value if isinstance(node, yaml.CollectionNode) else ()

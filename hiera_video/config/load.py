@@ -29,8 +29,8 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
 def load_saved_config(text: str, name: str) -> Config:
     """Load the YAML text that a run saved with its weights; problems call it `name`.
 
-    The file it came from may be anyone's, so `_BASE_` is refused: nothing else is opened. Raises
-    ConfigError as `load_config` does.
+    The file is untrusted, so `_BASE_` is refused and no other file is opened. Raises ConfigError
+    as `load_config` does.
     """
     return _resolved(read_yaml_text(text, name), (), source=name)
 

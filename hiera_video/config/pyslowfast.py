@@ -1,6 +1,6 @@
 """PySlowFast's config keys that are not ours: what each is called here, or what there is instead.
 
-Its defaults.py has 339 keys. Those that stand in neither table have the same name here.
+Its defaults.py has 339 keys. Keys in neither table have the same name here.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ _PYTORCH = "checkpoints are always PyTorch's"
 _SCHEDULE = "the rate is always warm-up and cosine: SOLVER.WARMUP_EPOCHS, SOLVER.COSINE_END_LR"
 _SSL = "it is TASK ssl"
 
-# PySlowFast's name -> what there is instead, to stand after "here". A name that ends in * is all
-# keys that begin so, unless they stand in a table themselves.
+# PySlowFast's name -> what replaces it, worded to follow "here". A name that ends in * covers all
+# keys with that prefix, except those that a table names themselves.
 REPLACED: Mapping[str, str] = MappingProxyType(
     {
         "AUG.COLOR_JITTER": f"{_COLOURS} (PySlowFast jitters those of images alone)",

@@ -1,4 +1,4 @@
-"""The settings in the config that a run saved in its checkpoint; the file may be anyone's."""
+"""Read the settings of the config that a run saved in its checkpoint, an untrusted file."""
 
 from typing import Any
 

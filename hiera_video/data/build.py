@@ -34,7 +34,7 @@ def check_data_settings(cfg: Config) -> None:
 
 
 def decoding(cfg: Config) -> Decoding:
-    """Return how a config has videos decoded."""
+    """Return the decoding settings of a config."""
     return Decoding(cfg.DATA.DECODING_BACKEND, cfg.DATA.SQUARE_PIXELS)
 
 

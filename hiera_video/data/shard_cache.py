@@ -56,7 +56,7 @@ def cached_shard(url: str) -> str:
     """Return the path of the copy of a remote shard, fetching it if it is not there or not current.
 
     http and https are read by `utils/fetch.py`, other schemes through fsspec (s3://, gs:// and so
-    on, each of which has a package of its own). Raises OSError, in their words.
+    on, each of which needs its own package). Raises OSError with their message.
     """
     if why := refusal(url):
         raise OSError(why)
@@ -65,7 +65,7 @@ def cached_shard(url: str) -> str:
         cache_folder(),
         fetch=fetch if scheme_of(url) in _WEB else _fetch_by_fsspec,
         limit=cache_limit_bytes(),
-        asks_again=not is_signed(url),  # by the end of a run its signature has expired
+        asks_again=not is_signed(url),  # a signature expires during a run
     )
 
 
@@ -80,10 +80,10 @@ def drop_damaged(url: str) -> None:
 
 
 def refusal(url: str) -> str:
-    """Say why a shard is not fetched from `url`; "" if it may be.
+    """Return why a shard may not be fetched from `url`; "" if it may.
 
-    fsspec follows any scheme that some package registers, and chains of them, one of which may read
-    any file or run code that an index brings along.
+    fsspec follows any registered scheme, and chains of schemes. Some of these read any file, or run
+    code that comes with an index.
     """
     scheme = scheme_of(url)
     if scheme not in SCHEMES:
@@ -94,7 +94,7 @@ def refusal(url: str) -> str:
 
 
 def scheme_of(url: str) -> str:
-    """Return the scheme of a URL in small letters."""
+    """Return the scheme of a URL in lower case."""
     return url.partition("://")[0].lower()
 
 

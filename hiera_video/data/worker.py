@@ -206,7 +206,7 @@ def _context() -> Any:
 
 
 def _start_server() -> None:
-    """Start the server of processes deaf to a run's signals, which would interrupt its imports.
+    """Start the fork server with a run's signals blocked: they would interrupt its imports.
 
     The server and its children inherit the mask; this process gets its signals when it is lifted.
     """

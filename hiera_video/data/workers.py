@@ -166,7 +166,7 @@ class WorkerPool:
         return None
 
     def _watch(self) -> None:
-        """Kill the processes whose step, or whose way to their next task, took too long."""
+        """Kill processes whose step took too long, or that left a task unread too long."""
         now = time.monotonic()
         # A pause of ours says nothing about them: no more than two polls of it count.
         passed_sec = min(now - self._looked_at, 2 * _POLL_SEC)

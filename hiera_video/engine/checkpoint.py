@@ -213,7 +213,7 @@ def remove_unfinished(output_dir: str) -> None:
 def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:
     """Return path and content of the last checkpoint that is whole, or None if there is none.
 
-    Broken ones after it are skipped with a warning, and so are those that no run can have written.
+    Later ones that are damaged, or that no run can have written, are skipped with a warning.
     The tensors of a sharded one are on the meta device.
 
     Raises:

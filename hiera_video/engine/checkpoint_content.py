@@ -1,8 +1,8 @@
-"""What a run's checkpoint must hold before a run goes on from it.
+"""Check what a checkpoint holds before a run resumes from it.
 
-Checksums show that a file is as it was written, not that a run of this program wrote it. PyTorch
-takes most of what follows unseen: an optimizer state of another shape makes fused AdamW read past
-the end of a tensor.
+Checksums show that a file is unchanged, not that a run of this program wrote it. PyTorch loads most
+wrong content without an error: an optimizer state of another shape makes fused AdamW read past the
+end of a tensor.
 """
 
 import math
@@ -22,7 +22,7 @@ class _Damage(Exception):
 
 
 def damage_in(content: Mapping[str, Any], named: tuple[int, int], *, on_meta: bool = False) -> str:
-    """Return what in a checkpoint no run can have written, or "".
+    """Return the part of a checkpoint that no run can have written, in words, or "".
 
     `named` are the epoch and iteration of its name. With `on_meta`, tensors may be on the meta
     device. Whether weights and optimizer fit the run that reads it is not checked here.
@@ -104,7 +104,7 @@ def _is_plain(value: object) -> TypeGuard[torch.Tensor]:
 
 
 def _tensors(state: object, what: str) -> dict[str, torch.Tensor]:
-    """Return a state dict; raises _Damage if it is none of plain tensors."""
+    """Return a state dict; raises _Damage unless all its values are plain tensors."""
     if not isinstance(state, dict):
         raise _Damage(f"{what!r} is no state dict")
     for name, value in state.items():
@@ -132,7 +132,7 @@ def _check_shape(value: object, weight: torch.Tensor, what: str) -> None:
 
 
 def _check_optimizer(saved: object, weights: Mapping[str, torch.Tensor]) -> None:
-    """Raise _Damage unless what is gathered fits the weights that its groups name."""
+    """Raise _Damage unless the optimizer's state fits the weights that its groups name."""
     what = repr(OPTIMIZER)
     if not isinstance(saved, dict):
         raise _Damage(f"{what} is no state of an optimizer")

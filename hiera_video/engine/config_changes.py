@@ -5,9 +5,9 @@ from hiera_video.config.saved import saved_settings
 
 
 def changed_keys(saved_yaml: object, cfg: Config) -> list[str]:
-    """Return "KEY: then -> now" for each key that a checkpoint's `cfg` has another value of.
+    """Return "KEY: then -> now" for each key whose value differs in a checkpoint's `cfg`.
 
-    If that config cannot be read, the list says so and no more.
+    If that config cannot be read, the only item says so.
     """
     saved, now = saved_settings(saved_yaml), saved_settings(to_yaml(cfg))
     if not saved:

@@ -64,10 +64,10 @@ def origin_of(checkpoint: str, cfg: Config | None) -> Origin:
 
 
 def origin_from(start: str, content: Mapping[str, Any] | None = None) -> Origin:
-    """Say whose weights those of a run are that starts from the file `start` ("": from scratch).
+    """Return the origin of the weights of a run that starts from `start` ("": from scratch).
 
-    Runs of earlier releases are followed back over TRAIN.CHECKPOINT_FILE_PATH as far as the files
-    are at hand; `content` is that of `start`, if it has been read.
+    For runs of earlier releases, follow TRAIN.CHECKPOINT_FILE_PATH back as far as the files exist.
+    `content` is that of `start`, if it has been read.
     """
     weights, last = start, start
     for _ in range(_MAX_STEPS):
@@ -86,9 +86,9 @@ def origin_from(start: str, content: Mapping[str, Any] | None = None) -> Origin:
 
 
 def origin_of_content(content: Mapping[str, Any]) -> Origin:
-    """Say whose weights those of a run's checkpoint are, by what it holds.
+    """Return the origin of the weights in a run's checkpoint, from its content.
 
-    One of an earlier release holds its config alone.
+    A checkpoint of an earlier release holds only its config.
     """
     if found := _saved(content):
         return found
@@ -97,7 +97,7 @@ def origin_of_content(content: Mapping[str, Any]) -> Origin:
 
 
 def _saved(content: Mapping[str, Any]) -> Origin | None:
-    """Return the origin that a run has saved in a checkpoint, None where there is none."""
+    """Return the origin that a run saved in a checkpoint, or None."""
     saved = content.get(KEY)
     try:
         found = Origin(**saved) if isinstance(saved, dict) else None
@@ -109,7 +109,7 @@ def _saved(content: Mapping[str, Any]) -> Origin | None:
 
 
 def _beside(path: str) -> Origin | None:
-    """Return what the folder of an exported model says of it, None where `path` is of none."""
+    """Return the origin that an exported model's folder states, None if `path` is not in one."""
     folder = os.path.dirname(path) if os.path.basename(path) == WEIGHTS else path
     if not is_pretrained_folder(folder):
         return None
@@ -136,7 +136,7 @@ def _stem(path: str) -> str:
 
 
 def _content(path: str) -> Mapping[str, Any]:
-    """Return what is in a checkpoint, but for tensors of a sharded one; nothing if it is none."""
+    """Return a checkpoint's content, without the tensors of a sharded one; {} if it is not one."""
     try:
         if sharded.is_folder(path):
             return sharded.read_plain(path, key="checkpoint")
@@ -146,6 +146,6 @@ def _content(path: str) -> Mapping[str, Any]:
 
 
 def _start_in(content: Mapping[str, Any]) -> str | None:
-    """Return what the config in a checkpoint names as the start ("": nothing), None: unknown."""
+    """Return the starting weights in a checkpoint's config ("": from scratch; None: unknown)."""
     start = saved_settings(content.get("cfg")).get("TRAIN.CHECKPOINT_FILE_PATH")
     return start if isinstance(start, str) else None

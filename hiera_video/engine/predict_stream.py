@@ -72,7 +72,7 @@ def stream_frames(
             raise UserError(f"{_KEY}: {source!r} has no picture that can be decoded.")
         ratio = pixel_ratio(stream) if square_pixels else Fraction(1)
         fps = float(header_rate(stream) or fallback_fps)
-        # The sender's clock may start anew.
+        # The sender's clock may restart.
         clock = Clock(step=1 / fps, max_step=MAX_STEP_SEC)
         began: float | None = None
         for frame in _decoded(container, stream, source):

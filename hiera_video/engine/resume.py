@@ -129,7 +129,7 @@ def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
 
 
 def _origin_of_run(run: TrainRun, content: Mapping[str, Any]) -> Origin:
-    """Return whose weights those of a checkpoint of this run are; say what is not used."""
+    """Return the origin of the weights in this run's checkpoint; log weights that are not used."""
     origin = dist.by_main(lambda: origin_of_content(content))
     if unused := origin.unused(run.cfg):
         run.log.line(

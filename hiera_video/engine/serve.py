@@ -125,9 +125,9 @@ class Service:
         self._server.run(sockets=self._sockets)
 
     def stop(self, *, grace_sec: float = 0.0) -> None:
-        """Have `run` return soon: take no new requests, give up running ones after `grace_sec`.
+        """Make `run` return: refuse new requests, cancel running ones after `grace_sec`.
 
-        For any thread.
+        Thread-safe.
         """
         self._server.should_exit = True
         if not grace_sec:

@@ -125,7 +125,7 @@ def window_starts(num_frames: int, grid: Grid, *, least: int, most: int) -> rang
 
 
 def check_container(path: str) -> Refused | None:
-    """Say why a file is not decoded: no container that is opened, or too large a picture."""
+    """Return why a file is not decoded: its container is refused, or its picture is too large."""
     try:
         with open_container(path, path) as container:
             sizes = [

@@ -19,8 +19,8 @@ from hiera_video.engine.serve_answer import RefusalError, stopped
 
 FIELD = "video"
 _HOW = f"Try curl -F {FIELD}=@x.mp4."
-# A client that sends nothing for so long, or takes so long in all, is given up. So is one that is
-# so long behind the least rate: single bytes now and then would keep others out all the time.
+# Abort an upload that is idle this long, takes this long in all, or falls this long behind the
+# least rate: otherwise a client that sends single bytes now and then would keep others out.
 _IDLE_SEC, _WHOLE_SEC = 30.0, 900.0
 _LEAST_BYTES_PER_SEC = 16_000
 _OTHER_BYTES = 64 * 1024  # what a form may hold beside the video
@@ -251,7 +251,7 @@ class VideoForm:
 
 
 def _wrong_type(content_type: str) -> str:
-    """Return what a file is that is called so, "" if it may be a video."""
+    """Return the kind of file that a content type names, "" if it may be a video."""
     kind = content_type.split(";", 1)[0].strip().lower()
     if kind in _TYPES:
         return _TYPES[kind]

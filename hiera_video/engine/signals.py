@@ -1,8 +1,8 @@
 """Requests that a run end: it saves after the current step, then exits.
 
 After a scheduler's notice the exit status is 75, EX_TEMPFAIL of sysexits.h: "try again later".
-Nothing else here ends with it, and it is not 143, which says that SIGTERM killed a process that
-saved nothing: a scheduler can requeue on it alone. After Ctrl-C the status is 130, as a shell
+Nothing else here ends with 75, so a scheduler can requeue on it alone. The status is not 143, which
+means that SIGTERM killed a process that saved nothing. After Ctrl-C the status is 130, as a shell
 reports it: somebody wanted the run to end.
 """
 
@@ -43,8 +43,8 @@ class StopSignals:
     nothing is to be saved (before `hold`, after `release`) the first one raises Requeue.
 
     Args:
-        say: is told in a line what is about to happen.
-        nothing_to_save: what it is told of where there is nothing to save.
+        say: called with a line that says what is about to happen.
+        nothing_to_save: the words in that line if there is nothing to save.
     """
 
     def __init__(

@@ -121,7 +121,7 @@ def write_results(
 ) -> None:
     """Write the per-video scores (npz), the figures (json) and the confusion matrix (png).
 
-    A file that cannot be written goes to another place, which `warn` is told.
+    A file that cannot be written goes to another place; `warn` gets a line that names it.
 
     The npz holds `paths` and `labels` `[N]`, `scores` `[N, K]` (mean probabilities) and
     `class_names` `[K]` (empty where unknown); no pickled objects.

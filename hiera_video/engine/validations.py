@@ -47,7 +47,7 @@ class Validations:
     def add(self, epoch: int, top1: float) -> None:
         """Take note of a validation; later ones are forgotten: the run has gone back.
 
-        A file that cannot be written is made up for by the next validation, which writes them all.
+        If the file cannot be written, the next validation tries again with all validations so far.
         """
         self._top1 = {n: value for n, value in self._top1.items() if n < epoch} | {epoch: top1}
         text = simplejson.dumps(sorted(self._top1.items()))

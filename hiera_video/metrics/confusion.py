@@ -37,7 +37,7 @@ def save_confusion_png(
 ) -> None:
     """Draw the matrix, each row as shares of its class; names are written for up to 60 classes.
 
-    A name in letters that no installed font has is written as the class's number, `class 3`.
+    If no installed font has a name's letters, the class's number is drawn instead: `class 3`.
     """
     confusion_figure(confusion_KK, class_names).savefig(path, dpi=110)
 

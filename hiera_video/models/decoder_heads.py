@@ -1,4 +1,4 @@
-"""How many attention heads a checkpoint's decoder has, which no shape of its weights tells."""
+"""Find a checkpoint decoder's number of attention heads, which its weights do not show."""
 
 import os
 import re
@@ -32,8 +32,8 @@ def heads_there(content: Mapping[str, Any], path: str) -> int | None:
 def compare_heads(model: nn.Module, there: int | None) -> tuple[str, ...]:
     """Return a warning unless the decoder of `model` has the `there` heads of its weights' file.
 
-    With other heads the weights fit and the predictions are wrong. A model without a decoder has
-    nothing to warn of; None is a number that the file does not tell.
+    With another number of heads the weights load but the predictions are wrong. A model without a
+    decoder gives no warning. `there` is None if the file does not state the number.
     """
     decoder: Any = getattr(model, "decoder_blocks", None)
     if not decoder or decoder[0].attn.num_heads == there:

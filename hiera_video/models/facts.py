@@ -1,4 +1,4 @@
-"""What the JSON files of an exported folder may say, field by field."""
+"""Check the JSON files of an exported folder, field by field."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -62,7 +62,7 @@ _FIELDS: Mapping[str, Rule] = {
 def check_facts(facts: Mapping[str, Any], *, source: str) -> None:
     """Raise a UserError that names the first field of a wrong kind; `source` is for the message.
 
-    No field has to be there, and fields that are not known here are left to a later version.
+    All fields are optional. Unknown fields are ignored: a later version may have written them.
     """
     for name, rule in _FIELDS.items():
         _check(facts, name, rule, shown_as=name, source=source)

@@ -51,8 +51,8 @@ def find_misfits(
 ) -> Misfits:
     """Compare `theirs` with the tensors `names` of `model` (None: all of them).
 
-    What else the file holds is unexpected. Values are looked at only where `theirs` have data; the
-    model's may be on the meta device.
+    All other tensors of the file are unexpected. Values are checked only if `theirs` have data; the
+    model's tensors may be on the meta device.
     """
     ours = model.state_dict()
     found = Misfits([], [], [], [])

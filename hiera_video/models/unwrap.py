@@ -36,7 +36,7 @@ class Unwrapped(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    keys: tuple[str, ...]  # those that lead to it in the file
+    keys: tuple[str, ...]  # the path to it in the file
     state: dict[str, torch.Tensor]
     prefix: str
     num_known: int  # names that the model has
@@ -132,7 +132,7 @@ def _average(found: _Candidate) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name out of a file so that it fits into a line: printable, and not too long."""
+    """Return a name from a file shortened and escaped, to fit into a line."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 

@@ -64,7 +64,7 @@ class LoadSummary:
 
 
 def warn(summary: LoadSummary, path: str) -> None:
-    """Log, as warnings, what a summary of the file `path` says that its reader should look at."""
+    """Log as warnings what was unwrapped in the file `path`, and the warnings of its summary."""
     for message in filter(None, [summary.unwrapped, *summary.warnings]):
         logging.getLogger("hiera_video").warning("warning: %s: %s", path, message)
 
@@ -202,8 +202,8 @@ def model_state(
 ) -> dict[str, torch.Tensor]:
     """Return the state dict of a checkpoint, which may be one itself, without what wraps it.
 
-    The names of `model` (None: any Hiera) find it; see `unwrap`. Of a run that averaged its
-    weights, that is the average.
+    It is found by the names of `model` (None: any Hiera); see `unwrap`. If a run averaged its
+    weights, the average is returned.
     """
     return unwrap(content, model.state_dict() if model is not None else None).state
 

@@ -21,8 +21,8 @@ class LrSchedule(Protocol):
 def clips_per_iteration(cfg: Config, num_videos: int | None = None) -> int:
     """Return the clips that all processes together see in one iteration.
 
-    TRAIN.BATCH_SIZE, in videos, is a machine's, whatever the number of its processes. `num_videos`
-    are those of the train list (None: enough), beyond which no batch can go.
+    TRAIN.BATCH_SIZE counts videos per machine, for any number of processes. `num_videos` is the
+    length of the train list (None: enough for a batch), which limits a batch.
     """
     videos = cfg.TRAIN.BATCH_SIZE * dist.num_machines()
     if num_videos is not None:

@@ -1,4 +1,4 @@
-"""Files that a run writes and can do without: a failure to write one is a warning, not an end."""
+"""Files that a run writes but does not need: a failure to write one is only a warning."""
 
 import os
 from collections.abc import Callable
@@ -26,8 +26,8 @@ def write_by_product(path: str, content: bytes, warn: Warn) -> bool:
 class AppendedFile:
     """A file that grows by whole pieces, and loses pieces while it cannot be written.
 
-    The first piece that is lost is a warning. Each later piece tries again; folder and file are
-    made anew if they are gone.
+    The first lost piece gives a warning. Each later piece tries again; folder and file are created
+    again if they are gone.
 
     Args:
         path: of the file, which is opened at once.

@@ -1,7 +1,7 @@
-"""Copies of URLs in a folder that processes share: asked after, bounded, dropped when damaged.
+"""Cache copies of URLs in a shared folder: check versions, bound the size, drop damaged copies.
 
-`KEY-NAME` is a copy, its time of change the last use. `KEY-NAME.origin` holds what the server said
-of its version, its time of change the last check.
+`KEY-NAME` is a copy; its modification time is its last use. `KEY-NAME.origin` holds the version
+that the server stated; its modification time is the last check.
 """
 
 import logging
@@ -29,12 +29,12 @@ from hiera_video.utils.io import cached_path, forget_copy, origin_path, write_at
 SIZE_VARIABLE = "HIERA_VIDEO_CACHE_GIB"
 DEFAULT_GIB = 50.0
 
-# A process asks the server after a copy when it first uses it, and again after so long.
+# A process checks a copy with the server on first use, and again after this time.
 FRESH_SEC = 300.0
-# A copy without a version cannot be asked after. It is fetched again, except by processes that
+# A copy without a version cannot be checked. Each process fetches it again, except processes that
 # start together.
 _TOGETHER_SEC = 10.0
-# No download takes so long without writing: what is left of a process that was killed.
+# A partial download unchanged for this long is left over from a killed process.
 _STALE_SEC = 3600.0
 # A file that was fetched is opened within this time, and not removed before.
 _GRACE_SEC = 60.0
@@ -95,7 +95,7 @@ class _TemporaryCopy(str):
 def is_signed(url: str) -> bool:
     """Say whether the query of `url` holds a signature or a token.
 
-    Such a URL is another one the next time, and whoever lacks it may not have the file.
+    Such a URL changes each time it is issued, and whoever does not know it may not have the file.
     """
     query = url.partition("?")[2].partition("#")[0]
     return any(_SECRETS.fullmatch(name) for name, _ in parse_qsl(query, keep_blank_values=True))
@@ -128,10 +128,10 @@ def copy_of(
 ) -> str:
     """Return the path of a copy of `url` that is current, fetching it if need be.
 
-    `fetch` is `fetch.fetch` or one that does the same. `limit`: bytes that the folder may hold;
-    copies that were used in the last `grace_sec` seconds stay. `force`: fetch it anew. Without
-    `asks_again` a copy that is there is current. If the server does not answer, a copy that is
-    there is used with a warning. Raises OSError if there is none, or if the server refuses the URL.
+    `fetch` is `fetch.fetch` or an equivalent. `limit`: bytes that the folder may hold; copies used
+    in the last `grace_sec` seconds stay. `force`: fetch it even if current. Without `asks_again`
+    an existing copy counts as current. If the server does not answer, an existing copy is used
+    with a warning. Raises OSError if there is none, or if the server refuses the URL.
     """
     target = cached_path(url, folder)
     began, brought = time.time(), 0
@@ -159,7 +159,7 @@ def copy_of(
 
 
 def was_checked_lately(target: str) -> bool:
-    """Say whether some process has fetched a copy, or asked after it, in the last FRESH_SEC."""
+    """Return whether any process fetched or checked a copy in the last FRESH_SEC seconds."""
     return _check_time(target) > time.time() - FRESH_SEC
 
 
@@ -176,7 +176,7 @@ def limit_bytes(variable: str, default_gib: float) -> int:
 
 
 def make_room(folder: str, limit: int, *, keep: str, grace_sec: float = 0.0) -> None:
-    """Remove the copies longest unused until the folder holds `limit` bytes.
+    """Remove the least recently used copies until the folder holds at most `limit` bytes.
 
     `keep` stays, and so does what was used in the last `grace_sec` seconds. Left-overs of downloads
     that were killed go too.
@@ -240,7 +240,7 @@ def _refresh(url: str, target: str, fetch: Fetch, *, force: bool) -> bool:
 
 
 def _is_refusal(error: OSError) -> bool:
-    """Say whether the server has answered that it has no such file for us."""
+    """Return whether the server answered that the file does not exist or is forbidden."""
     if isinstance(error, HTTPError):
         return 400 <= error.code < 500 and error.code not in _RETRIED_STATUS
     return isinstance(error, RefusedError)

@@ -55,9 +55,9 @@ def begin(name: str, *, needs_temporary: bool = True) -> None:
     """Prepare a tool for its own imports, which take seconds; `name` is the tool's `__name__`.
 
     From here to `run`, Ctrl-C ends the process with status 130 and no traceback. Standard streams
-    that the caller has closed lead nowhere, so that no file gets their numbers. Without any folder
-    for temporary files the tool ends with one line, unless `needs_temporary` is False. Does nothing
-    for an importer other than the command line and the processes that it starts.
+    that the caller has closed are opened on the null device, so that no file gets their numbers.
+    Without any folder for temporary files the tool ends with one line, unless `needs_temporary` is
+    False. Does nothing unless the importer is the command line or a process that it started.
     """
     if name not in ("__main__", "__mp_main__"):
         return
@@ -145,7 +145,7 @@ def _without_output(error: OutputError) -> int:
 
 
 def _prepare_stream(name: str, descriptor: int, kind: type[TextIOWrapper]) -> None:
-    """Have a standard stream be there, take any name, and fail as `kind` does."""
+    """Make a standard stream exist, accept any file name, and fail with the errors of `kind`."""
     codecs.register_error(_NAMES, _encode_name)
     stream = getattr(sys, name)
     if stream is None:  # closed by the caller; `begin` has opened its descriptor

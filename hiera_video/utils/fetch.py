@@ -1,7 +1,7 @@
-"""Fetch a URL: whole answers only, faster than a bound, and nothing if the copy at hand is current.
+"""Fetch a URL, only completely and above a minimum rate; fetch nothing if the copy is current.
 
-urllib waits without end for a server that sends a byte now and then, takes a part (206) for the
-whole, and cannot tell a body that was cut from a short one.
+urllib alone waits without end for a server that sends a byte now and then, takes a part (206) for
+the whole, and cannot tell a truncated body from a short one.
 """
 
 import io
@@ -19,9 +19,9 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, Request, b
 
 from tqdm import tqdm
 
-# A server that sends nothing for so long is given up, and so is each address that does not answer.
+# Time-out for a server that sends nothing, and for each address that does not answer.
 STALL_SEC = 15.0
-# So is a server that sends fewer bytes than this in a window: 10 kB a second.
+# Fewer bytes than this in a window also abort the fetch: 10 kB a second.
 WINDOW_SEC, WINDOW_BYTES = 30.0, 300_000
 _BLOCK_BYTES = 1 << 20
 # What a server says of a version of a file, and how to ask for a newer one (RFC 9110, section 13).

@@ -73,7 +73,7 @@ class FolderLock:
 
     Args:
         folder: is there, and can be written to.
-        warn: is told what the lock cannot tell, and why it takes time.
+        warn: called with a line if the lock is uncertain, or if the caller has to wait.
 
     Raises:
         UserError: another run holds it, or may.
@@ -91,7 +91,7 @@ class FolderLock:
             os.register_at_fork(after_in_child=self._file.close)
 
     def check(self) -> None:
-        """Raise a UserError if another run has taken the folder: what it held was too old."""
+        """Raise a UserError if another run has taken over the lock as stale."""
         holder = _read(self._file) if _is_same(self._file, self._path) else _holder_at(self._path)
         if holder and holder.token != self._own.token:
             raise _refusal(self._folder, holder)

@@ -1,4 +1,4 @@
-"""Which installed font can write a text: class names come in all scripts, and a font has a few."""
+"""Find an installed font for a text: class names come in all scripts, a font covers a few."""
 
 import os
 from functools import cache

@@ -21,12 +21,12 @@ CROWDED = "crowded"
 
 
 class Connection(H11Protocol):
-    """A connection that must send its request in time and may be one of so many.
+    """A connection with a deadline for its request and a limit on the number of connections.
 
-    A connection without a request in work is closed after `HEADER_SEC`. It is also closed to make
-    room: the oldest of these of the client with the most goes when there are more than
-    `MAX_CONNECTIONS` in all, or `MAX_PER_CLIENT` from an address. If all have requests in work,
-    the new one's request is marked by `CROWDED`.
+    A connection without a request in progress is closed after `HEADER_SEC`. Above
+    `MAX_CONNECTIONS` in all, or `MAX_PER_CLIENT` from an address, the client with the most loses
+    its oldest connection without a request in progress. If all have one, the new request is marked
+    by `CROWDED`.
     """
 
     app_state: dict[str, Any]  # of H11Protocol
@@ -128,9 +128,9 @@ class Connection(H11Protocol):
 
 
 class AccessLog:
-    """ASGI middleware: gives `log` a line for each request, once it is answered or given up.
+    """ASGI middleware: calls `log` with a line for each request that has ended.
 
-    A request that `Connection` marked by `CROWDED` is answered here, with 503.
+    It answers a request that `Connection` marked by `CROWDED` with 503.
     """
 
     def __init__(self, app: Any, log: Log) -> None:

@@ -64,8 +64,8 @@ def make_dirs(path: str) -> None:
 def local_path(path: str) -> str:
     """Return a path on this machine for `path`, downloading a URL into iopath's cache if need be.
 
-    A copy is asked after when a process first uses it, see `utils/cache.py`. The copy of a URL that
-    is signed for one user is there while the returned string is: hold on to it.
+    A process checks a copy for a new version when it first uses it, see `utils/cache.py`. The copy
+    of a signed URL is deleted together with the returned string, so keep a reference to it.
 
     Raises:
         OSError: the download failed, in iopath's or urllib's words.
@@ -134,7 +134,7 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
 
 @contextmanager
 def _unless_unsupported() -> Iterator[None]:
-    """Pass over what the file system cannot do at all; an error of the disk goes on."""
+    """Ignore calls that the file system does not support; raise errors of the disk."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where long work puts its results: tried before the work begins, and replaced if it fails then."""
+"""Result files of long work: tried before it starts, and written elsewhere if that fails later."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""JSON that may be anyone's: whatever is wrong with it is one kind of error."""
+"""Read untrusted JSON; all malformed JSON raises JSONDecodeError."""
 
 from typing import Any
 

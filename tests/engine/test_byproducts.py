@@ -114,7 +114,7 @@ def test_a_log_whose_open_file_is_lost_is_opened_again(tmp_path):
     warnings = []
     file = AppendedFile(str(tmp_path / "x"), warnings.append, gap=lambda n: b"<%d>" % n)
     file.append(b"one ")
-    os.close(file._descriptor)  # as a file server that was started anew forgets what was open
+    os.close(file._descriptor)  # as a restarted file server forgets open files
     for piece in (b"two ", b"three ", b"four"):
         file.append(piece)
     file.close()

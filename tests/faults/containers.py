@@ -34,7 +34,7 @@ from hiera_video.data.workers import Done, WorkerPool
 BACKENDS = ("pyav", "torchcodec", "decord", "auto")
 NUM_FRAMES = 30
 
-# What may become of a file, worst last; all but the first two are faults.
+# Outcomes for a file, worst last; all but the first two are faults.
 OUTCOMES = (
     "right",
     "refused",

@@ -49,7 +49,7 @@ def test_no_place_for_temporary_files_is_one_line(tool):
     assert done.returncode == 1
 
 
-# A tool without heavy imports: prints as many lines as it is told.
+# A tool without heavy imports: prints the number of lines in its first argument.
 SCRIPT = """
 import sys
 from hiera_video.utils import cli

@@ -1,4 +1,4 @@
-"""Copies of URLs, over a real server on the loopback: current, whole, bounded, and never secret."""
+"""The cache of URLs, with a real server on the loopback: current, complete, bounded, not secret."""
 
 import gc
 import gzip

@@ -40,8 +40,8 @@ def parse_names(text: str) -> tuple[str, ...]:
 def contradiction(theirs: object, ours: Sequence[str] | None) -> str:
     """Return the first class that a checkpoint and a data set name differently, in words, or "".
 
-    `theirs` is what the checkpoint holds. Nothing contradicts where one has no names. Names that
-    differ in case, in spaces or underscores are the same.
+    `theirs` is what the checkpoint holds. If either has no names, the answer is "". Names that
+    differ in case, spaces or underscores count as the same.
     """
     if not is_names(theirs) or not ours:
         return ""

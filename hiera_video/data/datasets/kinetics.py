@@ -27,7 +27,7 @@ _LINE = re.compile(
     r'(?P<path>"(?:[^"]|"")*"|.*[^\s,])[\s,]+(?P<label>"[^"]*"|[^\s,]+)',
 )
 _SEVERAL = re.compile(r"[+-]?[0-9]+(?:[\s,;|/]+[+-]?[0-9]+)+")
-# A path, and behind its ending the first of several labels.
+# A path up to its file extension, then the first of several labels.
 _PATH_AND_MORE = re.compile(r'(?P<path>.*(?P<ending>\.\w+)"?)[\s,]+[0-9]+(?:[\s,]+[0-9]+)*')
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}")
 # What headers call their columns, the official lists' among them.

@@ -101,7 +101,7 @@ def _locate(file: str, folder: str) -> str:
 
 
 def _place_problem(location: str, *, below: tuple[str, str]) -> str:
-    """Say why a shard's place is not one that an index may name; "" if it is.
+    """Return why an index may not name this place of a shard; "" if it may.
 
     `below`: the folder of the index and that of DATA.PATH_PREFIX, one of which holds any file://.
     """

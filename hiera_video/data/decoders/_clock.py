@@ -6,21 +6,21 @@ from fractions import Fraction
 import av
 import numpy as np
 
-# A step longer than this is a new start of the clock, in formats whose clock may start anew.
+# In formats whose clock may restart, a longer step than this counts as a restart.
 MAX_STEP_SEC = 10.0
 
-# No header's rate is believed above this: it is then the unit of the clock, not the frames' rate.
+# A header's rate above this is ignored: it is the clock's unit, not the frames' rate.
 MAX_FPS = 240
 
-# A step back by no more frames than this is that of stamps exchanged by a wrong order of B-frames.
+# A step back by at most this many frames comes from exchanged stamps of B-frames.
 _MAX_EXCHANGED_STEPS = 4
 
-# If a larger share of the time stamps has to be mended, none of them is believed.
+# If a larger share of the time stamps would be replaced, all of them are ignored.
 _MAX_MENDED = 0.1
 
 
 class Clock:
-    """Gives each frame its time after the first: the source's own steps, mended where impossible.
+    """Compute each frame's time after the first: the source's steps, with impossible ones replaced.
 
     A frame without a time stamp, or whose stamp steps back or leaps ahead by more than `max_step`,
     comes `step` after the frame before it, and later stamps are counted from there. A frame whose
@@ -62,7 +62,7 @@ def steady_times(
 ) -> np.ndarray | None:
     """Return the times of frames in the order they are shown, float64 `[N]`, by `Clock`.
 
-    None where more than a tenth of the stamps would have to be mended: they are not to be believed.
+    None if more than a tenth of the stamps would be replaced: then none can be trusted.
     """
     clock = Clock(step=step, max_step=max_step)
     times_N = np.array([clock.next(stamp) for stamp in stamps], dtype=np.float64)

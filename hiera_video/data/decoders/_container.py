@@ -63,8 +63,8 @@ _TEXT = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\f")
 def open_container(file: str | Any, path: str) -> av.container.InputContainer:
     """Open `file`, a path or an object with `read`, if its container holds its own pictures.
 
-    `path` is the name for errors. Raises DecodeError, which names what the file is if its first
-    bytes tell.
+    `path` is the name for errors. Raises DecodeError, which names the kind of file if the first
+    bytes show it.
     """
     name = os.path.abspath(file) if isinstance(file, str) else file
     try:
@@ -81,7 +81,7 @@ def open_output(file: str | IO[bytes], **options: Any) -> av.container.OutputCon
 
 
 def wrong_beginning(head: bytes) -> str:
-    """Return what a file is that begins so, "" if it may be a video."""
+    """Return the kind of file that starts with these bytes, "" if it may be a video."""
     for beginning, name in _OTHERS.items():
         if head.startswith(beginning):
             return name

@@ -25,7 +25,7 @@ _STORING_PTS = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "flv", "a
 
 _CLOCK_RESTARTS = 0x0200  # AVFMT_TS_DISCONT
 
-# What a packet may bring for all that follow, under FFmpeg's names. It comes once, so a decoder
+# FFmpeg's names of side data that also apply to all later packets. It is sent once, so a decoder
 # lacks it after a seek: 8-bit palette video would be black.
 _SETTINGS = ("palette", "new_extradata", "param_change")
 
@@ -45,8 +45,8 @@ class PacketTable:
     key_frames_K, key_pts_K: int64, the frames decoding can start from, and the times to seek to.
     num_frames: frames the file promises. stated_fps: its header's frames per second; 0.0: none.
     step_pts: median of the steps forward between packets in file order; 0.0: there is none.
-    has_times: the time stamps are the file's own, and no guess of FFmpeg.
-    clock_restarts: the format lets its clock start anew in the middle of a file.
+    has_times: the time stamps are the file's own, not guessed by FFmpeg.
+    clock_restarts: the format lets its clock restart in the middle of a file.
     stores_pts: the container states presentation times.
     closed_groups: no frame is coded after a key frame and shown before it, and none is hidden.
     whole_keys: no H.264 key frame is one that only becomes whole some frames later.

@@ -15,7 +15,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from hiera_video.data.decoders._orientation import DisplayMatrix, first_matrix
 from hiera_video.data.decoders._reader import BaseReader, PixelScale
 
-# Wider or narrower pixels than these are no video's; the widest in use are 2:1.
+# No video has wider or narrower pixels than these; the widest in use are 2:1.
 _MAX_RATIO = 5
 # A ratio this near to 1 comes from rounding the sides of a scaled video to even numbers.
 _ROUNDING = Fraction(1, 100)
@@ -30,7 +30,7 @@ def pixel_ratio(stream: av.VideoStream) -> Fraction:
 
 
 def pixel_scale(container: av.container.InputContainer, stream: av.VideoStream) -> PixelScale:
-    """Return by what an upright picture's width and height are scaled; may move `container`."""
+    """Return the scales of an upright picture's width and height; may move `container`."""
     ratio = pixel_ratio(stream)
     if ratio == 1:
         return PixelScale()
@@ -38,7 +38,7 @@ def pixel_scale(container: av.container.InputContainer, stream: av.VideoStream) 
 
 
 def upright_scale(ratio: Fraction, matrix: DisplayMatrix | None) -> PixelScale:
-    """Return by what the sides of a picture are scaled once it is turned as `matrix` says."""
+    """Return the scales of a picture's sides after it is turned by `matrix`."""
     if matrix is not None and matrix.is_quarter_turn:
         ratio = 1 / ratio
     return PixelScale(x=ratio) if ratio > 1 else PixelScale(y=1 / ratio)

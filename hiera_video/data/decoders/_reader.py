@@ -66,7 +66,7 @@ class VideoReader(Protocol):
 
 
 class PixelScale(NamedTuple):
-    """By what the sides of an upright picture are multiplied to show its pixels square."""
+    """The factors for the sides of an upright picture that make its pixels square."""
 
     x: Fraction = Fraction(1)
     y: Fraction = Fraction(1)
@@ -120,8 +120,8 @@ class BaseReader(ABC):
 def fetch_file(path: str) -> str:
     """Return a path on this machine for `path` (a URL is downloaded once, by iopath).
 
-    The path is absolute. Of a video in a shard, or by a signed URL, the file is there while the
-    returned string is: hold on to it.
+    The path is absolute. For a video in a shard or from a signed URL, the file is deleted together
+    with the returned string, so keep a reference to it.
 
     Raises DecodeError for what is wrong before any decoder looks at it: a missing file, a
     directory, an empty file, one that may not be read.

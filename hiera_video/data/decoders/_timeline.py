@@ -121,7 +121,7 @@ def frame_times(
 
 
 def max_step_pts(table: PacketTable) -> float:
-    """Return the longest step between two frames that is no false time stamp."""
+    """Return the longest step between two frames that is not due to a false time stamp."""
     step = table.step_pts or table.usual_step_pts
     whole = _MAX_STRETCH * step * max(len(table.pts_N), 1)
     if not table.clock_restarts:

@@ -99,8 +99,8 @@ class Encoded:
     times_N: seconds after the first frame, rising. timeline: what training would see of these
     frames in the source. brightness_N: mean of each picture's luma, in [0, 255]. num_damaged:
     frames of the source that its decoder marked as damaged. pixel_ratio: width of a pixel over its
-    height. is_seekable: the source's packets are in no doubt and were all decoded, so that its
-    frames can also be found by seeking.
+    height. is_seekable: the source's packets are trusted and were all decoded, so its frames can
+    also be found by seeking.
     """
 
     width: int

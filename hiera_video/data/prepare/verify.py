@@ -29,10 +29,10 @@ class VerifyError(Exception):
 def verify(path: str, encoded: Encoded, begin: Begin) -> None:
     """Decode all of `path`, and raise VerifyError unless it is `encoded`, frame by frame.
 
-    Looked at: number of frames, size, ratio of a pixel's sides, marks of damage, time stamps (to
+    Compared: number of frames, size, ratio of a pixel's sides, marks of damage, time stamps (to
     half a tick of the file's), mean brightness, and what the training decoder finds: the number of
     frames, and the rate and duration that it finds in the source. `begin(phase, frame)` is called
-    before every STEP_FRAMES frames. Raises DecodeError for what is no video at all.
+    before every STEP_FRAMES frames. Raises DecodeError for a file that is not a video.
     """
     container, stream = open_stream(path, path)
     number = 0

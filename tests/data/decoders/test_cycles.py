@@ -1,7 +1,7 @@
-"""What is read is freed at once, not when the garbage collector comes by.
+"""Decoded pictures are freed at once, not at the next run of the garbage collector.
 
-A decoded picture is large and its Python object small, so that the collector, which counts objects,
-comes late: pictures in reference cycles were half of a reader's memory.
+A decoded picture is large but its Python object is small, and the collector counts objects, so it
+runs late: pictures in reference cycles were half of a reader's memory.
 """
 
 import gc
