@@ -170,12 +170,13 @@ def _parse(line: str, *, num_classes: int | None) -> tuple[str, int] | str:
     if match is None:
         return f"a line must be `path label`, got {line!r} without a label."
     path, label = _unquoted(match["path"]), _unquoted(match["label"]).strip()
-    if _SEVERAL.fullmatch(label) or _path_and_more(match["path"]):
+    is_number = bool(_WHOLE_NUMBER.fullmatch(label))
+    if _SEVERAL.fullmatch(label) or (is_number and _path_and_more(match["path"])):
         return (
             f"a line must hold one label, got several in {line!r}: a video of several classes is "
             "not supported. Try the main one alone."
         )
-    if not _WHOLE_NUMBER.fullmatch(label):
+    if not is_number:
         return f"the label, the last field, must be a whole number, got {label!r} in {line!r}."
     number = int(label)
     if number < 0:
