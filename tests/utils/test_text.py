@@ -28,3 +28,12 @@ def test_what_is_to_be_kept_is_kept():
 
 def test_user_errors_are_printable():
     assert str(UserError("two\nlines \x1b[2J \udcff")) == "two\nlines \\x1b[2J \\udcff"
+
+
+def test_user_errors_have_no_endless_lines():
+    message = f"KEY must be a name, got {'a' * 5000!r}. Try another.\nsecond line"
+    first, second = str(UserError(message)).split("\n")
+    assert len(first) < 1300
+    assert first.startswith("KEY must be a name, got 'aaa")
+    assert first.endswith("aaa'. Try another.")
+    assert second == "second line"
