@@ -264,6 +264,8 @@ def make_output_dir(cfg: Config) -> FolderLock | None:
     try:
         if io.is_url(folder):
             raise OSError("a URL can only be read")
+        if "\0" in folder:
+            raise OSError("no path has a NUL character")
         io.make_dirs(checkpoint_folder(folder) if cfg.TRAIN.ENABLE else folder)
         warn = logging.getLogger(LOGGER_NAME).warning
         return FolderLock(folder, warn) if cfg.TRAIN.ENABLE else None

@@ -1,6 +1,7 @@
 """Two runs in one OUTPUT_DIR: the second training is refused, a test beside it is not."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import simplejson
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hiera_video.engine.checkpoint import checkpoint_path
-from hiera_video.engine.launch import launch
+from hiera_video.engine.launch import launch, make_output_dir
 from hiera_video.models.hiera import Hiera
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.folder_lock import FILE, FolderLock
@@ -33,6 +34,12 @@ def test_a_second_training_is_refused_and_leaves_all_as_it_is(small_cfg):
     lock.release()
     launch(small_cfg("TEST.ENABLE False SOLVER.MAX_EPOCH 2"))
     assert os.path.exists(checkpoint_path(cfg.OUTPUT_DIR, 2))
+
+
+def test_a_folder_whose_name_no_system_takes_is_refused(small_cfg):
+    cfg = replace(small_cfg(), OUTPUT_DIR="a\0b")
+    with pytest.raises(UserError, match="OUTPUT_DIR must be a folder .*no path has a NUL"):
+        make_output_dir(cfg)
 
 
 def test_a_run_that_has_lost_its_folder_writes_no_checkpoint_there(small_cfg):
