@@ -20,7 +20,7 @@ from hiera_video.data.decoders._container import open_container
 from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import demux
-from hiera_video.data.decoders._pixels import pixel_ratio, square, upright_scale
+from hiera_video.data.decoders._pixels import pixel_ratio, square
 from hiera_video.utils.errors import UserError
 
 _KEY = "--stream"
@@ -172,7 +172,7 @@ def _is_finished(source: str) -> bool:
 def _picture(frame: av.VideoFrame, ratio: Fraction) -> np.ndarray:
     matrix = display_matrix(frame)
     picture_HWC = upright(frame.to_ndarray(format="rgb24"), matrix)
-    return square(picture_HWC[None], upright_scale(ratio, matrix))[0]
+    return square(picture_HWC[None], ratio, matrix)[0]
 
 
 def _words(error: BaseException) -> str:

@@ -61,6 +61,14 @@ def make_dirs(path: str) -> None:
     os.makedirs(os.path.expanduser(path), exist_ok=True)
 
 
+def absolute(path: str) -> str:
+    """Return `path` from the root on, each `..` in it left to the system.
+
+    `os.path.abspath` takes `link/..` out, which is another folder if `link` is a symbolic link.
+    """
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+
+
 def local_path(path: str) -> str:
     """Return a path on this machine for `path`, downloading a URL into iopath's cache if need be.
 
@@ -114,7 +122,7 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
     either. On any error the temporary file is removed and the error goes on.
     """
     path = os.path.expanduser(path)
-    folder, name = os.path.split(os.path.abspath(path))
+    folder, name = os.path.split(absolute(path))
     # A part of the name: with the rest of its own, a whole one may be too long.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name[:50]}.", suffix=".tmp", dir=folder)
     try:

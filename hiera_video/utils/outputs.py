@@ -22,7 +22,7 @@ def refuse_unwritable(path: str, *, key: str) -> None:
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         with suppress(FileNotFoundError):
             os.stat(path)  # which refuses a name that is too long
-        descriptor, trial = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)))
+        descriptor, trial = tempfile.mkstemp(dir=os.path.dirname(io.absolute(path)))
         os.close(descriptor)
         os.unlink(trial)
     except (OSError, ValueError) as error:
@@ -63,12 +63,12 @@ def write_or_elsewhere(
     """
     stem, ending = os.path.splitext(os.path.basename(path))
     try:
-        io.make_dirs(os.path.dirname(os.path.abspath(path)))
+        io.make_dirs(os.path.dirname(io.absolute(path)))
         io.write_atomic(path, write)
         return path
     except (OSError, ValueError) as error:
         first = error
-    for folder in (os.path.dirname(os.path.abspath(path)), None):
+    for folder in (os.path.dirname(io.absolute(path)), None):
         with suppress(OSError, ValueError):
             start = "".join(filter(str.isprintable, stem))[:40]
             descriptor, other = tempfile.mkstemp(ending[:10], f"{start}-", folder)

@@ -15,7 +15,6 @@ from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._pixels import SquareReader
 from hiera_video.data.decoders._reader import (
     BaseReader,
-    PixelScale,
     VideoReader,
     fetch_file,
     forget_damaged,
@@ -63,7 +62,7 @@ def open_video(path: str, backend: str | Decoding = "auto") -> VideoReader:
     except DecodeError:
         forget_damaged(path)
         raise
-    if not decoding.square_pixels or reader.pixel_scale == PixelScale():
+    if not decoding.square_pixels or reader.pixel_ratio == 1:
         return reader
     return SquareReader(reader)
 

@@ -5,12 +5,12 @@ absolute paths only. Playlists and manifests (ffconcat, m3u8, DASH, SDP) name ot
 which FFmpeg then reads. So a file is opened only if its container holds its own pictures.
 """
 
-import os
 from typing import IO, Any
 
 import av
 
 from hiera_video.data.decoders._errors import DecodeError
+from hiera_video.utils.io import absolute
 
 # FFmpeg's names of the containers that are opened. Each reads its own file and no other. Left out
 # on purpose: concat, hls, dash, imf, sdp, rtsp, rtp, sap, image2, vobsub, mlv (which continues in
@@ -66,7 +66,7 @@ def open_container(file: str | Any, path: str) -> av.container.InputContainer:
     `path` is the name for errors. Raises DecodeError, which names the kind of file if the first
     bytes show it.
     """
-    name = os.path.abspath(file) if isinstance(file, str) else file
+    name = absolute(file) if isinstance(file, str) else file
     try:
         # Tags in another encoding than UTF-8 are no reason to refuse the pictures.
         return av.open(name, container_options=_FROM_FILES, metadata_errors="replace")
@@ -76,7 +76,7 @@ def open_container(file: str | Any, path: str) -> av.container.InputContainer:
 
 def open_output(file: str | IO[bytes], **options: Any) -> av.container.OutputContainer:
     """Open a path or an open file to write a video; `options` are those of `av.open`."""
-    name = os.path.abspath(file) if isinstance(file, str) else file
+    name = absolute(file) if isinstance(file, str) else file
     return av.open(name, "w", **options)
 
 
@@ -99,8 +99,11 @@ def _cause(file: str | Any) -> str:
     """Say that `file` is no video, what it is instead, and what to do."""
     head = b""
     if isinstance(file, str):
-        with open(file, "rb") as opened:
-            head = opened.read(HEAD_BYTES)
+        try:
+            with open(file, "rb") as opened:
+                head = opened.read(HEAD_BYTES)
+        except OSError as error:  # gone since it was looked at, or on a disk that fails
+            return f"cannot be read ({error.strerror or type(error).__name__})."
     plain = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for beginning, name in _PLAYLISTS.items():
         if plain.startswith(beginning):

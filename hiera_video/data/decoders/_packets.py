@@ -8,6 +8,7 @@ K key frames.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -215,18 +216,32 @@ def _read(
             is_whole = not (codec == "h264" and packet.is_keyframe) or _is_idr(
                 bytes(packet), decoder.extradata
             )
-            has_settings = any(map(packet.has_sidedata, _SETTINGS)) or (
+            has_settings = _brings_settings(packet) or (
                 codec == "h264" and not packets and _names_old_x264(bytes(packet), decoder.pix_fmt)
             )
             packets.append(
                 _Packet(
-                    packet.pts, packet.dts, packet.is_keyframe, not hidden, is_whole, has_settings
+                    packet.pts,
+                    packet.dts,
+                    packet.is_keyframe,
+                    not hidden,
+                    is_whole,
+                    has_settings,
                 )
             )
             cut_off = packet.is_corrupt
     except av.FFmpegError:
         cut_off = True
     return packets, cut_off
+
+
+def _brings_settings(packet: av.Packet) -> bool:
+    """Say whether a packet brings what the decoder needs for all that follow."""
+    # Most packets bring nothing at all, and `has_sidedata` is slow.
+    with suppress(IndexError):  # of a kind that PyAV has no name for
+        if next(packet.iter_sidedata(), None) is None:
+            return False
+    return any(map(packet.has_sidedata, _SETTINGS))
 
 
 def _is_hidden(packet: av.Packet, codec: str) -> bool:

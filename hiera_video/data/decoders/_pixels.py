@@ -12,8 +12,8 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from hiera_video.data.decoders._orientation import DisplayMatrix, first_matrix
-from hiera_video.data.decoders._reader import BaseReader, PixelScale
+from hiera_video.data.decoders._orientation import DisplayMatrix
+from hiera_video.data.decoders._reader import BaseReader
 
 # No video has wider or narrower pixels than these; the widest in use are 2:1.
 _MAX_RATIO = 5
@@ -29,25 +29,15 @@ def pixel_ratio(stream: av.VideoStream) -> Fraction:
     return ratio
 
 
-def pixel_scale(container: av.container.InputContainer, stream: av.VideoStream) -> PixelScale:
-    """Return the scales of an upright picture's width and height; may move `container`."""
-    ratio = pixel_ratio(stream)
-    if ratio == 1:
-        return PixelScale()
-    return upright_scale(ratio, first_matrix(container, stream))
+def square(frames_THWC: np.ndarray, ratio: Fraction, matrix: DisplayMatrix | None) -> np.ndarray:
+    """Return uint8 RGB frames with square pixels, [T,H,W,3]; the same array if nothing changes.
 
-
-def upright_scale(ratio: Fraction, matrix: DisplayMatrix | None) -> PixelScale:
-    """Return the scales of a picture's sides after it is turned by `matrix`."""
+    The frames have been turned by `matrix`; `ratio` is that of a pixel before.
+    """
     if matrix is not None and matrix.is_quarter_turn:
         ratio = 1 / ratio
-    return PixelScale(x=ratio) if ratio > 1 else PixelScale(y=1 / ratio)
-
-
-def square(frames_THWC: np.ndarray, scale: PixelScale) -> np.ndarray:
-    """Return uint8 RGB frames with square pixels, [T,H,W,3]; the same array if nothing changes."""
     num_frames, height, width, _ = frames_THWC.shape
-    shown = max(1, round(width * scale.x)), max(1, round(height * scale.y))
+    shown = round(width * max(ratio, 1)), round(height * max(1 / ratio, 1))
     if shown == (width, height):
         return frames_THWC
     reformatter = VideoReformatter()
@@ -65,14 +55,14 @@ class SquareReader(BaseReader):
 
     def __init__(self, reader: BaseReader) -> None:
         self._reader = reader
-        self._scale = reader.pixel_scale
         self.path = reader.path
         self.num_frames = reader.num_frames
         self.timeline = reader.timeline
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frames at `indices` as uint8 RGB [T,H,W,3]; see VideoReader.frames_at."""
-        return square(self._reader.frames_at(indices), self._scale)
+        frames_THWC = self._reader.frames_at(indices)
+        return square(frames_THWC, self._reader.pixel_ratio, self._reader.matrix)
 
     def close(self) -> None:
         """Close the file; harmless the second time."""

@@ -8,14 +8,15 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from hiera_video.data.decoders._errors import DecodeError
+from hiera_video.data.decoders._orientation import DisplayMatrix
 from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.shards import ShardError, parse_member, read_member
-from hiera_video.utils.io import forget_download, is_url, local_path
+from hiera_video.utils.io import absolute, forget_download, is_url, local_path
 
 
 class VideoReader(Protocol):
@@ -65,26 +66,21 @@ class VideoReader(Protocol):
     def __exit__(self, _kind: object, error: object, _trace: object) -> None: ...
 
 
-class PixelScale(NamedTuple):
-    """The factors for the sides of an upright picture that make its pixels square."""
-
-    x: Fraction = Fraction(1)
-    y: Fraction = Fraction(1)
-
-
 _Reader = TypeVar("_Reader", bound="BaseReader")
 
 
 class BaseReader(ABC):
     """What the readers share: a timeline, and leaving their `with` statement closes the file.
 
-    `frames_at` gives pixels as stored; `pixel_scale` says what makes them square.
+    `frames_at` gives pixels as stored. `pixel_ratio` is the width of one over its height before the
+    picture is turned, and `matrix` what has turned the frames last read, where the ratio is not 1.
     """
 
     path: str
     num_frames: int
     timeline: Timeline
-    pixel_scale: PixelScale = PixelScale()
+    pixel_ratio: Fraction = Fraction(1)
+    matrix: DisplayMatrix | None = None
 
     @property
     def num_ticks(self) -> int:
@@ -154,7 +150,7 @@ def fetch_file(path: str) -> str:
     if type(here) is not str:  # a path whose file is there while the path is held
         return here
     # FFmpeg, in whatever decoder, takes a relative name with a colon for a protocol.
-    return os.path.abspath(here)
+    return absolute(here)
 
 
 def forget_damaged(path: str) -> None:

@@ -21,7 +21,7 @@ from hiera_video.data.decoders._doubts import WAY_OUT, doubt_of_seeking
 from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import first_matrix
 from hiera_video.data.decoders._packets import PacketTable, count_decodable, open_stream, scan
-from hiera_video.data.decoders._pixels import pixel_scale
+from hiera_video.data.decoders._pixels import pixel_ratio
 from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
@@ -94,7 +94,9 @@ class DecordReader(BaseReader):
             self.timeline = timeline_of(table, num_frames=table.num_frames)
             self._require(len(table.pts_N))
             doubt = _doubt(container, stream, table)
-            self.pixel_scale = pixel_scale(container, stream)
+            self.pixel_ratio = pixel_ratio(stream)
+            if self.pixel_ratio != 1:
+                self.matrix = first_matrix(container, stream)
         if doubt:
             raise DecodeError(path, f"decord cannot be relied on here ({doubt}). {WAY_OUT}")
         decord = _decord()

@@ -26,7 +26,7 @@ from hiera_video.data.decoders._packets import (
     open_stream,
     scan,
 )
-from hiera_video.data.decoders._pixels import pixel_scale
+from hiera_video.data.decoders._pixels import pixel_ratio
 from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 
@@ -68,7 +68,7 @@ class PyavReader(BaseReader):
             if self.num_frames == 0:
                 raise DecodeError(path, "holds a video stream without frames.")
             self.timeline = timeline_of(self._table, num_frames=self.num_frames, stamps=stamps)
-            self.pixel_scale = pixel_scale(self._container, self._stream)
+            self.pixel_ratio = pixel_ratio(self._stream)
         except BaseException:
             self.close()
             raise
@@ -184,7 +184,8 @@ class PyavReader(BaseReader):
 
     def _upright_rgb(self, frame: av.VideoFrame) -> np.ndarray:
         picture_HWC = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        return upright(picture_HWC, display_matrix(frame))
+        self.matrix = display_matrix(frame)
+        return upright(picture_HWC, self.matrix)
 
 
 class _Pictures:

@@ -19,7 +19,7 @@ from hiera_video.data.decoders._doubts import WAY_OUT, doubt_of_seeking
 from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import first_matrix
 from hiera_video.data.decoders._packets import count_decodable, open_stream, scan
-from hiera_video.data.decoders._pixels import pixel_scale
+from hiera_video.data.decoders._pixels import pixel_ratio
 from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
@@ -72,7 +72,9 @@ class TorchcodecReader(BaseReader):
             self._table = scan(container, stream)
             doubt = doubt_of_seeking(container, stream, self._table)
             self._stream_index = stream.index
-            self.pixel_scale = pixel_scale(container, stream)
+            self.pixel_ratio = pixel_ratio(stream)
+            if self.pixel_ratio != 1:
+                self.matrix = first_matrix(container, stream)
         if doubt:
             raise DecodeError(path, f"torchcodec cannot be relied on here ({doubt}). {WAY_OUT}")
         self.num_frames = self._table.num_frames

@@ -11,7 +11,6 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from hiera_video.data.decoders._packets import open_stream
-from hiera_video.data.decoders._pixels import upright_scale
 from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.decoders.pyav import open_video
 from hiera_video.data.prepare.encode import STEP_FRAMES, Begin, Encoded, Phase
@@ -48,16 +47,14 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
             raise VerifyError(f"it stops to decode after {number} frames ({error})") from None
     with open_video(path) as reader:
         found = {number, reader.num_frames}
-        timeline, written = reader.timeline, reader.pixel_scale
+        timeline, written = reader.timeline, reader.pixel_ratio
     if found != {len(encoded.times_N)}:
         raise VerifyError(
             f"{len(encoded.times_N)} frames were encoded, {number} decode, and the training "
             f"decoder finds {reader.num_frames}"
         )
-    if written != upright_scale(encoded.pixel_ratio, None):
-        raise VerifyError(
-            f"its pixels have the ratio {written.x / written.y}, not {encoded.pixel_ratio}"
-        )
+    if written != encoded.pixel_ratio:
+        raise VerifyError(f"its pixels have the ratio {written}, not {encoded.pixel_ratio}")
     _verify_timeline(timeline, encoded.timeline)
 
 

@@ -70,6 +70,29 @@ def test_a_relative_name_with_a_colon_is_a_file(here, backend, name, decode_inde
     assert [decode_index(frame_HWC) for frame_HWC in frames_THWC] == list(range(40))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_folder_above_a_linked_one_is_the_systems(
+    here, backend, make_video, index_frames
+) -> None:
+    for folder in ("data/lists", "other"):
+        Path(folder).mkdir(parents=True)
+    Path("other/link").symlink_to(Path("data/lists").resolve())
+    make_video("data/a.mp4", index_frames(6))
+    # Where the folder above the link's own name would lead to.
+    make_video("other/a.mp4", index_frames(2))
+    for path in ("other/link/../a.mp4", os.path.abspath("other/link") + "/../a.mp4"):
+        with open_video(path, backend) as reader:
+            assert reader.num_frames == 6
+
+
+def test_a_file_that_is_removed_while_it_is_open_is_a_bad_video(here) -> None:
+    with open_video("other.mp4", "pyav") as reader:
+        reader.mode = "start"  # as for a file whose frames can only be counted
+        os.unlink("other.mp4")
+        with pytest.raises(DecodeError, match=r"other\.mp4: cannot be read \(No such file"):
+            reader.frames_at([0])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_relative_name_with_a_colon_can_be_written_to(here, name) -> None:
     os.unlink(name)

@@ -1,5 +1,7 @@
 """Pixels that are not square: shown as a player shows them, everywhere, unless a key says no."""
 
+import sys
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -84,6 +86,23 @@ def test_a_prepared_file_that_lost_its_ratio_is_refused(tmp_path, wide, make_vid
     lost = make_video(tmp_path / "lost.mp4", bands, pts_step=1)
     with pytest.raises(VerifyError, match="its pixels have the ratio 1, not 2"):
         verify(lost, encoded, lambda *_: None)
+
+
+def test_opening_reads_a_file_once_and_decodes_nothing(wide):
+    calls = Counter()
+
+    def count(_frame, event, called):
+        if event == "c_call":
+            calls[called.__qualname__] += 1
+
+    sys.setprofile(count)
+    try:
+        open_video(wide).close()
+    finally:
+        sys.setprofile(None)
+    assert calls["Packet.iter_sidedata"] == 8
+    assert calls["InputContainer.demux"] == 1
+    assert not {"Packet.decode", "InputContainer.seek", "Packet.has_sidedata"} & set(calls)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
