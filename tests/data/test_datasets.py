@@ -181,6 +181,12 @@ def test_official_lists_of_kinetics_lead_to_the_tool_that_reads_them(tmp_path, n
     assert read_source([str(tmp_path / name)], videos=str(tmp_path / "clips")).entries
 
 
+def test_a_first_video_of_a_name_as_in_official_lists_is_a_video(tmp_path) -> None:
+    (tmp_path / "train.csv").write_text("by_youtube_id/a.mp4 0\n")
+    (record,) = kinetics.read_index(str(tmp_path), "train")
+    assert (record.path, record.label) == (str(tmp_path / "by_youtube_id/a.mp4"), 0)
+
+
 @pytest.mark.parametrize("header", ["path,label", "path label"])
 def test_kinetics_header_is_an_error_with_the_way_out(tmp_path, header) -> None:
     (problem,) = problems_of(tmp_path, f"{header}\na.mp4 0\n")

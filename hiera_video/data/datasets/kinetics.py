@@ -9,7 +9,7 @@ beside them, names the classes, one per line in the order of the labels.
 import os
 import re
 
-from hiera_video.data.prepare.folders import VIDEO_ENDINGS, suggest_preparing
+from hiera_video.data.prepare.folders import VIDEO_ENDINGS, is_official_header, suggest_preparing
 from hiera_video.data.records import (
     NO_LABEL,
     SPLITS,
@@ -76,7 +76,7 @@ def read_index(
                 line = line.strip().lstrip("\ufeff")
                 if not line:
                     continue
-                if number == 1 and "youtube_id" in line.lower():
+                if number == 1 and is_official_header(line):
                     raise RecordError(
                         f"{file}:1: a line must be `path label`, got {line!r}, the header of an "
                         f"official list of Kinetics. {suggest_preparing(data_dir)}"

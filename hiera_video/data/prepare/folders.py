@@ -75,7 +75,12 @@ def is_official_list(file: str) -> bool:
     if not file.lower().endswith(".csv") or not os.path.isfile(file):
         return False
     with open(file, encoding="utf-8-sig", errors="replace") as lines:
-        return "youtube_id" in lines.readline(1000).lower()
+        return is_official_header(lines.readline(1000))
+
+
+def is_official_header(line: str) -> bool:
+    """Say whether a line is the first one of Kinetics' official lists: the names of its columns."""
+    return "youtube_id" in [name.strip().strip('"') for name in line.lower().split(",")]
 
 
 def _holds_videos(folder: str) -> bool:
