@@ -7,6 +7,7 @@ step, reads them all.
 
 import av
 import numpy as np
+from av.video.frame import PictureType
 
 from hiera_video.data.decoders._packets import PacketTable, decode
 
@@ -17,6 +18,9 @@ _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, all above are interlaced
 
 # How many of the listed key frames are decoded when a file is opened: each costs milliseconds.
 _KEYS_TRIED = 4
+
+# The types of frames that refer to others.
+_REFERRING = (PictureType.P, PictureType.B, PictureType.S)
 
 WAY_OUT = "Use DATA.DECODING_BACKEND auto or pyav."
 
@@ -69,7 +73,9 @@ def _key_decodes(
         container.seek(key_pts, stream=stream)
         for frame in decode(container, stream):
             if frame.pts is None or frame.pts >= key_pts:  # else the seek went further back
-                return frame.pts == key_pts and frame.key_frame and not frame.is_corrupt
+                # Decoders of Cinepak and its like mark no key frames: they leave out the type, too.
+                is_key = frame.key_frame or frame.pict_type not in _REFERRING
+                return frame.pts == key_pts and is_key and not frame.is_corrupt
     except av.FFmpegError:
         pass
     return False

@@ -129,3 +129,16 @@ def test_a_version_of_x264_without_the_error_is_no_cause(
     old = tmp_path / "old.mp4"
     old.write_bytes(_name_an_old_x264(usual))
     assert [_doubt(path) for path in (new, usual, str(old))] == ["", "", ""]
+
+
+@pytest.mark.parametrize(("codec", "pix_fmt"), [("cinepak", "rgb24"), ("svq1", "yuv410p")])
+def test_a_decoder_that_marks_no_key_frames_is_no_cause(
+    codec, pix_fmt, tmp_path, make_video, index_frames
+) -> None:
+    if codec not in av.codecs_available:
+        pytest.skip(f"no encoder for {codec} in this build of PyAV")
+    options = {"g": "6"}
+    path = make_video(
+        tmp_path / "x.mkv", index_frames(14), codec=codec, pix_fmt=pix_fmt, options=options
+    )
+    assert _doubt(path) == ""
