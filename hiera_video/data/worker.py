@@ -210,8 +210,10 @@ def _start_server() -> None:
 
     The server and its children inherit the mask; this process gets its signals when it is lifted.
     """
-    from multiprocessing import forkserver  # not on every platform
+    from multiprocessing import forkserver, resource_tracker  # not on every platform
 
+    # The server would start the tracker first, which lets SIGINT and SIGTERM through as it starts.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals_of_runs())
     try:
         forkserver.ensure_running()

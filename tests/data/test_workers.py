@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +176,25 @@ def test_a_process_killed_from_outside_is_told_apart():
         os.kill(pool.process_ids[0], signal.SIGKILL)
         (lost,) = results(pool, 1)
         assert (lost.task_id, lost.signal) == (1, signal.SIGKILL)
+
+
+SERVER = """
+import signal
+from multiprocessing import forkserver
+from pathlib import Path
+from hiera_video.data import worker
+worker._start_server()
+status = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text()
+blocked = int(status.split("SigBlk:")[1].split()[0], 16)
+print(*(one.name for one in worker._signals_of_runs() if blocked >> (one - 1) & 1))
+print(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_the_server_of_workers_is_deaf_to_signals_of_the_run_from_its_start():
+    done = subprocess.run([sys.executable, "-c", SERVER], capture_output=True, text=True)
+    assert done.stdout == "SIGINT SIGTERM SIGUSR1\nset()\n"
 
 
 def test_signals_for_the_run_do_not_end_its_workers():
