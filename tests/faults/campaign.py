@@ -72,6 +72,7 @@ FINE = {"result", "refused"}
 
 _watch: dict[str, Any] = {"folder": None, "seen": []}
 _WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
+_HARMLESS = ("uname", "fc-list")  # of Python's `platform`, and of matplotlib to find fonts
 _STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pty.spawn")
 
 
@@ -86,7 +87,7 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
             _note(path, event)
     elif event in _WRITES:
         _note(arguments[0], event)
-    elif event in _STARTS and arguments[0] != "uname":  # Python's own, of `platform`
+    elif event in _STARTS and arguments[0] not in _HARMLESS:
         _watch["seen"].append(f"{event} {arguments[:2]}"[:300])
     elif event == "socket.connect" and not _is_here(arguments[1]):
         _watch["seen"].append(f"{event} {arguments[1]}")
@@ -113,6 +114,7 @@ def attempt(task: tuple[str, int, int, str, str], job: Job) -> tuple[str, str]:
     own = here / "own"  # the process's temporary files and settings
     own.mkdir(parents=True, exist_ok=True)
     os.environ.update(TMPDIR=str(own), HOME=str(own), MPLCONFIGDIR=str(own))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(own)
     tempfile.tempdir = None
     os.chdir(here)
     rng = np.random.default_rng([seed, number])
