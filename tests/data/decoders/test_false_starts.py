@@ -139,6 +139,6 @@ def test_a_decoder_that_marks_no_key_frames_is_no_cause(
         pytest.skip(f"no encoder for {codec} in this build of PyAV")
     options = {"g": "6"}
     path = make_video(
-        tmp_path / "x.mkv", index_frames(14), codec=codec, pix_fmt=pix_fmt, options=options
+        tmp_path / "x.mov", index_frames(14), codec=codec, pix_fmt=pix_fmt, options=options
     )
     assert _doubt(path) == ""
