@@ -4,8 +4,9 @@ import unicodedata
 
 # Control characters, halves of surrogate pairs, separators of lines and paragraphs.
 _ESCAPED = {"Cc", "Cs", "Zl", "Zp"}
-# Those that turn the direction of what follows, and so can make one name look like another.
-_TURNING = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+# Those that turn the direction of what follows, and so can make one name look like another; and the
+# byte order mark, which is not to be seen.
+_TURNING = set("\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str, *, keep: str = "") -> str:

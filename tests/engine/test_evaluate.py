@@ -165,7 +165,7 @@ def test_weights_that_are_not_finite_do_not_pass_for_right_ones(small_cfg, tmp_p
     torch.nn.init.constant_(model.norm.weight, float("nan"))
     path = str(tmp_path / "nan.pyth")
     torch.save(model.state_dict(), path)
-    with pytest.raises(UserError, match="outputs are not finite"):
+    with pytest.raises(UserError, match="must hold finite numbers .*: norm.weight holds NaN"):
         launch(small_cfg(f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {path}"))
 
 

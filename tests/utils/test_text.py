@@ -15,6 +15,7 @@ from hiera_video.utils.text import printable
         ("\udcff \ud800", r"\udcff \ud800"),
         ("\u2028 \u2029", r"\u2028 \u2029"),
         ("gpj\u202e.mp4", r"gpj\u202e.mp4"),
+        ("\ufeffname", r"\ufeffname"),
     ],
 )
 def test_what_a_terminal_would_obey_is_escaped(text, shown):

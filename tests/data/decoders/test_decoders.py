@@ -193,7 +193,14 @@ def test_it_is_told_how_many_frames_decode(backend, tmp_path, videos, capfd) -> 
     data = bytearray(open(videos["h264_index_first.mp4"], "rb").read())  # noqa: SIM115
     data[-60:] = b"\xff" * 60
     (tmp_path / "end.mp4").write_bytes(data)
-    reader = open_video(str(tmp_path / "end.mp4"), backend)
+    refusal = ""
+    try:
+        reader = open_video(str(tmp_path / "end.mp4"), backend)
+    except DecodeError as error:
+        refusal = str(error)
+    if refusal:  # the encoder's sizes decide whether the damage reaches into the last key frame
+        assert "a listed key frame from which it does not decode" in refusal
+        return
     with pytest.raises(DecodeError, match=r"only \d\d of the promised 40 frames"):
         reader.frames_at([0, 39])
     assert capfd.readouterr().err == ""
