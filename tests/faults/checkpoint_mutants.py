@@ -160,7 +160,7 @@ def _optimizer(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
 
 
 def _zip(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
-    """Pack the file anew: compressed, or without one of its records."""
+    """Pack the file again: compressed, or without one of its records."""
     packed, without = io.BytesIO(), int(rng.integers(8))
     compressed = rng.random() < 0.5
     kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
