@@ -31,10 +31,10 @@ _SAME = 3.0
 OUTCOMES = {
     "exact": "the frames of a decode from the start, bit for bit",
     "close": f"the same pictures to within {_SAME:g} of 255 levels (mean)",
-    "by time": "the frame of the right time, where a decode from the start loses frames",
-    "concealed": "other pixels where the file is damaged, but of no other frame",
+    "by time": "the frame of the right time; a decode from the start loses frames",
+    "concealed": "other pixels in damaged places, but not those of another frame",
     "wrong": "another frame than the one asked for",
-    "not judged": "a decode from the start gives nothing, or too much to be kept",
+    "not judged": "a decode from the start gives nothing, or too much to keep",
     "refused": "one DecodeError",
     "hung": "its process was killed at the deadline",
     "died": "its process died",
@@ -75,7 +75,7 @@ class Tally:
             label = f"MiB of the process after {share:.0%} of the files"
             rows.append([label, *(self._mib_after(b, share) for b in backends)])
         peaks = ["{:.0f} (file {})".format(*self.peak.get(b, (0.0, 0))) for b in backends]
-        rows.append(["MiB, most while a file was read", *peaks])
+        rows.append(["peak MiB while a file was read", *peaks])
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
     def _mib_after(self, backend: str, share: float) -> str:
