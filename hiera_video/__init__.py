@@ -4,6 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hiera_video.checkpoints.hub import from_pretrained
     from hiera_video.engine.predict import ClassScore, Prediction, Predictor
     from hiera_video.models.hiera import (
         Hiera,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         mae_hiera_small_224,
         mae_hiera_tiny_224,
     )
-    from hiera_video.models.hub import from_pretrained
     from hiera_video.models.load import load_model
 
 __version__ = "0.1.0"
@@ -75,7 +75,7 @@ __all__ = [
 
 # Where the names above are defined. They are imported when they are asked for, since that takes
 # seconds: tools import `hiera_video.utils.cli` first of all.
-_MODULES = ("models.hiera", "models.hiera_mae", "models.hub", "models.load", "engine.predict")
+_MODULES = ("models.hiera", "models.hiera_mae", "checkpoints.hub", "models.load", "engine.predict")
 
 
 def __getattr__(name: str) -> Any:

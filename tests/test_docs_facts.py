@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import hiera_video
+from hiera_video.checkpoints.published import published_files
 from hiera_video.config import load_config
-from hiera_video.models.pretrained import published_files
 
 from .doc_pages import ROOT
 

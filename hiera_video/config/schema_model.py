@@ -12,9 +12,8 @@ Floats = tuple[float, ...]
 
 # What stands beside the families in models/ and is none.
 NOT_FAMILIES = (
-    *("build", "decoder_heads", "drop_path", "encoder", "facts", "freeze", "hub", "initialise"),
-    *("layers", "load", "masking", "misfits", "patch_target", "plan", "positions", "pretrained"),
-    *("sizes", "token_order", "unit_patches", "unwrap", "visible", "weights"),
+    *("build", "drop_path", "encoder", "freeze", "initialise", "layers", "load", "masking"),
+    *("patch_target", "plan", "sizes", "token_order", "unit_patches", "visible"),
 )
 
 

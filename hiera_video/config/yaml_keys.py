@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import yaml
 from fvcore.common.config import BASE_KEY
 
-from hiera_video.config.bounded_yaml import TooLargeError, compose
 from hiera_video.config.settings import Reading, Setting
+from hiera_video.utils.bounded_yaml import TooLargeError, compose
 from hiera_video.utils.io import is_dir, is_file, open_file
 
 _TEMPLATE = "Try one of the files in configs/ as a pattern."

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.matching import load_state, read_checkpoint
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.class_names import contradiction
 from hiera_video.engine.checkpoint_content import damage_in
 from hiera_video.engine.sharding import share_out, whole
-from hiera_video.models.weights import load_state, read_checkpoint
-from hiera_video.utils import dist, io, sharded
+from hiera_video.utils import dist, io
 from hiera_video.utils.byproducts import Warn, write_by_product
 from hiera_video.utils.errors import UserError
 
@@ -103,7 +104,7 @@ def last_checkpoint(output_dir: str) -> str | None:
 
 
 def _is_unfinished(path: str) -> bool:
-    return sharded.is_folder(path) and not sharded.is_complete(path)
+    return distributed.is_folder(path) and not distributed.is_complete(path)
 
 
 def run_state(
@@ -197,7 +198,7 @@ def remove(path: str) -> None:
             os.unlink(path)
             return
         with suppress(FileNotFoundError):
-            os.unlink(os.path.join(path, sharded.INDEX))
+            os.unlink(os.path.join(path, distributed.INDEX))
         shutil.rmtree(path)
 
 
@@ -235,8 +236,10 @@ def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[s
 
 
 def _read_whole(path: str, position: Position) -> dict[str, Any]:
-    is_folder = sharded.is_folder(path)
-    content = sharded.read_shapes(path, key=_KEY) if is_folder else read_checkpoint(path, key=_KEY)
+    is_folder = distributed.is_folder(path)
+    content = (
+        distributed.read_shapes(path, key=_KEY) if is_folder else read_checkpoint(path, key=_KEY)
+    )
     # PyTorch does not look at the checksums it writes; a damaged weight would be loaded.
     damage = "" if is_folder else _wrong_checksum(path)
     if damage := damage or damage_in(content, position, on_meta=is_folder):

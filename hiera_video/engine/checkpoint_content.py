@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 import torch
 import yaml
 
-from hiera_video.utils.sharded import AVERAGE, MODEL, OPTIMIZER
+from hiera_video.checkpoints.distributed import AVERAGE, MODEL, OPTIMIZER
 
 _ADAMW_STATE = ("exp_avg", "exp_avg_sq")
 

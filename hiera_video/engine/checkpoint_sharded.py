@@ -1,6 +1,6 @@
 """Checkpoints of a model that is cut up: each process writes its share, while training goes on.
 
-The form of the folder is that of `utils/sharded.py`. It is whole when its index is renamed into
+The form of the folder is that of `utils/distributed.py`. It is whole when its index is renamed into
 place; until then the checkpoints before it stay, and a run that dies goes on from these.
 """
 
@@ -19,6 +19,9 @@ from torch import nn
 from torch.distributed.checkpoint import async_save
 from torch.distributed.checkpoint.api import CheckpointException
 
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.distributed_storage import Writer
+from hiera_video.checkpoints.matching import refuse_other_state
 from hiera_video.engine.checkpoint import (
     Position,
     checkpoint_path,
@@ -31,10 +34,8 @@ from hiera_video.engine.checkpoint import (
 )
 from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.signals import SIGNALS
-from hiera_video.models.weights import refuse_other_state
-from hiera_video.utils import dist, sharded
+from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.sharded_storage import Writer
 
 _KEY = "TRAIN.AUTO_RESUME"
 
@@ -73,8 +74,8 @@ class ShardedSaves:
             UserError: this or the last one cannot be written; older checkpoints are untouched.
         """
         self.wait()
-        tensors, rest = sharded.flatten(content)
-        path = checkpoint_path(self._output_dir, *position, ending=sharded.ENDING)
+        tensors, rest = distributed.flatten(content)
+        path = checkpoint_path(self._output_dir, *position, ending=distributed.ENDING)
         dist.by_main(lambda: _begin(path, rest))
         # The writer copies the tensors before this returns.
         future = async_save(dict(tensors), storage_writer=Writer(path), process_group=self._group)
@@ -135,7 +136,7 @@ class ShardedSaves:
 
 def _begin(path: str, rest: Mapping[str, Any]) -> None:
     remove(path)  # half-written, by a run that died
-    write_checkpoint(f"{path}/{sharded.PLAIN}", rest)
+    write_checkpoint(f"{path}/{distributed.PLAIN}", rest)
 
 
 def _cause(error: BaseException) -> object:
@@ -174,17 +175,17 @@ def restore_shares(
     Raises:
         UserError: it was written by a run of another model or optimizer.
     """
-    there = sharded.shapes(path, key=_KEY)
-    model_there = sharded.join(there, content).get(sharded.MODEL, {})
+    there = distributed.shapes(path, key=_KEY)
+    model_there = distributed.join(there, content).get(distributed.MODEL, {})
     refuse_other_state(model, model_there, path=path, key=_KEY)
     refuse_other_optimizer(content, path, optimizer)
-    tensors = {f"{sharded.MODEL}/{name}": value for name, value in model.state_dict().items()}
+    tensors = {f"{distributed.MODEL}/{name}": value for name, value in model.state_dict().items()}
     averaged = average is not None and "ema_steps" in content
     for name, value in (average.shares() if average and averaged else {}).items():
-        tensors[f"{sharded.AVERAGE}/{name}"] = value
+        tensors[f"{distributed.AVERAGE}/{name}"] = value
     moments = _moments(there, optimizer)
-    sharded.load(path, tensors | moments)
-    set_optimizer(optimizer, sharded.join(moments, content)[sharded.OPTIMIZER])
+    distributed.load(path, tensors | moments)
+    set_optimizer(optimizer, distributed.join(moments, content)[distributed.OPTIMIZER])
     if average and averaged:
         average.num_steps = int(content["ema_steps"])
     elif average:
@@ -199,7 +200,7 @@ def _moments(
     found = {}
     for name, value in there.items():
         part, number, *_ = name.split("/")
-        if part == sharded.OPTIMIZER:
+        if part == distributed.OPTIMIZER:
             parameter = parameters[int(number)]
             if parameter.shape == value.shape:
                 found[name] = torch.empty_like(parameter, dtype=value.dtype)

@@ -1,7 +1,7 @@
 """What the config of a resumed run says otherwise than that of its checkpoint."""
 
+from hiera_video.checkpoints.saved_config import saved_settings
 from hiera_video.config import Config, to_yaml
-from hiera_video.config.saved import saved_settings
 
 
 def changed_keys(saved_yaml: object, cfg: Config) -> list[str]:

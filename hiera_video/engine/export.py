@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from hiera_video.models.unwrap import unwrap
-from hiera_video.models.weights import read_checkpoint
+from hiera_video.checkpoints.matching import read_checkpoint
+from hiera_video.checkpoints.unwrap import unwrap
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import refuse_unwritable

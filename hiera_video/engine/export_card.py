@@ -125,7 +125,7 @@ def _usage(facts: CardFacts) -> str:
     clips = ", ".join(map(str, (1, *facts.clip_shape)))
     call = "logits" if _is_classifier(facts) else "loss, pred, target, visible"
     return (
-        "## Use\n\n```python\nimport torch\nfrom hiera_video.models.hub import from_pretrained\n\n"
+        "## Use\n\n```python\nimport torch\nfrom hiera_video import from_pretrained\n\n"
         'model = from_pretrained("this_folder")  # in evaluation mode\n'
         f"{call} = model(torch.randn({clips}))\n```"
     )

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hiera_video import __version__
+from hiera_video.checkpoints.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_bytes
 from hiera_video.config import Config
 from hiera_video.engine.export_card import CARD_MARK, CardFacts, write_card
 from hiera_video.engine.export_graph import FILES, TOLERANCE, export_graphs
@@ -16,7 +17,6 @@ from hiera_video.engine.flops import count
 from hiera_video.engine.flops_report import report_config
 from hiera_video.engine.predict_load import Trained, load_trained
 from hiera_video.engine.test import RESULTS_FILE
-from hiera_video.models.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_bytes
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder

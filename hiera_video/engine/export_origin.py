@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.hub import WEIGHTS, is_pretrained_folder, read_facts
+from hiera_video.checkpoints.matching import HIERA_URL, read_checkpoint
+from hiera_video.checkpoints.published import published_files
+from hiera_video.checkpoints.saved_config import saved_settings
 from hiera_video.config import Config
-from hiera_video.config.saved import saved_settings
 from hiera_video.models import hiera, hiera_mae
-from hiera_video.models.hub import WEIGHTS, is_pretrained_folder, read_facts
-from hiera_video.models.pretrained import published_files
-from hiera_video.models.weights import HIERA_URL, read_checkpoint
-from hiera_video.utils import io, sharded
+from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import public_functions
 
@@ -138,8 +139,8 @@ def _stem(path: str) -> str:
 def _content(path: str) -> Mapping[str, Any]:
     """Return a checkpoint's content, without the tensors of a sharded one; {} if it is not one."""
     try:
-        if sharded.is_folder(path):
-            return sharded.read_plain(path, key="checkpoint")
+        if distributed.is_folder(path):
+            return distributed.read_plain(path, key="checkpoint")
         return read_checkpoint(path, key="checkpoint") if io.is_file(path) else {}
     except UserError:
         return {}

@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 
 from hiera_video import __version__
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.matching import read_checkpoint, refuse_misfits
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.build import check_data_settings, read_class_names, read_records
 from hiera_video.data.decoders import describe_backend
@@ -24,8 +26,7 @@ from hiera_video.engine.tasks import check_masks
 from hiera_video.engine.test import result_files, test, weights_to_test
 from hiera_video.engine.train import train
 from hiera_video.models.build import build_model
-from hiera_video.models.weights import read_checkpoint, refuse_misfits
-from hiera_video.utils import dist, io, sharded
+from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.folder_lock import FolderLock
 from hiera_video.utils.outputs import refuse_unwritable
@@ -132,7 +133,7 @@ def check_model(cfg: Config) -> None:
         model = build_model(cfg)
     check_masks(cfg, model)
     path, key = cfg.TEST.CHECKPOINT_FILE_PATH, "TEST.CHECKPOINT_FILE_PATH"
-    if cfg.TEST.ENABLE and (io.is_file(path) or sharded.is_folder(path)):
+    if cfg.TEST.ENABLE and (io.is_file(path) or distributed.is_folder(path)):
         content = read_checkpoint(path, key=key)
         refuse_misfits(model, content, path=path, key=key)
         refuse_other_classes(content, read_class_names(cfg, "test"), path, key=key)
@@ -144,7 +145,7 @@ def refuse_missing_checkpoints(cfg: Config) -> None:
         ("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN.CHECKPOINT_FILE_PATH),
         ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH),
     ):
-        if path and not (io.is_url(path) or io.is_file(path) or sharded.is_folder(path)):
+        if path and not (io.is_url(path) or io.is_file(path) or distributed.is_folder(path)):
             what = "is a folder" if io.is_dir(path) else "does not exist"
             raise UserError(
                 f"{key} must be a checkpoint file or a URL, got {path!r}, which {what}."

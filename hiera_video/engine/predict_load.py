@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from hiera_video.checkpoints.hub import is_pretrained_folder
+from hiera_video.checkpoints.matching import load_content, model_state, read_checkpoint, warn
+from hiera_video.checkpoints.published import published_files, read_published, start_from_published
 from hiera_video.config import Config, ConfigError, load_config, load_saved_config
 from hiera_video.data.class_names import (
     are_reordered,
@@ -19,9 +22,6 @@ from hiera_video.data.class_names import (
 from hiera_video.engine.predict_folder import read_folder
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.models.build import build_model
-from hiera_video.models.hub import is_pretrained_folder
-from hiera_video.models.pretrained import published_files, read_published, start_from_published
-from hiera_video.models.weights import load_content, model_state, read_checkpoint, warn
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, public_functions

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hiera_video.checkpoints.matching import load_content, read_checkpoint, warn
 from hiera_video.config import Config, load_config
 from hiera_video.data import sampling
 from hiera_video.data.build import decoding
@@ -25,7 +26,6 @@ from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.load import load_model
 from hiera_video.models.patch_target import patches_to_frames, pixel_patches, statistics
 from hiera_video.models.visible import tokens_in_order
-from hiera_video.models.weights import load_content, read_checkpoint, warn
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
 from hiera_video.utils.seed import seed_for

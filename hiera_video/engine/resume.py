@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.matching import read_checkpoint, start_from_content
 from hiera_video.config import to_yaml
 from hiera_video.data.class_names import contradiction
 from hiera_video.engine import export_origin
@@ -23,8 +25,7 @@ from hiera_video.engine.config_changes import changed_keys
 from hiera_video.engine.export_origin import Origin, origin_from, origin_of_content
 from hiera_video.engine.run import TrainRun
 from hiera_video.engine.sharding import is_sharded
-from hiera_video.models.weights import read_checkpoint, start_from_content
-from hiera_video.utils import dist, sharded
+from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import seed_for
 
@@ -93,14 +94,14 @@ def refuse_other_folders(last: str) -> None:
 
 def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
     refuse_other_classes(content, run.class_names, path, key="TRAIN.AUTO_RESUME")
-    if sharded.is_folder(path) and is_sharded(run.model):
+    if distributed.is_folder(path) and is_sharded(run.model):
         # Seconds to import, and done already in a run whose model is cut up.
         from hiera_video.engine.checkpoint_sharded import restore_shares
 
         restore_shares(content, path, model=run.model, optimizer=run.optimizer, average=run.average)
     else:
-        if sharded.is_folder(path):
-            content = sharded.read(path, key="TRAIN.AUTO_RESUME", optimizer=True)
+        if distributed.is_folder(path):
+            content = distributed.read(path, key="TRAIN.AUTO_RESUME", optimizer=True)
         restore(content, path, model=run.model, optimizer=run.optimizer)
         if run.average and content.get("ema_state"):
             run.average.load(content["ema_state"], int(content.get("ema_steps", 0)))

@@ -8,6 +8,7 @@ import numpy as np
 import simplejson
 import torch
 
+from hiera_video.checkpoints.matching import load_content, read_checkpoint
 from hiera_video.config import Config
 from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.records import VideoRecord
@@ -21,7 +22,6 @@ from hiera_video.engine.logging import RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.metrics.confusion import save_confusion_png
 from hiera_video.models.build import build_model
-from hiera_video.models.weights import load_content, read_checkpoint
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import write_or_elsewhere

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from hiera_video.checkpoints.hub import HubModel
 from hiera_video.models.encoder import HieraEncoder
-from hiera_video.models.hub import HubModel
 from hiera_video.models.initialise import initialise
 from hiera_video.models.layers import NORM_EPS, Head
 from hiera_video.models.sizes import MICRO, build_size
@@ -92,9 +92,9 @@ def hiera_tiny_224(
     """Hiera-T for images of 224 px: 28 M parameters, 5 GFLOPs (Ryali et al., table 2).
 
     `pretrained` loads published weights, by default those of the same name; `checkpoint` names
-    others (see `models/pretrained.py`), or is a path or URL. Keyword arguments of `Hiera` override
-    the size's own, here and in the other sizes. Raises a UserError for weights that cannot be had
-    or do not fit.
+    others (see `checkpoints/published.py`), or is a path or URL. Keyword arguments of `Hiera`
+    override the size's own, here and in the other sizes. Raises a UserError for weights that cannot
+    be had or do not fit.
     """
     return _image("hiera_tiny_224", pretrained, checkpoint, settings)
 

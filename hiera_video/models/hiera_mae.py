@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hiera_video.checkpoints.hub import HubModel
 from hiera_video.models import masking
 from hiera_video.models.encoder import HieraEncoder
-from hiera_video.models.hub import HubModel
 from hiera_video.models.initialise import initialise
 from hiera_video.models.layers import NORM_EPS, HieraBlock
 from hiera_video.models.patch_target import normalised, pixel_patches

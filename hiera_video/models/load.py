@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from hiera_video.models.decoder_heads import saved_heads
-from hiera_video.models.pretrained import read_published, start_from_published
-from hiera_video.models.weights import LoadSummary, model_state, some
+from hiera_video.checkpoints.decoder_heads import saved_heads
+from hiera_video.checkpoints.matching import LoadSummary, model_state, some
+from hiera_video.checkpoints.published import read_published, start_from_published
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, public_functions
 from hiera_video.utils.text import printable

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from hiera_video.models.pretrained import load_published
+from hiera_video.checkpoints.published import load_published
 from hiera_video.utils.errors import UserError
 
 M = TypeVar("M", bound=nn.Module)

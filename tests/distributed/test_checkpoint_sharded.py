@@ -10,9 +10,9 @@ import time
 import pytest
 import torch
 
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.matching import read_checkpoint
 from hiera_video.engine.checkpoint import last_checkpoint, saved
-from hiera_video.models.weights import read_checkpoint
-from hiera_video.utils import sharded
 
 # What is saved stays what it was while training goes on, and comes back.
 SAVES = """
@@ -28,7 +28,8 @@ from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.sharding import whole
 from hiera_video.models.build import build_model
 from hiera_video.solver.build import build_optimizer
-from hiera_video.utils import dist, sharded
+from hiera_video.utils import dist
+from hiera_video.checkpoints import distributed
 from hiera_video.utils.errors import UserError
 
 def build(seed):
@@ -54,7 +55,7 @@ def state(epoch, model, wrapped, optimizer, average):
     )
 
 def flat(content):
-    tensors, rest = sharded.flatten(whole(content))
+    tensors, rest = distributed.flatten(whole(content))
     return {name: value.clone() for name, value in tensors.items()}, rest
 
 def main():
@@ -80,15 +81,15 @@ def main():
     assert last_checkpoint(folder) == path, path
     for position, path in saved(folder):
         tensors, rest = before[position.epoch]
-        found = flat(sharded.read(path, key="X", optimizer=True))
+        found = flat(distributed.read(path, key="X", optimizer=True))
         if dist.is_main():
             torch.testing.assert_close(found[0], tensors, rtol=0, atol=0)
         assert repr(found[1]) == repr(rest)
-        without = sharded.read(path, key="X", optimizer=False)
+        without = distributed.read(path, key="X", optimizer=False)
         assert not any(without["optimizer_state"]["state"].values())
     other = build(1)
     model, _, optimizer, average = other
-    rest = sharded.read_plain(path, key="X")
+    rest = distributed.read_plain(path, key="X")
     restore_shares(rest, path, model=model, optimizer=optimizer, average=average)
     again = flat(state(rest["epoch"], *other))
     torch.testing.assert_close(again[0], before[rest["epoch"]][0], rtol=0, atol=0)
@@ -131,10 +132,10 @@ def tensors_of(folder):
     path = last_checkpoint(str(folder))
     assert "epoch_00003" in path
     if path.endswith(".dcp"):
-        content = sharded.read(path, key="X", optimizer=True)
+        content = distributed.read(path, key="X", optimizer=True)
     else:
         content = torch.load(path, weights_only=True)
-    return sharded.flatten(content)[0]
+    return distributed.flatten(content)[0]
 
 
 def same(one, other):
@@ -181,7 +182,7 @@ def test_a_signal_saves_the_shares_and_the_run_goes_on_bit_for_bit(
     assert "saved after" in log.read_text()
     path = last_checkpoint(str(tmp_path / "ended"))
     assert path.endswith(".dcp")
-    assert sharded.shapes(path, key="X")
+    assert distributed.shapes(path, key="X")
     ended = torchrun(num_processes, *small_run(words, name="ended"))
     assert ended.status == 0, ended.err
     assert "resumed after" in ended.out
@@ -259,7 +260,7 @@ def test_a_full_disk_ends_the_run_with_one_line_and_leaves_the_older_ones(
     complete = [
         p.epoch
         for p, path in saved(str(kept))
-        if path.endswith(".pyth") or sharded.is_complete(path)
+        if path.endswith(".pyth") or distributed.is_complete(path)
     ]
     assert complete == [1]
     again = small_run(keys)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hiera_video.checkpoints.matching import read_checkpoint
 from hiera_video.engine.checkpoint import last_checkpoint
-from hiera_video.models.weights import read_checkpoint
 
 # Everything random is on; a checkpoint after every iteration.
 RUN = (

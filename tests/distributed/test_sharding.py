@@ -7,13 +7,13 @@ import simplejson
 import torch
 
 from hiera_video import Predictor
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.matching import read_checkpoint
 from hiera_video.config import load_config
 from hiera_video.engine.checkpoint import last_checkpoint
 from hiera_video.engine.compiling import refuse_missing_compiler
 from hiera_video.engine.export import export_checkpoint
 from hiera_video.engine.launch import launch
-from hiera_video.models.weights import read_checkpoint
-from hiera_video.utils import sharded
 from hiera_video.utils.errors import UserError
 
 SHARED = "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 2 MIXUP.ENABLE True TRAIN.EMA_DECAY 0.9 "
@@ -125,8 +125,8 @@ def trained(torchrun, small_run, tmp_path):
 
 
 def content_of(path):
-    if sharded.is_folder(str(path)):
-        return sharded.read(str(path), key="X", optimizer=True)
+    if distributed.is_folder(str(path)):
+        return distributed.read(str(path), key="X", optimizer=True)
     return torch.load(path, weights_only=True)
 
 

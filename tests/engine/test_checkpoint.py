@@ -15,6 +15,8 @@ import torch
 from torch.distributed.checkpoint import save
 from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.distributed_storage import Writer, read_index
 from hiera_video.engine.checkpoint import (
     Position,
     best_path,
@@ -29,9 +31,7 @@ from hiera_video.engine.checkpoint import (
 from hiera_video.engine.export import export_checkpoint
 from hiera_video.engine.launch import launch
 from hiera_video.engine.validations import Validations
-from hiera_video.utils import sharded
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.sharded_storage import Writer, read_index
 
 TRAIN_ONLY = "TEST.ENABLE False SOLVER.MAX_EPOCH 3"
 
@@ -94,9 +94,9 @@ def with_shares(finished):
     cfg, weights = finished
     for epoch in (2, 3):
         file = Path(checkpoint_path(cfg.OUTPUT_DIR, epoch))
-        tensors, rest = sharded.flatten(torch.load(file, weights_only=True))
-        folder = file.with_suffix(sharded.ENDING)
-        write_checkpoint(str(folder / sharded.PLAIN), rest)
+        tensors, rest = distributed.flatten(torch.load(file, weights_only=True))
+        folder = file.with_suffix(distributed.ENDING)
+        write_checkpoint(str(folder / distributed.PLAIN), rest)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there are no other processes
             save(tensors, storage_writer=Writer(str(folder)))
@@ -182,7 +182,7 @@ def test_sharded_checkpoints_are_tested_exported_and_removed_as_others_are(with_
     out = Path(cfg.OUTPUT_DIR) / "weights.pyth"
     export_checkpoint(last, str(out), ema=False)
     assert same_weights(weights, torch.load(out, weights_only=True))
-    Path(last, sharded.INDEX).unlink()
+    Path(last, distributed.INDEX).unlink()
     assert last_checkpoint(cfg.OUTPUT_DIR) == checkpoint_path(cfg.OUTPUT_DIR, 2, ending=".dcp")
     with pytest.raises(UserError, match="TEST.CHECKPOINT_FILE_PATH.*is half-written.*older"):
         launch(tested)

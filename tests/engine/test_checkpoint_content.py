@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint import save
 
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.distributed_storage import Writer
 from hiera_video.engine.checkpoint import checkpoint_path, read_last, run_state, write_checkpoint
 from hiera_video.engine.checkpoint_content import damage_in
 from hiera_video.engine.launch import launch
-from hiera_video.utils import sharded
-from hiera_video.utils.sharded_storage import Writer
 
 
 def content_after_a_step(method="adamw", *, iteration=4):
@@ -148,9 +148,9 @@ def test_the_momentum_of_sgd_is_looked_at():
 
 
 def save_sharded(path, content, change=lambda rest: None):
-    tensors, rest = sharded.flatten(content)
+    tensors, rest = distributed.flatten(content)
     change(rest)
-    write_checkpoint(f"{path}/{sharded.PLAIN}", rest)
+    write_checkpoint(f"{path}/{distributed.PLAIN}", rest)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there are no other processes
         save(tensors, storage_writer=Writer(path))

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
+from hiera_video.checkpoints.published import load_published
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera, mae_hiera_micro_8x64
 from hiera_video.models.load import load_model
-from hiera_video.models.pretrained import load_published
 from hiera_video.utils.errors import UserError
 
 

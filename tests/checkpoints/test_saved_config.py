@@ -5,8 +5,8 @@ from threading import Thread
 
 import pytest
 
+from hiera_video.checkpoints.saved_config import saved_settings
 from hiera_video.config import ConfigError, load_config, load_saved_config, to_yaml
-from hiera_video.config.saved import saved_settings
 
 # Ten lines that stand for 10^9 values.
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -5,9 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hiera_video.models.hiera import hiera_micro_8x64
-from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
-from hiera_video.models.weights import (
+from hiera_video.checkpoints.matching import (
     load_state,
     load_weights,
     model_state,
@@ -15,6 +13,8 @@ from hiera_video.models.weights import (
     refuse_misfits,
     start_from_weights,
 )
+from hiera_video.models.hiera import hiera_micro_8x64
+from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
 from hiera_video.utils.errors import UserError
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_type_hints
 
-from hiera_video.models.unwrap import shown
+from hiera_video.checkpoints.unwrap import shown
 from hiera_video.utils.errors import UserError
 
 Rule = tuple[str, Callable[[Any], bool]]

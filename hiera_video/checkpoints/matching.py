@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from hiera_video.models.decoder_heads import compare_heads, heads_there
-from hiera_video.models.misfits import find_misfits
-from hiera_video.models.positions import resize_positions
-from hiera_video.models.unwrap import refuse_odd_content, shown, unwrap
-from hiera_video.utils import io, sharded
+from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.decoder_heads import compare_heads, heads_there
+from hiera_video.checkpoints.misfits import find_misfits
+from hiera_video.checkpoints.positions import resize_positions
+from hiera_video.checkpoints.unwrap import refuse_odd_content, shown, unwrap
+from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 from hiera_video.utils.torch_files import load_plain
@@ -148,8 +149,8 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
             f"{key} must be a checkpoint file, got {path!r}, which does not exist."
             f"{closest(name, beside)}"
         )
-    if sharded.is_folder(here):
-        return sharded.read(here, key=key, optimizer=False)
+    if distributed.is_folder(here):
+        return distributed.read(here, key=key, optimizer=False)
     if io.is_dir(here):
         raise UserError(
             f"{key} must be a checkpoint file, got the folder {path!r}.{_hint_inside(here)}"

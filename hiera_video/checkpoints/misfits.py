@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from hiera_video.models.unwrap import shown
+from hiera_video.checkpoints.unwrap import shown
 from hiera_video.utils.errors import UserError
 
 _NAMED = 2  # of each kind of misfit

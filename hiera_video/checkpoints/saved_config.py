@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from hiera_video.config.bounded_yaml import compose
+from hiera_video.utils.bounded_yaml import compose
 
 
 def saved_settings(text: object) -> dict[str, Any]:

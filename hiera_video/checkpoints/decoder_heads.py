@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from hiera_video.config.saved import saved_settings
+from hiera_video.checkpoints.saved_config import saved_settings
 
 # The authors' files come without a config; their code builds every decoder with so many heads.
 _PUBLISHED_HEADS = 16

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch import nn
 
+from hiera_video.checkpoints.positions import resize_positions
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
-from hiera_video.models.positions import resize_positions
 
 SPATIAL, TEMPORAL, WHOLE = "pos_embed_spatial", "pos_embed_temporal", "pos_embed"
 VIDEO = {

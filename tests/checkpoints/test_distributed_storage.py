@@ -2,7 +2,7 @@
 
 import pytest
 
-from hiera_video.utils import sharded, sharded_storage
+from hiera_video.checkpoints import distributed, distributed_storage
 from hiera_video.utils.errors import UserError
 
 
@@ -10,8 +10,8 @@ def test_several_processes_with_an_old_pytorch_are_told_the_way_out(monkeypatch)
     def load_of_2_8(state_dict, *, storage_reader=None):
         raise AssertionError("not to be called")
 
-    monkeypatch.setattr(sharded_storage, "load", load_of_2_8)
-    monkeypatch.setattr(sharded_storage.dist, "in_group", lambda: True)
-    read_it = lambda: sharded.load("x.dcp", {}, alone=True)  # noqa: E731
+    monkeypatch.setattr(distributed_storage, "load", load_of_2_8)
+    monkeypatch.setattr(distributed_storage.dist, "in_group", lambda: True)
+    read_it = lambda: distributed.load("x.dcp", {}, alone=True)  # noqa: E731
     with pytest.raises(UserError, match=r"each for itself\. Try a newer one, or one file of it"):
-        sharded._or_damaged("x.dcp", "KEY", read_it)
+        distributed._or_damaged("x.dcp", "KEY", read_it)

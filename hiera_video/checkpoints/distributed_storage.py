@@ -1,6 +1,6 @@
 """torch.distributed.checkpoint's storage, with checksums, and an index that cannot run code.
 
-It is seconds to import: `utils/sharded.py` does so when there is something to read.
+It is seconds to import: `utils/distributed.py` does so when there is something to read.
 """
 
 import os
@@ -17,7 +17,8 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from hiera_video.utils import dist, io, sharded
+from hiera_video.checkpoints import distributed
+from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
 
 # What the index of a checkpoint of tensors is made of.
@@ -80,8 +81,8 @@ class Writer(FileSystemWriter):
                 raise error.__context__ from None
             raise
         names = {str(result.storage_data.relative_path) for result in written.value()}
-        plain = {sharded.PLAIN} if dist.is_main() else set()
-        sharded.write_sums(str(self.path), dist.rank(), names | plain)
+        plain = {distributed.PLAIN} if dist.is_main() else set()
+        distributed.write_sums(str(self.path), dist.rank(), names | plain)
         io.flush_folder(str(self.path))
         return written
 
@@ -94,7 +95,7 @@ class Writer(FileSystemWriter):
 
 class _Reader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        index = read_index(os.path.join(str(self.path), sharded.INDEX))
+        index = read_index(os.path.join(str(self.path), distributed.INDEX))
         if index.storage_meta is not None:
             index.storage_meta.load_id = self.load_id
         return index

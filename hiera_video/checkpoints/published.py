@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from hiera_video.models import weights
-from hiera_video.models.decoder_heads import saved_heads
-from hiera_video.models.weights import LoadSummary
+from hiera_video.checkpoints import matching
+from hiera_video.checkpoints.decoder_heads import saved_heads
+from hiera_video.checkpoints.matching import LoadSummary
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
@@ -68,13 +68,13 @@ def read_published(
     name = os.fspath(checkpoint) if checkpoint is not None else next(iter(files), "")
     if name not in files:
         _refuse_unknown(name, model_name)
-        return name, weights.read_checkpoint(name, key=_KEY)
-    url = weights.HIERA_URL + files[name]
-    path = weights.copy_of_published(url) or url
-    content = weights.read_checkpoint(path, key=_KEY)
+        return name, matching.read_checkpoint(name, key=_KEY)
+    url = matching.HIERA_URL + files[name]
+    path = matching.copy_of_published(url) or url
+    content = matching.read_checkpoint(path, key=_KEY)
     is_autoencoder = model_name.startswith("mae_")
     tell_tale = "mask_token" if is_autoencoder else "head.projection.weight"
-    if tell_tale not in weights.model_state(content) and (is_autoencoder or "_ft_" in name):
+    if tell_tale not in matching.model_state(content) and (is_autoencoder or "_ft_" in name):
         raise UserError(
             f"{_KEY}: {path!r} must be {name!r} of {model_name}, but has no {tell_tale}. Try "
             f"downloading {url} again."
@@ -96,14 +96,14 @@ def start_from_published(model: nn.Module, content: dict[str, Any], *, path: str
             f"Try decoder_num_heads={there}."
         )
     classifier = getattr(getattr(model, "head", None), "projection", None)
-    summary = weights.start_from_content(
+    summary = matching.start_from_content(
         model,
         content,
         path=path,
         key=_KEY,
         num_classes=getattr(classifier, "out_features", None),
     )
-    weights.warn(summary, path)
+    matching.warn(summary, path)
     return summary
 
 

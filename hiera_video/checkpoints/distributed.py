@@ -123,7 +123,7 @@ def shapes(path: str, *, key: str) -> dict[str, torch.Tensor]:
     """
     from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
-    from hiera_video.utils.sharded_storage import read_index
+    from hiera_video.checkpoints.distributed_storage import read_index
 
     def look() -> dict[str, torch.Tensor]:
         index = read_index(os.path.join(path, INDEX))
@@ -143,7 +143,7 @@ def load(path: str, tensors: dict[str, torch.Tensor], *, alone: bool = False) ->
 
     All processes call it together, or one `alone`.
     """
-    from hiera_video.utils.sharded_storage import load_tensors
+    from hiera_video.checkpoints.distributed_storage import load_tensors
 
     load_tensors(path, tensors, alone=alone)
 

@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from hiera_video.models import weights
-from hiera_video.models.decoder_heads import compare_heads
-from hiera_video.models.facts import check_facts, check_settings
-from hiera_video.models.unwrap import unwrap
+from hiera_video.checkpoints import matching
+from hiera_video.checkpoints.decoder_heads import compare_heads
+from hiera_video.checkpoints.facts import check_facts, check_settings
+from hiera_video.checkpoints.unwrap import unwrap
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.read_json import parse_json
@@ -80,10 +80,10 @@ class HubModel(nn.Module):
                 f"{cls.__name__}, got some that do not build one ({_first_line(error)})."
             ) from None
         path = os.path.join(folder, WEIGHTS)
-        content = weights.read_checkpoint(path, key=_KEY)
+        content = matching.read_checkpoint(path, key=_KEY)
         if not changes:  # before memory is taken that only a damaged config asks for
-            state = weights.model_state(content, shell)
-            weights.refuse_other_state(shell, state, path=path, key=_KEY)
+            state = matching.model_state(content, shell)
+            matching.refuse_other_state(shell, state, path=path, key=_KEY)
         model = cls(**{**settings, **changes})
         _load(model, content, path, settings, changed=bool(changes))
         return model.eval()
@@ -269,16 +269,16 @@ def _load(
 ) -> None:
     if not changed:
         state, how, _ = unwrap(content, model.state_dict())
-        weights.load_state(model, state, path=path, key=_KEY)
-        weights.warn(weights.LoadSummary(tuple(state), unwrapped=how), path)
+        matching.load_state(model, state, path=path, key=_KEY)
+        matching.warn(matching.LoadSummary(tuple(state), unwrapped=how), path)
         return
     num_classes = all_settings(model).get("num_classes")
-    summary = weights.start_from_content(
+    summary = matching.start_from_content(
         model, content, path=path, key=_KEY, num_classes=num_classes
     )
     logging.getLogger("hiera_video").info("%s: %s", path, summary)
     there = {**default_settings(type(model)), **settings}.get("decoder_num_heads")
-    weights.warn(replace(summary, warnings=compare_heads(model, there)), path)
+    matching.warn(replace(summary, warnings=compare_heads(model, there)), path)
 
 
 def _first_line(error: BaseException) -> str:
