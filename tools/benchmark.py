@@ -59,7 +59,7 @@ from hiera_video.engine.benchmark_mae import StepComparison, compare_steps
 from hiera_video.engine.benchmark_train import measure_training, training_config
 from hiera_video.engine.benchmark_train_figures import VARIANTS, TrainSettings
 from hiera_video.engine.benchmark_train_report import draw_training, headline, render_training
-from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 from hiera_video.utils.outputs import refuse_unwritable

@@ -11,10 +11,7 @@ from hiera_video.config.rules import Key
 Floats = tuple[float, ...]
 
 # What stands beside the families in models/ and is none.
-NOT_FAMILIES = (
-    *("build", "drop_path", "encoder", "freeze", "initialise", "layers", "load", "masking"),
-    *("patch_target", "plan", "sizes", "token_order", "unit_patches", "visible"),
-)
+NOT_FAMILIES = ("build", "load", "masking", "origin", "parts")
 
 
 @dataclass(frozen=True)

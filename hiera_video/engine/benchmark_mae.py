@@ -23,7 +23,7 @@ from hiera_video.engine.benchmark import (
 )
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
-from hiera_video.models.visible import draw_decoded
+from hiera_video.models.parts.visible import draw_decoded
 
 PUBLISHED = "published"
 Loss = Callable[[], torch.Tensor]

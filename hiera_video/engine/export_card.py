@@ -13,7 +13,7 @@ import yaml
 
 from hiera_video import __version__
 from hiera_video.config import Config, diff_from_defaults
-from hiera_video.engine.export_origin import PUBLISHED_LICENCE, Origin
+from hiera_video.models.origin import PUBLISHED_LICENCE, Origin
 from hiera_video.utils.text import printable
 
 # By which a card is known for one of ours, or of huggingface_hub for a model of ours.
@@ -158,7 +158,7 @@ def _training(facts: CardFacts) -> str:
         if not key.startswith(_PRIVATE)
     }
     data = f"Data set: {_plain(facts.data_name)}. " if facts.data_name else ""
-    weights, unused = facts.origin.weights, facts.origin.unused(cfg)
+    weights, unused = facts.origin.weights, facts.origin.unused(cfg.TRAIN.CHECKPOINT_FILE_PATH)
     start = _last_name(cfg.TRAIN.CHECKPOINT_FILE_PATH if weights is None else weights)
     begun = f"from `{_plain(start)}`" if start else "from scratch"
     begun += f" (not from `{_plain(_last_name(unused))}`, which is named below)" if unused else ""

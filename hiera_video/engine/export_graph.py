@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from hiera_video.models.encoder import HieraEncoder
-from hiera_video.models.layers import MAX_WINDOWS
+from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.layers import MAX_WINDOWS
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import rng_for

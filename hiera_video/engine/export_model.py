@@ -12,11 +12,11 @@ from hiera_video.checkpoints.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_
 from hiera_video.config import Config
 from hiera_video.engine.export_card import CARD_MARK, CardFacts, write_card
 from hiera_video.engine.export_graph import FILES, TOLERANCE, export_graphs
-from hiera_video.engine.export_origin import Origin, origin_of
 from hiera_video.engine.flops import count
 from hiera_video.engine.flops_report import report_config
 from hiera_video.engine.predict_load import Trained, load_trained
 from hiera_video.engine.test import RESULTS_FILE
+from hiera_video.models.origin import Origin, origin_of
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder
@@ -169,7 +169,7 @@ def _origin(wanted: Export, trained: Trained) -> Origin:
     if wanted.model_name and not checkpoint:  # the model's published weights
         return Origin("published", wanted.model_name)
     is_run = not wanted.model_name or wanted.cfg is not None
-    return origin_of(checkpoint, trained.cfg if is_run else None)
+    return origin_of(checkpoint, trained.cfg.TRAIN.CHECKPOINT_FILE_PATH if is_run else None)
 
 
 def _facts(wanted: Export, trained: Trained, origin: Origin) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from hiera_video.engine.flops_operators import (
     Handle,
 )
 from hiera_video.engine.flops_trace import memoryless_trace
-from hiera_video.models.encoder import HieraEncoder
+from hiera_video.models.parts.encoder import HieraEncoder
 
 # Of the products, which PyTorch's own counter may find beyond ours before that is told.
 _TOLERANCE = 1e-3

@@ -16,9 +16,9 @@ from hiera_video.engine.flops import ModelCost, count
 from hiera_video.engine.tasks import check_masks
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
-from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
-from hiera_video.models.visible import draw_decoded
+from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.visible import draw_decoded
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
 

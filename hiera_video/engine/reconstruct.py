@@ -21,11 +21,11 @@ from hiera_video.engine.pictures import grey_hidden
 from hiera_video.engine.predict_load import saved_config
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
-from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.load import load_model
-from hiera_video.models.patch_target import patches_to_frames, pixel_patches, statistics
-from hiera_video.models.visible import tokens_in_order
+from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.patches import patches_to_frames, pixel_patches, statistics
+from hiera_video.models.parts.visible import tokens_in_order
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
 from hiera_video.utils.seed import seed_for

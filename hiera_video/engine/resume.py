@@ -10,7 +10,6 @@ from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import read_checkpoint, start_from_content
 from hiera_video.config import to_yaml
 from hiera_video.data.class_names import contradiction
-from hiera_video.engine import export_origin
 from hiera_video.engine.checkpoint import (
     Position,
     read_last,
@@ -22,9 +21,10 @@ from hiera_video.engine.checkpoint import (
     save_checkpoint,
 )
 from hiera_video.engine.config_changes import changed_keys
-from hiera_video.engine.export_origin import Origin, origin_from, origin_of_content
 from hiera_video.engine.run import TrainRun
 from hiera_video.engine.sharding import is_sharded
+from hiera_video.models import origin as export_origin
+from hiera_video.models.origin import Origin, origin_from, origin_of_content
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import seed_for
@@ -132,7 +132,7 @@ def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
 def _origin_of_run(run: TrainRun, content: Mapping[str, Any]) -> Origin:
     """Return the origin of the weights in this run's checkpoint; log weights that are not used."""
     origin = dist.by_main(lambda: origin_of_content(content))
-    if unused := origin.unused(run.cfg):
+    if unused := origin.unused(run.cfg.TRAIN.CHECKPOINT_FILE_PATH):
         run.log.line(
             f"TRAIN.CHECKPOINT_FILE_PATH {unused!r} is not used: the run goes on from its own "
             f"checkpoint, and began with {origin.weights or 'fresh weights'}"

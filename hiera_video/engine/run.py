@@ -18,7 +18,6 @@ from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import Position
 from hiera_video.engine.compiling import compile_for_training
 from hiera_video.engine.ema import WeightAverage
-from hiera_video.engine.export_origin import Origin
 from hiera_video.engine.guards import StepGuard
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.sharding import is_sharded
@@ -27,6 +26,7 @@ from hiera_video.engine.tasks import Task, build_task
 from hiera_video.engine.validations import Validations
 from hiera_video.engine.watchdog import Watchdog
 from hiera_video.models.build import build_model
+from hiera_video.models.origin import Origin
 from hiera_video.solver.build import (
     LrSchedule,
     build_lr_schedule,

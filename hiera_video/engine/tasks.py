@@ -12,7 +12,7 @@ from hiera_video.data.build import build_mixup
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
-from hiera_video.models.visible import draw_decoded
+from hiera_video.models.parts.visible import draw_decoded
 from hiera_video.solver.losses import classification_loss
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function

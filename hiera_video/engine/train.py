@@ -11,7 +11,7 @@ import torch
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.batch import Batch
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine import export_origin, parallel
+from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import Position, best_path, save_config, write_checkpoint
 from hiera_video.engine.epoch_log import EpochLog
 from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
@@ -26,6 +26,7 @@ from hiera_video.engine.run import (
 )
 from hiera_video.engine.sharding import total_norm, whole
 from hiera_video.engine.watchdog import BACKWARD
+from hiera_video.models import origin
 from hiera_video.solver.build import set_lr
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
@@ -193,7 +194,7 @@ def save_best(run: TrainRun, epoch: int, result: Evaluation) -> None:
         "model_state": whole(run.model.state_dict()),
         "cfg": to_yaml(run.cfg),
         "class_names": run.class_names,
-        export_origin.KEY: asdict(run.origin),
+        origin.KEY: asdict(run.origin),
         "val_top1": float(result.top1),
     }
     if dist.is_main():

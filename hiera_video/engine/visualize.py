@@ -26,8 +26,8 @@ from hiera_video.engine.reconstruct import (
 )
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
-from hiera_video.models.encoder import HieraEncoder
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
 from hiera_video.utils.outputs import make_folder

@@ -8,8 +8,7 @@ from torch import nn
 from hiera_video import models
 from hiera_video.config import Config
 from hiera_video.config.schema_model import NOT_FAMILIES
-from hiera_video.models.encoder import HieraEncoder
-from hiera_video.models.freeze import freeze_layers
+from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
 
@@ -87,3 +86,20 @@ def _num_frozen(cfg: Config, model: nn.Module) -> int:
             "MODEL.LINEAR_PROBE True to train the classifier alone."
         )
     return cfg.MODEL.FREEZE_LAYERS
+
+
+def freeze_layers(model: nn.Module, num_layers: int) -> None:
+    """Keep the weights of the first `num_layers` layers (as `model.layer_index` counts them).
+
+    Frozen parameters want no gradient, so the optimizer leaves them out and backward stops above
+    them. Their blocks are no longer skipped by drop path, which would be noise that nothing learns
+    from. 0 freezes nothing; a model without `layer_index` is a single layer that learns.
+    """
+    layered: Any = model
+    if num_layers == 0 or not hasattr(model, "layer_index"):
+        return
+    for name, parameter in model.named_parameters():
+        if layered.layer_index(name) < num_layers:
+            parameter.requires_grad_(False)
+    for block in list(layered.blocks)[: num_layers - 1]:
+        block.drop_path.drop_prob = 0.0

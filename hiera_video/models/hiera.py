@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from hiera_video.checkpoints.hub import HubModel
-from hiera_video.models.encoder import HieraEncoder
-from hiera_video.models.initialise import initialise
-from hiera_video.models.layers import NORM_EPS, Head
-from hiera_video.models.sizes import MICRO, build_size
+from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.initialise import initialise
+from hiera_video.models.parts.layers import NORM_EPS, Head
+from hiera_video.models.parts.sizes import MICRO, build_size
 
 
 class Hiera(HieraEncoder, HubModel):

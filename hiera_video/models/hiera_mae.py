@@ -18,13 +18,13 @@ from torch import nn
 
 from hiera_video.checkpoints.hub import HubModel
 from hiera_video.models import masking
-from hiera_video.models.encoder import HieraEncoder
-from hiera_video.models.initialise import initialise
-from hiera_video.models.layers import NORM_EPS, HieraBlock
-from hiera_video.models.patch_target import normalised, pixel_patches
-from hiera_video.models.sizes import MICRO, build_size
-from hiera_video.models.token_order import unit_order
-from hiera_video.models.visible import (
+from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.initialise import initialise
+from hiera_video.models.parts.layers import NORM_EPS, HieraBlock
+from hiera_video.models.parts.patches import normalised, pixel_patches
+from hiera_video.models.parts.sizes import MICRO, build_size
+from hiera_video.models.parts.token_order import unit_order
+from hiera_video.models.parts.visible import (
     check_decoded,
     check_visible,
     tokens_in_order,

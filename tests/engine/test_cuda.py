@@ -14,8 +14,8 @@ from hiera_video.engine.checkpoint import checkpoint_path
 from hiera_video.engine.launch import launch
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
-from hiera_video.models.layers import MAX_WINDOWS, attend
 from hiera_video.models.masking import tube
+from hiera_video.models.parts.layers import MAX_WINDOWS, attend
 
 pytestmark = [
     pytest.mark.gpu,

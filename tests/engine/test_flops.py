@@ -12,7 +12,7 @@ from hiera_video.engine.benchmark import published_model
 from hiera_video.engine.flops import count
 from hiera_video.models import masking
 from hiera_video.models.baselines import x3d_s
-from hiera_video.models.visible import draw_decoded
+from hiera_video.models.parts.visible import draw_decoded
 
 # G multiply-adds of a clip or image, as the published model definition gives them under fvcore.
 GOLDEN = {

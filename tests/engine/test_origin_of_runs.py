@@ -8,10 +8,10 @@ import torch
 from hiera_video.engine.checkpoint import best_path, checkpoint_path
 from hiera_video.engine.export_card import PUBLISHED_LICENCE
 from hiera_video.engine.export_model import Export, export_model
-from hiera_video.engine.export_origin import origin_of
 from hiera_video.engine.launch import launch
 from hiera_video.engine.report.run_files import read_runs
 from hiera_video.engine.report.summary import table
+from hiera_video.models.origin import origin_of
 
 THEIRS = "mae_hiera_base_16x224.pyth"  # a name of the authors', as a local copy has
 
@@ -57,7 +57,7 @@ def test_a_run_from_the_authors_weights_that_is_resumed_without_them(small_cfg, 
     assert f"from `{THEIRS}`" in card
     assert "from scratch" not in card
     for exported in (tmp_path / "card", tmp_path / "card" / "model.safetensors"):
-        assert origin_of(str(exported), cfg).start == THEIRS
+        assert origin_of(str(exported), cfg.TRAIN.CHECKPOINT_FILE_PATH).start == THEIRS
     assert str(weights) not in (tmp_path / "card" / "hiera_video.json").read_text()
     assert started_from(cfg.OUTPUT_DIR) == f"{weights} (licence of the weights: CC-BY-NC-4.0)"
     # A run that starts from this one has the licence, too, wherever the first file is by then.

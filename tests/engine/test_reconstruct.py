@@ -29,7 +29,7 @@ from hiera_video.engine.reconstruct import (
     to_pixels,
 )
 from hiera_video.models.hiera_mae import MAEOutput, MaskedAutoencoderHiera, mae_hiera_micro_8x64
-from hiera_video.models.patch_target import normalised, pixel_patches
+from hiera_video.models.parts.patches import normalised, pixel_patches
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder
 

@@ -20,8 +20,8 @@ from hiera_video.engine.checkpoint import checkpoint_path
 from hiera_video.engine.launch import launch
 from hiera_video.engine.tasks import Classify
 from hiera_video.models.build import build_model
-from hiera_video.models.drop_path import DropPath
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.parts.layers import DropPath
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.models.freeze import freeze_layers
+from hiera_video.models.build import freeze_layers
 from hiera_video.models.hiera import hiera_micro_8x64
 
 BLOCKS = [f"blocks.{i}" for i in range(5)]

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 import hiera_video
-from hiera_video.models import layers
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
+from hiera_video.models.parts import layers
 from hiera_video.utils.errors import UserError
 
 LAYOUT = json.loads((Path(__file__).parent.parent / "golden" / "state_layout.json").read_text())

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import FusionHead, MaskedAutoencoderHiera, mae_hiera_micro_8x64
-from hiera_video.models.token_order import unit_order
-from hiera_video.models.visible import draw_decoded, tokens_in_order
+from hiera_video.models.parts.token_order import unit_order
+from hiera_video.models.parts.visible import draw_decoded, tokens_in_order
 from hiera_video.utils.errors import UserError
 
 VIDEO = {"input_size": (4, 64, 96)}  # units 2 x 2 x 3, decoder tokens 2 x 4 x 6

@@ -6,7 +6,7 @@ from torch import nn
 
 from hiera_video.config import load_config
 from hiera_video.models.build import build_model
-from hiera_video.models.layers import HieraBlock
+from hiera_video.models.parts.layers import HieraBlock
 
 SMALL = "DATA.NUM_FRAMES 2 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32"
 

@@ -5,7 +5,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
-from hiera_video.models.visible import draw_decoded
+from hiera_video.models.parts.visible import draw_decoded
 
 
 class Copies(TorchDispatchMode):

@@ -8,11 +8,11 @@ from pathlib import PurePath
 
 from hiera_video.config import Config, load_config
 from hiera_video.engine.checkpoint import last_checkpoint
-from hiera_video.engine.export_origin import Origin, origin_of
 from hiera_video.engine.report.history import History, read_history
 from hiera_video.engine.report.parts import Missing, attempt
 from hiera_video.engine.report.tested import Tested, read_test
 from hiera_video.engine.test import RESULTS_FILE
+from hiera_video.models.origin import Origin, origin_of
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 

@@ -104,7 +104,7 @@ def _started_from(run: Run, _: object) -> _Value:
     named, origin = run.config.TRAIN.CHECKPOINT_FILE_PATH, run.origin
     if isinstance(origin, Missing) or origin.weights is None:
         return named or "fresh weights", None
-    unused = origin.unused(run.config)
+    unused = origin.unused(run.config.TRAIN.CHECKPOINT_FILE_PATH)
     notes = [f"{unused} is named and not used"] if unused else []
     notes += [f"licence of the weights: {origin.licence}"] if origin.licence else []
     said = f" ({'; '.join(notes)})" if notes else ""

@@ -1,8 +1,8 @@
 import torch
 import torch.nn.functional as F
 
-from hiera_video.models import layers
 from hiera_video.models.hiera import hiera_micro_8x64
+from hiera_video.models.parts import layers
 
 
 def test_more_windows_than_a_cuda_grid_holds_are_attended_to_in_parts(monkeypatch):

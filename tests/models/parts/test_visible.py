@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from hiera_video.models import masking
-from hiera_video.models.visible import (
+from hiera_video.models.parts.visible import (
     check_decoded,
     check_visible,
     draw_decoded,

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.models.drop_path import DropPath
 from hiera_video.models.hiera import hiera_micro_8x64
-from hiera_video.models.layers import MaskUnitAttention, Mlp
+from hiera_video.models.parts.layers import DropPath, MaskUnitAttention, Mlp
 from hiera_video.utils.errors import UserError
 
 KINDS = ["cpu", "compiled", pytest.param("cuda", marks=pytest.mark.gpu)]

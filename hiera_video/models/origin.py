@@ -10,7 +10,6 @@ from hiera_video.checkpoints.hub import WEIGHTS, is_pretrained_folder, read_fact
 from hiera_video.checkpoints.matching import HIERA_URL, read_checkpoint
 from hiera_video.checkpoints.published import published_files
 from hiera_video.checkpoints.saved_config import saved_settings
-from hiera_video.config import Config
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
@@ -43,25 +42,24 @@ class Origin:
         """The licence that the authors' weights bring with them, or None."""
         return PUBLISHED_LICENCE if self.kind in ("published", "derived") else None
 
-    def unused(self, cfg: Config) -> str:
-        """Return the weights that a config names and that the run was not started from, or ""."""
-        named = cfg.TRAIN.CHECKPOINT_FILE_PATH
+    def unused(self, named: str) -> str:
+        """Return `named`, the weights a config names, if the run did not start from them; or ""."""
         return "" if self.weights is None or named == self.weights else named
 
 
-def origin_of(checkpoint: str, cfg: Config | None) -> Origin:
-    """Say whose weights those of `checkpoint` (a published name, path or URL) are.
+def origin_of(checkpoint: str, start: str | None) -> Origin:
+    """Return the origin of the weights in `checkpoint` (a published name, path or URL).
 
-    What a run has saved in the file counts; for one of an earlier release, `cfg`, that of the run
-    that wrote it, None where no run's is known. Nothing is downloaded.
+    The origin that a run saved in the file counts. For a file of an earlier release, `start` names
+    the weights that its run started from: "" from scratch, None unknown. Nothing is downloaded.
     """
     if is_published(checkpoint):
         return Origin("published", os.path.basename(checkpoint))
     if found := _beside(checkpoint) or _saved(_content(checkpoint)):
         return found
-    if cfg is None or is_pretrained_folder(checkpoint):
+    if start is None or is_pretrained_folder(checkpoint):
         return Origin("unknown", os.path.basename(checkpoint))
-    return origin_from(cfg.TRAIN.CHECKPOINT_FILE_PATH)
+    return origin_from(start)
 
 
 def origin_from(start: str, content: Mapping[str, Any] | None = None) -> Origin:

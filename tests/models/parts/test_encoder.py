@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from hiera_video.models import layers, masking
+from hiera_video.models import masking
 from hiera_video.models.hiera import hiera_micro_8x64
+from hiera_video.models.parts import layers
 
 VIDEO = {"input_size": (4, 64, 96)}
 IMAGE = {

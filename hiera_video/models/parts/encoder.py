@@ -13,11 +13,11 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from hiera_video.models.layers import HieraBlock, PatchEmbed
-from hiera_video.models.plan import check_sizes, plan_blocks
-from hiera_video.models.token_order import invert, unit_order
-from hiera_video.models.unit_patches import visible_blocks
-from hiera_video.models.visible import units_of
+from hiera_video.models.parts.layers import HieraBlock, PatchEmbed
+from hiera_video.models.parts.patches import visible_blocks
+from hiera_video.models.parts.plan import check_sizes, plan_blocks
+from hiera_video.models.parts.token_order import invert, unit_order
+from hiera_video.models.parts.visible import units_of
 from hiera_video.utils.errors import UserError
 
 

@@ -3,7 +3,7 @@ import torch
 
 import hiera_video
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
-from hiera_video.models.sizes import SIZES
+from hiera_video.models.parts.sizes import SIZES
 from hiera_video.utils.errors import UserError
 
 

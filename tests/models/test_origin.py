@@ -1,15 +1,10 @@
 import pytest
 import torch
 
-from hiera_video.config import load_config
-from hiera_video.engine.export_origin import is_published, origin_of
 from hiera_video.models.hiera import hiera_micro_8x64
+from hiera_video.models.origin import is_published, origin_of
 
 THEIRS = "https://dl.fbaipublicfiles.com/hiera/mae_hiera_base_16x224.pth"
-
-
-def started_from(path):
-    return load_config(None, ["TRAIN.CHECKPOINT_FILE_PATH", str(path)] if path else [])
 
 
 def saved(path, start):
@@ -31,8 +26,8 @@ def saved(path, start):
 def test_the_authors_files_are_known_by_name_and_place(name):
     assert is_published(name)
     assert origin_of(name, None).kind == "published"
-    assert origin_of("mine.pyth", started_from(name)).kind == "derived"
-    assert origin_of("mine.pyth", started_from(name)).licence == "CC-BY-NC-4.0"
+    assert origin_of("mine.pyth", name).kind == "derived"
+    assert origin_of("mine.pyth", name).licence == "CC-BY-NC-4.0"
 
 
 @pytest.mark.parametrize("name", ["", "mine.pyth", "checkpoint_epoch_00004.pyth", "hiera.pth"])
@@ -43,34 +38,34 @@ def test_others_are_not(name):
 def test_runs_are_followed_back(tmp_path):
     theirs = saved(tmp_path / "first.pyth", THEIRS)
     fresh = saved(tmp_path / "fresh.pyth", "")
-    assert origin_of("mine.pyth", started_from("")).kind == "own"
-    assert origin_of("mine.pyth", started_from(fresh)).kind == "own"
-    assert origin_of("mine.pyth", started_from(fresh)).licence is None
+    assert origin_of("mine.pyth", "").kind == "own"
+    assert origin_of("mine.pyth", str(fresh)).kind == "own"
+    assert origin_of("mine.pyth", str(fresh)).licence is None
     second = saved(tmp_path / "second.pyth", theirs)
-    found = origin_of("mine.pyth", started_from(second))
+    found = origin_of("mine.pyth", str(second))
     assert (found.kind, found.start) == ("derived", "mae_hiera_base_16x224.pth")
 
 
 def test_what_the_files_do_not_tell_is_unknown(tmp_path):
     assert origin_of("mine.pyth", None).kind == "unknown"
-    gone = origin_of("mine.pyth", started_from(tmp_path / "gone.pyth"))
+    gone = origin_of("mine.pyth", str(tmp_path / "gone.pyth"))
     assert (gone.kind, gone.start) == ("unknown", "gone.pyth")
     plain = tmp_path / "plain.pyth"
     torch.save({"weight": torch.zeros(1)}, plain)
-    assert origin_of("mine.pyth", started_from(plain)).kind == "unknown"
+    assert origin_of("mine.pyth", str(plain)).kind == "unknown"
     (tmp_path / "damaged.pyth").write_bytes(b"PK\x03\x04")
-    assert origin_of("mine.pyth", started_from(tmp_path / "damaged.pyth")).kind == "unknown"
+    assert origin_of("mine.pyth", str(tmp_path / "damaged.pyth")).kind == "unknown"
     ring = tmp_path / "ring.pyth"
-    assert origin_of("mine.pyth", started_from(saved(ring, ring))).kind == "unknown"
+    assert origin_of("mine.pyth", str(saved(ring, ring))).kind == "unknown"
 
 
 @pytest.mark.parametrize("odd", [7, {}, {"kind": "mine"}, {"kind": "own", "more": 1}, {"kind": []}])
 def test_an_odd_origin_in_a_checkpoint_counts_for_none(tmp_path, odd):
     text = f"TRAIN: {{CHECKPOINT_FILE_PATH: '{THEIRS}'}}\n"
     torch.save({"model_state": {}, "cfg": text, "origin": odd}, tmp_path / "odd.pyth")
-    assert origin_of("mine.pyth", started_from(tmp_path / "odd.pyth")).kind == "derived"
+    assert origin_of("mine.pyth", str(tmp_path / "odd.pyth")).kind == "derived"
     torch.save({"model_state": {}, "cfg": text, "origin": {"kind": "own"}}, tmp_path / "odd.pyth")
-    assert origin_of("mine.pyth", started_from(tmp_path / "odd.pyth")).kind == "own"
+    assert origin_of("mine.pyth", str(tmp_path / "odd.pyth")).kind == "own"
 
 
 @pytest.mark.parametrize(
@@ -86,5 +81,5 @@ def test_an_exported_folder_says_it_by_its_facts(tmp_path, facts, kind):
     model = hiera_micro_8x64(num_classes=2)
     model.save_pretrained(tmp_path / "model", facts=facts)
     for path in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
-        assert origin_of(str(path), started_from("") if path.is_dir() else None).kind == kind
-        assert origin_of("mine.pyth", started_from(path)).kind == kind
+        assert origin_of(str(path), "" if path.is_dir() else None).kind == kind
+        assert origin_of("mine.pyth", str(path)).kind == kind

@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from hiera_video.models.token_order import invert, unit_order
+from hiera_video.models.parts.token_order import invert, unit_order
 
 
 @pytest.mark.parametrize(

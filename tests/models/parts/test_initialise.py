@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
-from hiera_video.models.initialise import initialise
+from hiera_video.models.parts.initialise import initialise
 from hiera_video.utils.errors import UserError
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from hiera_video.models import masking
-from hiera_video.models.unit_patches import visible_blocks
-from hiera_video.models.visible import units_of
+from hiera_video.models.parts.patches import visible_blocks
+from hiera_video.models.parts.visible import units_of
 
 VIDEO = {"unit": (1, 8, 8), "kernel": (3, 7, 7), "stride": (2, 4, 4), "padding": (1, 3, 3)}
 CASES = {

@@ -12,7 +12,7 @@ from math import prod
 
 import torch
 
-from hiera_video.models.token_order import unit_order
+from hiera_video.models.parts.token_order import unit_order
 from hiera_video.utils.errors import UserError
 
 

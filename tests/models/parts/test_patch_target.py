@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hiera_video.models.patch_target import (
+from hiera_video.models.parts.patches import (
     normalised,
     patches_to_frames,
     pixel_patches,

@@ -1,0 +1,1 @@
+"""Parts of models: what families of models are built from."""
