@@ -22,15 +22,14 @@ from tqdm import tqdm
 from hiera_video.config import Config, load_config
 from hiera_video.data import datasets
 from hiera_video.data.build import read_class_names, read_records, split_number
-from hiera_video.data.clean_list import (
+from hiera_video.data.checks.clean_list import (
     SplitList,
     bad_videos,
     write_clean,
     write_json,
     write_table,
 )
-from hiera_video.data.decoders import check_backend
-from hiera_video.data.fingerprint import (
+from hiera_video.data.checks.fingerprint import (
     describe_list,
     fingerprint,
     fingerprint_path,
@@ -38,11 +37,12 @@ from hiera_video.data.fingerprint import (
     list_hash,
     render,
 )
-from hiera_video.data.known_lists import compare_with_known
-from hiera_video.data.list_notes import Note, find_notes
+from hiera_video.data.checks.journal import Journal, Verdict
+from hiera_video.data.checks.known_lists import compare_with_known
+from hiera_video.data.checks.notes import Note, find_notes
+from hiera_video.data.checks.scan import ScanSettings, scan
+from hiera_video.data.decoders import check_backend
 from hiera_video.data.records import SPLITS
-from hiera_video.data.scan import ScanSettings, scan
-from hiera_video.data.scan_journal import Journal, Verdict
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module

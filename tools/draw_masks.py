@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hiera_video.data.synthetic_render import render_clip
+from hiera_video.data.synthetic.render import render_clip
 from hiera_video.engine.pictures import grey_hidden, labelled_grid, save_png
 from hiera_video.models import masking
 

@@ -10,8 +10,8 @@ cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 import argparse
 import time
 
-from hiera_video.data.synthetic import make_demo_data
-from hiera_video.data.synthetic_manifest import DemoParameters
+from hiera_video.data.synthetic.manifest import DemoParameters
+from hiera_video.data.synthetic.videos import make_demo_data
 
 
 def parse_args() -> argparse.Namespace:

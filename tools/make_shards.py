@@ -22,11 +22,11 @@ from tqdm import tqdm
 from hiera_video.config import Config, load_config
 from hiera_video.data import datasets
 from hiera_video.data.build import read_class_names, read_records, split_number
-from hiera_video.data.clean_list import write_class_names, write_table
+from hiera_video.data.checks.clean_list import write_class_names, write_table
 from hiera_video.data.datasets import kinetics
 from hiera_video.data.records import SPLITS, VideoRecord, raise_problems
-from hiera_video.data.shard_index import Shard, scan_shard, shard_files
-from hiera_video.data.shard_writer import Plan, make_index, plan_shards, write_shards
+from hiera_video.data.shards.index import Shard, scan_shard, shard_files
+from hiera_video.data.shards.writer import Plan, make_index, plan_shards, write_shards
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_module

@@ -13,7 +13,7 @@ from hiera_video.data.loader import BatchLoader
 from hiera_video.data.order import EpochBatchSampler
 from hiera_video.data.record_table import RecordTable
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.shards import remote_shard_numbers
+from hiera_video.data.shards.members import remote_shard_numbers
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.data.transforms.randaugment import parse_policy

@@ -14,8 +14,8 @@ import torch
 from hiera_video.data.batch import Batch, collate
 from hiera_video.data.dataset import VideoDataset
 from hiera_video.data.order import EpochBatchSampler
-from hiera_video.data.worker import Job
-from hiera_video.data.workers import Done, Lost, WorkerPool
+from hiera_video.data.workers.pool import Done, Lost, WorkerPool
+from hiera_video.data.workers.process import Job
 from hiera_video.utils.errors import UserError
 
 # For each worker: one batch that it reads, one that waits for it.

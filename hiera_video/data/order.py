@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from hiera_video.config import iterations_per_epoch
-from hiera_video.data.shards import shard_order
+from hiera_video.data.shards.members import shard_order
 from hiera_video.utils.seed import rng_for
 
 

@@ -12,8 +12,8 @@ from typing import Any, overload
 
 import numpy as np
 
-from hiera_video.data.memory import Block, anonymous_file
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.workers.memory import Block, anonymous_file
 
 _NUMBER = np.dtype(np.int64)
 

@@ -15,7 +15,7 @@ from hiera_video.config import Config, views_per_video
 from hiera_video.data.build import build_loader
 from hiera_video.data.decoders import check_backend
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.workers import Done, WorkerPool
+from hiera_video.data.workers.pool import Done, WorkerPool
 from hiera_video.engine.benchmark_loader_worker import ClockedReader, Key, Reading, Task
 from hiera_video.utils.errors import UserError
 

@@ -19,7 +19,7 @@ from hiera_video.data.dataset import Allocate, TestViews, VideoDataset, ViewMake
 from hiera_video.data.decoders import DecodeError
 from hiera_video.data.loader import BatchReader
 from hiera_video.data.transforms.erasing import Erasure
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 from hiera_video.engine.benchmark_loader_per_view import read_per_view, read_per_view_as_pyslowfast
 
 Key = tuple[int, int]

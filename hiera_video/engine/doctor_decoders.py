@@ -171,7 +171,7 @@ def check_loader(*, num_workers: int = 2, time_limit_sec: float = 120.0) -> Iter
 
 
 def _run_pool(num_workers: int, time_limit_sec: float) -> tuple[str, str]:
-    workers: Any = importlib.import_module("hiera_video.data.workers")
+    workers: Any = importlib.import_module("hiera_video.data.workers.pool")
     give_up_at = time.monotonic() + time_limit_sec
     with workers.WorkerPool(_answer, num_workers=num_workers, deadline_sec=30.0) as pool:
         for task_id in range(num_workers):

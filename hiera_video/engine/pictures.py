@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hiera_video.data.synthetic import encode_h264
+from hiera_video.data.synthetic.videos import encode_h264
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 

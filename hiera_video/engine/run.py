@@ -10,7 +10,7 @@ from torch import nn
 
 from hiera_video.config import Config, iterations_per_epoch, views_per_video
 from hiera_video.data.build import build_loader, read_class_names
-from hiera_video.data.fingerprint import describe_check, describe_records
+from hiera_video.data.checks.fingerprint import describe_check, describe_records
 from hiera_video.data.health import BadVideos
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord

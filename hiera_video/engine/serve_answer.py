@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hiera_video.data.decoders import Decoding
-from hiera_video.data.workers import Lost, WorkerError, WorkerPool
+from hiera_video.data.workers.pool import Lost, WorkerError, WorkerPool
 from hiera_video.engine.predict import Predictor
 from hiera_video.engine.predict_windows import Grid, Window, make_window, window_scores
 from hiera_video.engine.serve_read import ReadWindows, Refused, WindowReader

@@ -15,7 +15,7 @@ import numpy as np
 from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_container
 from hiera_video.data.transforms.pipeline import TestTransform
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 from hiera_video.engine.predict_windows import Grid, centre_crops, grid_ticks
 
 MAX_PIXELS = 36_000_000  # of a picture: an 8K one has 33 million

@@ -6,7 +6,7 @@ import pytest
 
 from hiera_video.data.record_table import RecordTable
 from hiera_video.data.records import NO_LABEL, VideoRecord
-from hiera_video.data.workers import WorkerPool
+from hiera_video.data.workers.pool import WorkerPool
 
 RECORDS = [
     VideoRecord("/videos/a b.mp4", 3, 0),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hiera_video.data.synthetic import make_demo_data
-from hiera_video.data.synthetic_manifest import DemoParameters
+from hiera_video.data.synthetic.manifest import DemoParameters
+from hiera_video.data.synthetic.videos import make_demo_data
 
 # Workers import the package once a test: one thread each, and nothing asked of the network's names.
 QUIET = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONUNBUFFERED": "1"}

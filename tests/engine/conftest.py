@@ -1,8 +1,8 @@
 import pytest
 
 from hiera_video.config import load_config
-from hiera_video.data.synthetic import make_demo_data
-from hiera_video.data.synthetic_manifest import DemoParameters
+from hiera_video.data.synthetic.manifest import DemoParameters
+from hiera_video.data.synthetic.videos import make_demo_data
 
 # As small as a real run gets: 4 frames of 32 px, one epoch in well under a second.
 SMALL = [

@@ -8,7 +8,7 @@ import torch
 from hiera_video.config import load_config
 from hiera_video.data.build import build_loader
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 from hiera_video.engine import benchmark_loader as bench
 from hiera_video.engine.benchmark_loader_parts import training_parts
 from hiera_video.engine.benchmark_loader_per_view import read_per_view_as_pyslowfast

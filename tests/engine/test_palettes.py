@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from hiera_video.data.build import build_loader
+from hiera_video.data.checks.scan import ScanSettings, check_video
 from hiera_video.data.decoders import check_backend
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.scan import ScanSettings, check_video
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 from hiera_video.utils.errors import UserError
 
 NAMES = ["palette.avi", "palette.mov", "grey.mov"]

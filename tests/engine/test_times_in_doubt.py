@@ -11,13 +11,13 @@ import torch
 from hiera_video import Predictor
 from hiera_video.config import to_yaml
 from hiera_video.data.build import build_loader
+from hiera_video.data.checks.scan import ScanSettings, check_video
 from hiera_video.data.decoders import DecodeError, check_backend, open_video
 from hiera_video.data.decoders._reader import BaseReader
 from hiera_video.data.prepare.encode import Encoding
 from hiera_video.data.prepare.one import Task, prepare_one
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.scan import ScanSettings, check_video
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 from hiera_video.engine.predict_stream import stream_frames
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.utils.errors import UserError

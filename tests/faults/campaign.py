@@ -36,10 +36,10 @@ from hiera_video.checkpoints.hub import from_pretrained
 from hiera_video.config import load_config, to_yaml
 from hiera_video.config.schema import key_specs
 from hiera_video.data.build import build_loader, read_class_names, read_records
-from hiera_video.data.synthetic import make_demo_data
-from hiera_video.data.synthetic_manifest import DemoParameters
-from hiera_video.data.worker import Job
-from hiera_video.data.workers import Done, WorkerPool
+from hiera_video.data.synthetic.manifest import DemoParameters
+from hiera_video.data.synthetic.videos import make_demo_data
+from hiera_video.data.workers.pool import Done, WorkerPool
+from hiera_video.data.workers.process import Job
 from hiera_video.engine.export_model import Export, export_model
 from hiera_video.engine.launch import launch, preflight
 from hiera_video.utils.errors import UserError

@@ -29,7 +29,7 @@ from kinds import Kind, all_kinds
 from viewing import SAME, view
 
 from hiera_video.data.decoders import check_backend
-from hiera_video.data.workers import Done, WorkerPool
+from hiera_video.data.workers.pool import Done, WorkerPool
 
 BACKENDS = ("pyav", "torchcodec", "decord", "auto")
 NUM_FRAMES = 30

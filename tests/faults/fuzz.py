@@ -20,7 +20,7 @@ from mutants import make_sources, mutant
 from reading import judge, read_sample
 
 from hiera_video.data.decoders import check_backend
-from hiera_video.data.workers import Done, WorkerPool
+from hiera_video.data.workers.pool import Done, WorkerPool
 
 BACKENDS = ("pyav", "torchcodec", "decord", "auto")
 _CHUNK = 50  # files whose frames are held in memory together

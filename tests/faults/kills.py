@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from hiera_video.data.synthetic import make_demo_data
-from hiera_video.data.synthetic_manifest import DemoParameters
+from hiera_video.data.synthetic.manifest import DemoParameters
+from hiera_video.data.synthetic.videos import make_demo_data
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_EPOCH = 4

@@ -19,7 +19,7 @@ from hiera_video.data.decoders._packets import demux
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.sampling import testing_indices, training_indices
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 
 _COLOURS = {"mean": (0.45,) * 3, "std": (0.225,) * 3}
 _CLIP = {"num_frames": 8, "sampling_rate": 2, "target_fps": 30.0}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hiera_video.data.decoders import DecodeError, open_video
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 
 # Mean difference of two pictures, of 255 levels, up to which they differ in colour conversion only.
 SAME = 6.0

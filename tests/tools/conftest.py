@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from hiera_video.data.synthetic import make_demo_data
-from hiera_video.data.synthetic_manifest import DemoParameters
+from hiera_video.data.synthetic.manifest import DemoParameters
+from hiera_video.data.synthetic.videos import make_demo_data
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import time
 import pytest
 import simplejson
 
-from hiera_video.data import scan as scan_module
+from hiera_video.data.checks import scan as scan_module
+from hiera_video.data.checks.fingerprint import describe_check
 from hiera_video.data.datasets import kinetics, ssv2
-from hiera_video.data.fingerprint import describe_check
 
 SMALL = "--cfg configs/Demo/HIERA_MICRO.yaml --workers 1"
 

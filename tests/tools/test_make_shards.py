@@ -4,7 +4,7 @@ import shutil
 import pytest
 
 from hiera_video.data.datasets import kinetics, shards
-from hiera_video.data.shards import parse_member
+from hiera_video.data.shards.members import parse_member
 
 CFG = "--cfg configs/Demo/HIERA_MICRO.yaml"
 

@@ -92,8 +92,8 @@ def test_a_file_system_without_fsync_will_do_and_a_failing_disk_will_not(tmp_pat
 
 MEMORY = """
 import tarfile
-from hiera_video.data.memory import Arena
-from hiera_video.data.shards import HeldFile
+from hiera_video.data.workers.memory import Arena
+from hiera_video.data.shards.members import HeldFile
 # refuse
 try:
     os.memfd_create("x")

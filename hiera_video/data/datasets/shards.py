@@ -8,7 +8,6 @@ read, every time. A `classes.txt` beside them names the classes.
 import os
 from urllib.parse import quote
 
-from hiera_video.data import shard_index
 from hiera_video.data.datasets import kinetics
 from hiera_video.data.records import (
     NO_LABEL,
@@ -18,8 +17,9 @@ from hiera_video.data.records import (
     raise_problems,
     resolve_path,
 )
-from hiera_video.data.shard_cache import cache_limit_bytes, refusal, scheme_of
-from hiera_video.data.shard_index import Shard
+from hiera_video.data.shards import index as shard_index
+from hiera_video.data.shards.cache import cache_limit_bytes, refusal, scheme_of
+from hiera_video.data.shards.index import Shard
 from hiera_video.utils.io import is_dir, is_file, is_url
 
 

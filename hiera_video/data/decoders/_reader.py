@@ -15,7 +15,7 @@ import numpy as np
 from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._orientation import DisplayMatrix
 from hiera_video.data.decoders._timeline import Timeline
-from hiera_video.data.shards import ShardError, parse_member, read_member
+from hiera_video.data.shards.members import ShardError, parse_member, read_member
 from hiera_video.utils.io import absolute, forget_download, is_url, local_path
 
 

@@ -12,7 +12,7 @@ from hiera_video.data.decoders import DecodeError
 from hiera_video.data.prepare.encode import Encoding, OutputError, Phase, encode
 from hiera_video.data.prepare.journal import source_state
 from hiera_video.data.prepare.verify import VerifyError, compare_pictures, verify
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 
 PARTIAL = re.compile(r"\.[0-9a-f]{16}\.part")
 

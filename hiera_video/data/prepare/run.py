@@ -25,7 +25,7 @@ from hiera_video.data.prepare.one import (
 )
 from hiera_video.data.prepare.plan import VIDEOS, Job, is_listable, plan_jobs
 from hiera_video.data.records import SPLITS
-from hiera_video.data.workers import Done, WorkerPool
+from hiera_video.data.workers.pool import Done, WorkerPool
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.io import write_atomic
 

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from hiera_video.data.decoders import Decoding, open_video
-from hiera_video.data.shards import file_behind
+from hiera_video.data.shards.members import file_behind
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 

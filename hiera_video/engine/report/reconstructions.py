@@ -12,7 +12,7 @@ import numpy as np
 
 from hiera_video.config import Config
 from hiera_video.data.build import read_records
-from hiera_video.data.shards import file_behind
+from hiera_video.data.shards.members import file_behind
 from hiera_video.engine.pictures import enlarged
 from hiera_video.engine.reconstruct import (
     Pictures,

@@ -6,8 +6,8 @@ import webdataset
 
 from hiera_video.data.datasets import shards
 from hiera_video.data.records import NO_LABEL, RecordError
-from hiera_video.data.shard_index import Shard, scan_shard, write_index
-from hiera_video.data.shards import parse_member
+from hiera_video.data.shards.index import Shard, scan_shard, write_index
+from hiera_video.data.shards.members import parse_member
 
 
 def write_shard(path, samples):

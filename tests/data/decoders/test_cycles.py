@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from hiera_video.data import sampling
+from hiera_video.data.checks.scan import ScanSettings, check_video
 from hiera_video.data.dataset import TrainViews, VideoDataset
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.prepare.encode import Encoding
 from hiera_video.data.prepare.one import Task, prepare_one
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.scan import ScanSettings, check_video
 from hiera_video.data.transforms.pipeline import TrainTransform
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 
 BACKENDS = ("auto", "pyav", "torchcodec", "decord")
 FILES = ("h264_b.mp4", "h264_b.avi", "damaged.mp4", "noise.mp4")

@@ -9,13 +9,13 @@ import pytest
 
 from hiera_video.config import load_config
 from hiera_video.data.build import build_loader
+from hiera_video.data.checks.scan import ScanSettings, check_video
 from hiera_video.data.decoders import Decoding, open_video
 from hiera_video.data.decoders._pixels import SquareReader
 from hiera_video.data.prepare.encode import Encoding, encode
 from hiera_video.data.prepare.verify import VerifyError, verify
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.scan import ScanSettings, check_video
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 from hiera_video.engine.predict_stream import stream_frames
 
 BACKENDS = ("auto", "pyav", "torchcodec", "decord")

@@ -15,7 +15,7 @@ from hiera_video.data.prepare.one import (
     prepare_one,
     remove_partials,
 )
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 
 
 def test_an_outcome_tells_the_facts_and_nothing_is_left_beside_it(videos, tmp_path):
@@ -46,7 +46,7 @@ def test_a_disk_that_is_full_is_told_from_a_bad_source(videos, tmp_path):
     # A limit on the size of files is what a test can set; it ends writes as a full disk does.
     code = (
         "import resource, sys; from hiera_video.data.prepare.one import *;"
-        "from hiera_video.data.worker import Job;"
+        "from hiera_video.data.workers.process import Job;"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096));"
         "print(prepare_one(Task(*sys.argv[1:], Encoding()), Job()).disk_error)"
     )

@@ -16,7 +16,7 @@ import simplejson
 
 from hiera_video.data.prepare.folders import VIDEO_ENDINGS
 from hiera_video.data.records import NO_LABEL, RecordError, open_text
-from hiera_video.data.shards import Member
+from hiera_video.data.shards.members import Member
 from hiera_video.utils.io import write_atomic
 
 VERSION = 1

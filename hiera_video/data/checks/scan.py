@@ -14,13 +14,13 @@ import av
 import numpy as np
 
 from hiera_video.data import sampling
+from hiera_video.data.checks.fingerprint import VideoFacts
+from hiera_video.data.checks.journal import Journal, Verdict
 from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_container
 from hiera_video.data.decoders._reader import fetch_file
-from hiera_video.data.fingerprint import VideoFacts
-from hiera_video.data.scan_journal import Journal, Verdict
-from hiera_video.data.worker import Job
-from hiera_video.data.workers import Lost, WorkerPool
+from hiera_video.data.workers.pool import Lost, WorkerPool
+from hiera_video.data.workers.process import Job
 
 # Where in a video the clips lie that stand for it: at its start, its middle and its end.
 POSITIONS = (0.0, 0.5, 1.0)

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import IO
 
-from hiera_video.data.synthetic_motion import MOTIONS
+from hiera_video.data.synthetic.motion import MOTIONS
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.io import write_atomic
 from hiera_video.utils.read_json import parse_json

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiera_video.data import scan as scan_module
+from hiera_video.data.checks import scan as scan_module
+from hiera_video.data.checks.journal import Journal
+from hiera_video.data.checks.scan import ScanSettings, check_video, scan
 from hiera_video.data.decoders import open_video
-from hiera_video.data.scan import ScanSettings, check_video, scan
-from hiera_video.data.scan_journal import Journal
-from hiera_video.data.worker import Job
+from hiera_video.data.workers.process import Job
 
 CLIPS = ScanSettings(
     backend="pyav", full=False, sampling="dense", num_frames=4, sampling_rate=2, target_fps=30.0
@@ -231,8 +231,8 @@ def test_a_scan_that_is_killed_goes_on(folder, tmp_path, odd_decoder) -> None:
             import sys
             sys.path[:0] = [{str(tmp_path)!r}]
             import odd_decoder
-            from hiera_video.data import scan as scan_module
-            from hiera_video.data.scan_journal import Journal
+            from hiera_video.data.checks import scan as scan_module
+            from hiera_video.data.checks.journal import Journal
             if __name__ == "__main__":
                 scan_module.open_video = odd_decoder.open_video
                 settings = scan_module.{CLIPS!r}

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import simplejson
 
-from hiera_video.data.fingerprint import VideoFacts
+from hiera_video.data.checks.fingerprint import VideoFacts
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.read_json import parse_json

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hiera_video.data import workers
-from hiera_video.data.workers import Done, Lost, WorkerError, WorkerPool
+from hiera_video.data.workers import pool as workers
+from hiera_video.data.workers.pool import Done, Lost, WorkerError, WorkerPool
 from hiera_video.utils.errors import UserError
 
 
@@ -182,7 +182,7 @@ SERVER = """
 import signal
 from multiprocessing import forkserver
 from pathlib import Path
-from hiera_video.data import worker
+from hiera_video.data.workers.pool import process as worker
 worker._start_server()
 status = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text()
 blocked = int(status.split("SigBlk:")[1].split()[0], 16)
@@ -263,7 +263,7 @@ def test_close_ends_processes_that_hang():
 
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
-from hiera_video.data.workers import WorkerPool
+from hiera_video.data.workers.pool import WorkerPool
 
 def work(task, job):
     job.begin(0)

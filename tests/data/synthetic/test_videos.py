@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from hiera_video.data.synthetic import encode_h264, make_demo_data
-from hiera_video.data.synthetic_manifest import DemoParameters
-from hiera_video.data.synthetic_motion import MOTIONS
-from hiera_video.data.synthetic_render import render_clip
+from hiera_video.data.synthetic.manifest import DemoParameters
+from hiera_video.data.synthetic.motion import MOTIONS
+from hiera_video.data.synthetic.render import render_clip
+from hiera_video.data.synthetic.videos import encode_h264, make_demo_data
 from hiera_video.utils.errors import UserError
 
 SMALL = DemoParameters(num_train_per_class=2, num_val_per_class=1, size=32, num_frames=6, seed=3)
@@ -139,7 +139,7 @@ def test_what_an_interruption_leaves_is_completed(
         encode_h264(path, frames_THWC)
 
     with monkeypatch.context() as patch:
-        patch.setattr("hiera_video.data.synthetic.encode_h264", interrupted)
+        patch.setattr("hiera_video.data.synthetic.videos.encode_h264", interrupted)
         with pytest.raises(KeyboardInterrupt):
             make_demo_data(str(tmp_path), SMALL, num_workers=1)
     assert not (tmp_path / "train.csv").exists()

@@ -19,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from hiera_video.data.shard_cache import cached_shard, drop_damaged, open_shard
+from hiera_video.data.shards.cache import cached_shard, drop_damaged, open_shard
 from hiera_video.utils.io import anonymous_memory, is_url
 
 _PATH = re.compile(

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from hiera_video.data.fingerprint import VideoFacts
-from hiera_video.data.scan_journal import Journal, Verdict
+from hiera_video.data.checks.fingerprint import VideoFacts
+from hiera_video.data.checks.journal import Journal, Verdict
 from hiera_video.utils.errors import UserError
 
 GOOD = Verdict(facts=VideoFacts(30, 1.0, 64, 48, "h264", is_short=False))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hiera_video.data.known_lists import compare_with_known
+from hiera_video.data.checks.known_lists import compare_with_known
 from hiera_video.data.records import NO_LABEL, VideoRecord
 from hiera_video.utils import io
 from hiera_video.utils.read_json import parse_json

@@ -22,7 +22,7 @@ import av
 import numpy as np
 
 from hiera_video.data.decoders._container import open_output
-from hiera_video.data.synthetic_manifest import (
+from hiera_video.data.synthetic.manifest import (
     CLASSES,
     LISTS,
     SPLITS,
@@ -36,8 +36,8 @@ from hiera_video.data.synthetic_manifest import (
     write_manifest,
     write_text,
 )
-from hiera_video.data.synthetic_motion import MOTIONS
-from hiera_video.data.synthetic_render import SHAPES, render_clip
+from hiera_video.data.synthetic.motion import MOTIONS
+from hiera_video.data.synthetic.render import SHAPES, render_clip
 from hiera_video.utils.errors import UserError
 
 FPS = 30  # the default of DATA.TARGET_FPS, so that a stride of 2 is two frames of the file

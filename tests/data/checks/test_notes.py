@@ -1,5 +1,5 @@
-from hiera_video.data.fingerprint import VideoFacts
-from hiera_video.data.list_notes import find_notes
+from hiera_video.data.checks.fingerprint import VideoFacts
+from hiera_video.data.checks.notes import find_notes
 from hiera_video.data.records import NO_LABEL, VideoRecord
 
 GOOD = VideoFacts(30, 1.0, 64, 48, "h264", is_short=False)

@@ -10,8 +10,8 @@ import webdataset
 from hiera_video.data.datasets import shards as dataset
 from hiera_video.data.decoders import open_video
 from hiera_video.data.records import NO_LABEL, VideoRecord
-from hiera_video.data.shard_writer import plan_shards, write_shards
-from hiera_video.data.shards import parse_member
+from hiera_video.data.shards.members import parse_member
+from hiera_video.data.shards.writer import plan_shards, write_shards
 from hiera_video.utils.errors import UserError
 
 

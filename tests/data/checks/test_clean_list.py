@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hiera_video.data.clean_list import (
+from hiera_video.data.checks.clean_list import (
     SplitList,
     bad_videos,
     unlistable,

@@ -4,8 +4,7 @@ import statistics
 
 import pytest
 
-from hiera_video.data.datasets import kinetics
-from hiera_video.data.fingerprint import (
+from hiera_video.data.checks.fingerprint import (
     LENGTH_SEC,
     VideoFacts,
     describe_check,
@@ -18,7 +17,8 @@ from hiera_video.data.fingerprint import (
     percent,
     render,
 )
-from hiera_video.data.known_lists import KNOWN_LISTS, compare_with_known
+from hiera_video.data.checks.known_lists import KNOWN_LISTS, compare_with_known
+from hiera_video.data.datasets import kinetics
 from hiera_video.data.records import NO_LABEL, VideoRecord
 
 

@@ -10,9 +10,9 @@ import simplejson
 from hiera_video.data.datasets import shards as dataset
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.records import RecordError
-from hiera_video.data.shard_cache import cached_shard
-from hiera_video.data.shard_index import scan_shard
-from hiera_video.data.shards import fetch_shard
+from hiera_video.data.shards.cache import cached_shard
+from hiera_video.data.shards.index import scan_shard
+from hiera_video.data.shards.members import fetch_shard
 from hiera_video.utils import cache
 
 

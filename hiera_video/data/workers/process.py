@@ -22,7 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiera_video.data.memory import Arena, Block, Place, Scratch, anonymous_file, when_unused
+from hiera_video.data.workers.memory import (
+    Arena,
+    Block,
+    Place,
+    Scratch,
+    anonymous_file,
+    when_unused,
+)
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.sockets import make_room_for_sockets
 

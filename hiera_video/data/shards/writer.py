@@ -18,14 +18,14 @@ from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.prepare.folders import VIDEO_ENDINGS
 from hiera_video.data.records import NO_LABEL, VideoRecord
-from hiera_video.data.shard_index import (
+from hiera_video.data.shards.index import (
     Shard,
     ShardSample,
     scan_shard,
     shard_files,
     write_index,
 )
-from hiera_video.data.shards import parse_member
+from hiera_video.data.shards.members import parse_member
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.io import write_atomic
 from hiera_video.utils.seed import rng_for

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from hiera_video.data.fingerprint import VideoFacts, list_facts
+from hiera_video.data.checks.fingerprint import VideoFacts, list_facts
 from hiera_video.data.records import VideoRecord
 from hiera_video.utils.text import printable
 

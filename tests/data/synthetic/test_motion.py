@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hiera_video.data.synthetic_motion import MOTIONS, Track, draw_track
-from hiera_video.data.synthetic_render import MARKINGS, SHAPES, render_clip
+from hiera_video.data.synthetic.motion import MOTIONS, Track, draw_track
+from hiera_video.data.synthetic.render import MARKINGS, SHAPES, render_clip
 
 CLASSES = list(MOTIONS)
 NUM_FRAMES = 24

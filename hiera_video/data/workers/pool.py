@@ -16,7 +16,7 @@ from multiprocessing.connection import wait
 from multiprocessing.util import Finalize
 from typing import Any
 
-from hiera_video.data.worker import Failed, Finished, Job, Worker
+from hiera_video.data.workers.process import Failed, Finished, Job, Worker
 
 _POLL_SEC = 0.5
 # One to work on and one to begin with while the result of the first is fetched.

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import webdataset
 
-from hiera_video.data import shard_cache
 from hiera_video.data.datasets import shards as dataset
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.decoders._reader import fetch_file
-from hiera_video.data.shard_index import Shard, scan_shard, write_index
-from hiera_video.data.shards import (
+from hiera_video.data.shards import cache as shard_cache
+from hiera_video.data.shards.index import Shard, scan_shard, write_index
+from hiera_video.data.shards.members import (
     HeldFile,
     Member,
     fetch_shard,

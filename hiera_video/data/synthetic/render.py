@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from hiera_video.data.synthetic_motion import MOTIONS, Track, draw_track
+from hiera_video.data.synthetic.motion import MOTIONS, Track, draw_track
 
 Field = np.ndarray  # float32 [T, H, W]
 

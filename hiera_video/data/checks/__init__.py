@@ -1,0 +1,1 @@
+"""Check lists and videos: decode every video, and note what is wrong or odd about a list."""

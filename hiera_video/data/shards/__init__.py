@@ -1,0 +1,1 @@
+"""Shards: tar files of videos, their index, their order, and local copies of remote ones."""

@@ -1,0 +1,1 @@
+"""Synthetic videos for the demo and the tests."""
