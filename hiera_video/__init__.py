@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hiera_video.checkpoints.hub import from_pretrained
-    from hiera_video.engine.predict import ClassScore, Prediction, Predictor
+    from hiera_video.inference.predictor import ClassScore, Prediction, Predictor
     from hiera_video.models.hiera import (
         Hiera,
         hiera_base_16x224,
@@ -75,7 +75,13 @@ __all__ = [
 
 # Where the names above are defined. They are imported when they are asked for, since that takes
 # seconds: tools import `hiera_video.utils.cli` first of all.
-_MODULES = ("models.hiera", "models.hiera_mae", "checkpoints.hub", "models.load", "engine.predict")
+_MODULES = (
+    "models.hiera",
+    "models.hiera_mae",
+    "checkpoints.hub",
+    "models.load",
+    "inference.predictor",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 
 from .browser import browser as browser
+from .small_runs import small_cfg as small_cfg
+from .small_runs import tiny_set as tiny_set
 
 # What a shell starts in the background ignores Ctrl-C, and so would the tools that tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

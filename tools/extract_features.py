@@ -26,7 +26,7 @@ from hiera_video.data.build import read_records
 from hiera_video.data.dataset import Failure
 from hiera_video.data.prepare.folders import videos_in
 from hiera_video.data.records import SPLITS
-from hiera_video.engine.features import (
+from hiera_video.inference.features import (
     ENDINGS,
     FeatureKind,
     check_kind,
@@ -39,8 +39,8 @@ from hiera_video.engine.features import (
     write_features,
     write_whole,
 )
-from hiera_video.engine.predict import with_views
-from hiera_video.engine.predict_load import Trained, load_trained
+from hiera_video.inference.load import Trained, load_trained
+from hiera_video.inference.predictor import with_views
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder

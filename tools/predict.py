@@ -24,9 +24,9 @@ from hiera_video.config import load_config
 from hiera_video.data.build import decoding
 from hiera_video.data.dataset import Failure
 from hiera_video.data.prepare.folders import videos_in
-from hiera_video.engine.predict import Prediction, Predictor
-from hiera_video.engine.predict_stream import stream_frames
-from hiera_video.engine.predict_windows import Window, file_windows, make_grid, stream_windows
+from hiera_video.inference.predictor import Prediction, Predictor
+from hiera_video.inference.stream import stream_frames
+from hiera_video.inference.windows import Window, file_windows, make_grid, stream_windows
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import refuse_unwritable

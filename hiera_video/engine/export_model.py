@@ -14,8 +14,8 @@ from hiera_video.engine.export_card import CARD_MARK, CardFacts, write_card
 from hiera_video.engine.export_graph import FILES, TOLERANCE, export_graphs
 from hiera_video.engine.flops import count
 from hiera_video.engine.flops_report import report_config
-from hiera_video.engine.predict_load import Trained, load_trained
 from hiera_video.engine.test import RESULTS_FILE
+from hiera_video.inference.load import Trained, load_trained
 from hiera_video.models.origin import Origin, origin_of
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from hiera_video.data.decoders import Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_output
 from hiera_video.engine.pictures import enlarged
-from hiera_video.engine.predict import ClassScore
-from hiera_video.engine.predict_windows import Window
+from hiera_video.inference.predictor import ClassScore
+from hiera_video.inference.windows import Window
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.fonts import font_file, usual_font

@@ -18,7 +18,7 @@ from hiera_video.data.build import decoding
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.engine.pictures import grey_hidden
-from hiera_video.engine.predict_load import saved_config
+from hiera_video.inference.load import saved_config
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera

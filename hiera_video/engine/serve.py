@@ -19,8 +19,8 @@ from threading import Event, Timer
 from typing import Any
 
 from hiera_video import __version__
-from hiera_video.engine.predict import Predictor
-from hiera_video.engine.predict_windows import make_grid
+from hiera_video.inference.predictor import Predictor
+from hiera_video.inference.windows import make_grid
 from hiera_video.utils.errors import UserError
 
 _EXTRA = "pip install -e '.[serve]'"

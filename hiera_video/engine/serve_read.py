@@ -16,7 +16,7 @@ from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_v
 from hiera_video.data.decoders._container import open_container
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.data.workers.process import Job
-from hiera_video.engine.predict_windows import Grid, centre_crops, grid_ticks
+from hiera_video.inference.windows import Grid, centre_crops, grid_ticks
 
 MAX_PIXELS = 36_000_000  # of a picture: an 8K one has 33 million
 MAX_ASPECT = 50

@@ -15,7 +15,6 @@ from hiera_video.config import Config, load_config
 from hiera_video.engine.evidence import check_model, draw_evidence, find_evidence
 from hiera_video.engine.films import stems, write_film
 from hiera_video.engine.pictures import grey_hidden
-from hiera_video.engine.predict_load import load_trained
 from hiera_video.engine.reconstruct import (
     Clip,
     draw_mask,
@@ -24,6 +23,7 @@ from hiera_video.engine.reconstruct import (
     reconstruct,
     to_pixels,
 )
+from hiera_video.inference.load import load_trained
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera

@@ -12,7 +12,7 @@ from hiera_video.data.prepare.lists import read_classes
 from hiera_video.data.prepare.sources import read_source
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards.index import read_index as read_shard_index
-from hiera_video.engine.predict_load import load_trained
+from hiera_video.inference.load import load_trained
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.utils.io import open_file
 

@@ -7,7 +7,7 @@ import torch
 
 from hiera_video.engine.checkpoint import checkpoint_path
 from hiera_video.engine.launch import launch
-from hiera_video.engine.predict_load import load_trained
+from hiera_video.inference.load import load_trained
 from hiera_video.utils.errors import UserError
 
 

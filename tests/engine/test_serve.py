@@ -11,7 +11,7 @@ import pytest
 
 from hiera_video import Predictor
 from hiera_video.engine import serve_app
-from hiera_video.engine.predict_windows import Grid, file_windows, make_grid
+from hiera_video.inference.windows import Grid, file_windows, make_grid
 
 from .serving import BOUNDARY, FORM, NAMES, checkpoint, client, form, part, serving
 

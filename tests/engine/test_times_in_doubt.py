@@ -18,7 +18,7 @@ from hiera_video.data.prepare.encode import Encoding
 from hiera_video.data.prepare.one import Task, prepare_one
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.workers.process import Job
-from hiera_video.engine.predict_stream import stream_frames
+from hiera_video.inference.stream import stream_frames
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.utils.errors import UserError
 

@@ -9,7 +9,7 @@ import torch
 from hiera_video.checkpoints.hub import from_pretrained
 from hiera_video.checkpoints.matching import start_from_weights
 from hiera_video.config import load_config, to_yaml
-from hiera_video.engine.predict_load import load_trained
+from hiera_video.inference.load import load_trained
 from hiera_video.models.build import build_model
 from hiera_video.utils.errors import UserError
 

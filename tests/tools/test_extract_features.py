@@ -17,7 +17,7 @@ from hiera_video.data import sampling
 from hiera_video.data.dataset import TestViews
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
-from hiera_video.engine.predict_load import load_trained
+from hiera_video.inference.load import load_trained
 from hiera_video.models.build import build_model
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64

@@ -16,7 +16,7 @@ from hiera_video.data.prepare.encode import Encoding, encode
 from hiera_video.data.prepare.verify import VerifyError, verify
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.workers.process import Job
-from hiera_video.engine.predict_stream import stream_frames
+from hiera_video.inference.stream import stream_frames
 
 BACKENDS = ("auto", "pyav", "torchcodec", "decord")
 SIDE = 64

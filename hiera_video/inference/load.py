@@ -19,7 +19,7 @@ from hiera_video.data.class_names import (
     parse_names,
     published_names,
 )
-from hiera_video.engine.predict_folder import read_folder
+from hiera_video.inference.exported import read_folder
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.models.build import build_model
 from hiera_video.utils import io

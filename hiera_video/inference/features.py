@@ -21,8 +21,8 @@ from torch import nn
 
 from hiera_video.config import Config
 from hiera_video.data.dataset import Failure
-from hiera_video.engine.predict_load import Trained
-from hiera_video.engine.predict_views import read_videos
+from hiera_video.inference.load import Trained
+from hiera_video.inference.videos import read_videos
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError

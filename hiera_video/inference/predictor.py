@@ -18,8 +18,8 @@ from hiera_video.data import sampling
 from hiera_video.data.dataset import Failure, TestViews
 from hiera_video.data.decoders import DecodeError
 from hiera_video.data.transforms.pipeline import TestTransform
-from hiera_video.engine.predict_load import load_trained, num_classes_of
-from hiera_video.engine.predict_views import FramesReader, read_videos
+from hiera_video.inference.load import load_trained, num_classes_of
+from hiera_video.inference.videos import FramesReader, read_videos
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.text import printable
 

@@ -1,3 +1,5 @@
+"""Fixtures of small training runs: a set of tiny videos, and a config that trains on it."""
+
 import pytest
 
 from hiera_video.config import load_config

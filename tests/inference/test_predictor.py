@@ -16,8 +16,8 @@ from hiera_video.data.dataset import Failure
 from hiera_video.data.decoders import DecodeError, Decoding, open_video
 from hiera_video.engine.export_model import Export, export_model
 from hiera_video.engine.launch import launch
-from hiera_video.engine.predict_load import load_trained
-from hiera_video.engine.predict_windows import file_windows, make_grid
+from hiera_video.inference.load import load_trained
+from hiera_video.inference.windows import file_windows, make_grid
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
 from hiera_video.utils.errors import UserError

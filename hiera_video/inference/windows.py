@@ -18,8 +18,8 @@ from hiera_video.config import Config
 from hiera_video.data.build import decoding
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
-from hiera_video.engine.predict import Prediction, Predictor
-from hiera_video.engine.predict_stream import StreamFrame
+from hiera_video.inference.predictor import Prediction, Predictor
+from hiera_video.inference.stream import StreamFrame
 from hiera_video.utils.errors import UserError
 
 # Windows of a file that are decoded at a time: their frames are in memory together.

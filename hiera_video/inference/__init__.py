@@ -1,0 +1,1 @@
+"""Use trained models: predictions, windows over time, streams, features."""
