@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import hiera_video
 from hiera_video.config import load_config
-from hiera_video.engine.flops_report import report_config, report_function
-from hiera_video.engine.flops_table import STYLES, details, not_counted, summary, to_json
+from hiera_video.flops.report import report_config, report_function
+from hiera_video.flops.table import STYLES, details, not_counted, summary, to_json
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest

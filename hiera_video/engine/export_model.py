@@ -12,9 +12,9 @@ from hiera_video.checkpoints.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_
 from hiera_video.config import Config
 from hiera_video.engine.export_card import CARD_MARK, CardFacts, write_card
 from hiera_video.engine.export_graph import FILES, TOLERANCE, export_graphs
-from hiera_video.engine.flops import count
-from hiera_video.engine.flops_report import report_config
 from hiera_video.engine.test import RESULTS_FILE
+from hiera_video.flops.count import count
+from hiera_video.flops.report import report_config
 from hiera_video.inference.load import Trained, load_trained
 from hiera_video.models.origin import Origin, origin_of
 from hiera_video.utils import io

@@ -22,10 +22,9 @@ from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.engine.evaluate import Evaluation
 from hiera_video.engine.logging import LOGGER_NAME, RunLog
 from hiera_video.engine.signals import StopSignals
-from hiera_video.engine.tasks import check_masks
 from hiera_video.engine.test import result_files, test, weights_to_test
 from hiera_video.engine.train import train
-from hiera_video.models.build import build_model
+from hiera_video.models.build import build_model, check_masks
 from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.folder_lock import FolderLock

@@ -14,7 +14,6 @@ from hiera_video.models import masking
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.visible import draw_decoded
 from hiera_video.solver.losses import classification_loss
-from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
 from hiera_video.utils.seed import rng_for, seed_for
 
@@ -94,20 +93,6 @@ class Reconstruct:
             )
         some = [decoded_BU for decoded_BU in decoded if decoded_BU is not None]
         return torch.cat(visible), torch.cat(some) if some else None
-
-
-def check_masks(cfg: Config, model: nn.Module) -> None:
-    """Raise a UserError if MASK.STRATEGY and MASK.RATIO hide nothing of the clips of TASK ssl."""
-    if cfg.TASK != "ssl":
-        return
-    assert isinstance(model, MaskedAutoencoderHiera)
-    strategy = find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY")
-    if strategy(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO).all():
-        raise UserError(
-            f"MASK.RATIO must hide at least one part of {cfg.MASK.STRATEGY} masks, and of a grid "
-            f"of {model.unit_grid} mask units (time, height, width) {cfg.MASK.RATIO} hides none. "
-            "Try a higher MASK.RATIO, larger clips, or MASK.STRATEGY random."
-        )
 
 
 def build_task(cfg: Config, model: nn.Module, wrapped: nn.Module | None = None) -> Task:

@@ -8,6 +8,8 @@ from torch import nn
 from hiera_video import models
 from hiera_video.config import Config
 from hiera_video.config.schema_model import NOT_FAMILIES
+from hiera_video.models import masking
+from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
@@ -49,6 +51,20 @@ def build_model(cfg: Config) -> nn.Module:
             )
         model.act_checkpoint = True
     return model
+
+
+def check_masks(cfg: Config, model: nn.Module) -> None:
+    """Raise a UserError if MASK.STRATEGY and MASK.RATIO hide nothing of the clips of TASK ssl."""
+    if cfg.TASK != "ssl":
+        return
+    assert isinstance(model, MaskedAutoencoderHiera)
+    strategy = find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY")
+    if strategy(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO).all():
+        raise UserError(
+            f"MASK.RATIO must hide at least one part of {cfg.MASK.STRATEGY} masks, and of a grid "
+            f"of {model.unit_grid} mask units (time, height, width) {cfg.MASK.RATIO} hides none. "
+            "Try a higher MASK.RATIO, larger clips, or MASK.STRATEGY random."
+        )
 
 
 def _settings(cfg: Config) -> dict[str, Any]:

@@ -136,10 +136,10 @@ def test_the_baseline_is_counted_at_the_size_it_is_tested_at(run_tool):
 
 def test_what_makes_a_total_doubtful_is_said(run_tool, monkeypatch):
     """An operator without a rule is unknown; here attention, as it was before it had one."""
-    from hiera_video.engine import flops
+    from hiera_video.flops import count
 
-    without = {k: v for k, v in flops.PRODUCTS.items() if "attention" not in k}
-    monkeypatch.setattr(flops, "PRODUCTS", without)
+    without = {k: v for k, v in count.PRODUCTS.items() if "attention" not in k}
+    monkeypatch.setattr(count, "PRODUCTS", without)
     outcome = run_tool("flops_report", "--model hiera_micro_8x64")
     assert (
         "UNKNOWN operators in hiera_micro_8x64, the total may be too low: "
@@ -195,8 +195,8 @@ def test_every_shipped_config_is_counted_without_an_unknown(run_tool):
 
 
 def documented():
-    """Return the rows of docs/flops.md that begin with a model's name, as cells."""
-    lines = Path("docs/flops.md").read_text().splitlines()
+    """Return the rows of docs/count.md that begin with a model's name, as cells."""
+    lines = Path("docs/count.md").read_text().splitlines()
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
     return {row[0]: row[1:] for row in rows if row and row[0].startswith(("hiera_", "mae_"))}
 

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config, views_per_video
-from hiera_video.engine.flops import ModelCost, count
-from hiera_video.engine.tasks import check_masks
+from hiera_video.flops.count import ModelCost, count
 from hiera_video.models import masking
-from hiera_video.models.build import build_model
+from hiera_video.models.build import build_model, check_masks
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.visible import draw_decoded

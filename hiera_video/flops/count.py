@@ -16,7 +16,7 @@ from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, parameter_coun
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hiera_video.engine.flops_operators import (
+from hiera_video.flops.operators import (
     ACTIVATIONS,
     DATA_MOVEMENT,
     ELEMENTWISE,
@@ -24,7 +24,7 @@ from hiera_video.engine.flops_operators import (
     PRODUCTS,
     Handle,
 )
-from hiera_video.engine.flops_trace import memoryless_trace
+from hiera_video.flops.trace import memoryless_trace
 from hiera_video.models.parts.encoder import HieraEncoder
 
 # Of the products, which PyTorch's own counter may find beyond ours before that is told.

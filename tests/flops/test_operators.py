@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hiera_video.engine.flops import count
-from hiera_video.engine.flops_report import Report
-from hiera_video.engine.flops_table import not_counted
+from hiera_video.flops.count import count
+from hiera_video.flops.report import Report
+from hiera_video.flops.table import not_counted
 
 
 def test_activations_are_the_outputs_of_products():

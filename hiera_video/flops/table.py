@@ -9,8 +9,8 @@ from typing import Any
 
 import simplejson
 
-from hiera_video.engine.flops import OperatorCost, StageCost
-from hiera_video.engine.flops_report import Report
+from hiera_video.flops.count import OperatorCost, StageCost
+from hiera_video.flops.report import Report
 
 STYLES = ("table", "markdown")
 # Column titles that hold text; all others are numbers, and stand to the right.

@@ -9,7 +9,7 @@ from fvcore.nn import FlopCountAnalysis
 
 import hiera_video
 from hiera_video.engine.benchmark import published_model
-from hiera_video.engine.flops import count
+from hiera_video.flops.count import count
 from hiera_video.models import masking
 from hiera_video.models.baselines import x3d_s
 from hiera_video.models.parts.visible import draw_decoded

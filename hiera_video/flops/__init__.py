@@ -1,0 +1,1 @@
+"""Count what a model costs: multiply-adds, parameters, activations."""
