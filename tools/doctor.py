@@ -24,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Late: what is broken may be what is imported here.
     from iopath.common.file_io import get_cache_dir
 
-    from hiera_video.engine import doctor, doctor_decoders
+    from hiera_video.doctor import decoders as doctor_decoders
+    from hiera_video.doctor import machine as doctor
 
     folders = [
         ("OUTPUT_DIR", arguments.output),

@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import pytest
 
-from hiera_video.engine import doctor, doctor_decoders
-from hiera_video.engine.doctor import NOTE, OK, TROUBLE
+from hiera_video.doctor import decoders
+from hiera_video.doctor import machine as doctor
+from hiera_video.doctor.machine import NOTE, OK, TROUBLE
 
 
 @pytest.fixture
@@ -119,14 +120,14 @@ def test_a_decoder_that_hangs_is_given_up(monkeypatch, tmp_path):
         pytest.skip("decord is not installed")
     (tmp_path / "decord.py").write_text("import time; time.sleep(600)")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(doctor_decoders, "DECODERS", {"decord": "decord"})
-    (found,) = doctor_decoders.check_decoders(time_limit_sec=0.5)
+    monkeypatch.setattr(decoders, "DECODERS", {"decord": "decord"})
+    (found,) = decoders.check_decoders(time_limit_sec=0.5)
     assert found.status == TROUBLE
     assert "does not come to an end" in found.said
 
 
 def test_the_sample_tells_frames_apart(tmp_path, decode_all):
-    doctor_decoders.write_sample(str(tmp_path / "sample.mp4"))
+    decoders.write_sample(str(tmp_path / "sample.mp4"))
     greys = [frame.mean() for frame in decode_all(str(tmp_path / "sample.mp4"))]
     assert len(greys) == 12
     assert all(later - earlier > 12 for earlier, later in pairwise(greys))
@@ -147,9 +148,9 @@ def test_wrong_frames_are_a_trouble(monkeypatch):
         def close(self):
             self._reader.close()
 
-    assert doctor_decoders.try_decoder("pyav").status == OK
+    assert decoders.try_decoder("pyav").status == OK
     monkeypatch.setattr(pyav, "open_video", OneLate)
-    found = doctor_decoders.try_decoder("pyav")
+    found = decoders.try_decoder("pyav")
     assert found.status == TROUBLE
     assert "gives other frames" in found.said
 
@@ -159,8 +160,8 @@ def _quits(task, job):
 
 
 def test_loader_processes_that_die_are_a_trouble(monkeypatch):
-    monkeypatch.setattr(doctor_decoders, "_answer", _quits)
-    (found,) = doctor.guarded("x", partial(doctor_decoders.check_loader, num_workers=1))
+    monkeypatch.setattr(decoders, "_answer", _quits)
+    (found,) = doctor.guarded("x", partial(decoders.check_loader, num_workers=1))
     assert found.status == TROUBLE
     assert "exit code 7" in found.said
     assert "DATA_LOADER.NUM_WORKERS 0" in found.advice

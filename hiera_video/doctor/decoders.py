@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from hiera_video.engine.doctor import (
+from hiera_video.doctor.machine import (
     NOTE,
     OK,
     TROUBLE,

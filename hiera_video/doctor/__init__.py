@@ -1,0 +1,1 @@
+"""Diagnose a machine and an installation."""
