@@ -25,7 +25,7 @@ setup(
     packages=find_packages(include=["hiera_video", "hiera_video.*"]),
     package_data={
         "hiera_video.data.class_names": ["*.txt"],
-        "hiera_video.engine": ["serve_page/*"],
+        "hiera_video.serve": ["page/*"],
         "hiera_video.engine.report": ["templates/*"],
     },
     install_requires=[

@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from hiera_video.config import load_config
-from hiera_video.engine.serve import Service, Settings, check_settings, is_local
 from hiera_video.inference.predictor import Predictor
+from hiera_video.serve.server import Service, Settings, check_settings, is_local
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hiera_video import Predictor
-from hiera_video.engine import serve_app
 from hiera_video.inference.windows import Grid, file_windows, make_grid
+from hiera_video.serve import app
 
 from .serving import BOUNDARY, FORM, NAMES, checkpoint, client, form, part, serving
 
@@ -187,7 +187,7 @@ def test_a_wrong_form_is_refused(client, body, headers, status, message):
 
 
 def test_a_large_file_in_another_field_is_not_read_to_its_end(checkpoint):
-    from hiera_video.engine.serve_upload import RefusalError, VideoForm
+    from hiera_video.serve.upload import RefusalError, VideoForm
 
     upload = VideoForm(FORM["Content-Type"], BytesIO(), max_bytes=200_000_000)
     upload.write(part(bytes(9), name=b"film")[:-2])
@@ -400,7 +400,7 @@ def test_a_name_that_is_allowed_is_welcome(checkpoint, tmp_path):
 
 
 def test_windows_are_as_many_as_they_may_be():
-    from hiera_video.engine.serve_read import window_starts
+    from hiera_video.serve.read import window_starts
 
     grid = Grid(num_frames=8, spacing_sec=0.1, stride=4)
     assert list(window_starts(20, grid, least=1, most=60)) == [0, 4, 8, 12]
@@ -413,6 +413,6 @@ def test_windows_are_as_many_as_they_may_be():
 
 
 def test_a_name_that_is_no_text_is_an_escape_in_the_answer():
-    answer = serve_app._json({"name": "a\ud800\x1b"})
+    answer = app._json({"name": "a\ud800\x1b"})
     assert answer.body.isascii()
     assert json.loads(answer.body) == {"name": "a\ud800\x1b"}

@@ -15,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from hiera_video.data.decoders._container import HEAD_BYTES, wrong_beginning
-from hiera_video.engine.serve_answer import RefusalError, stopped
+from hiera_video.serve.answer import RefusalError, stopped
 
 FIELD = "video"
 _HOW = f"Try curl -F {FIELD}=@x.mp4."

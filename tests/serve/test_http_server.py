@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn", reason="the extra 'serve' is not installed")
 
 import uvicorn
 
-from hiera_video.utils.http_server import AccessLog, Connection, access_line
+from hiera_video.serve.http_server import AccessLog, Connection, access_line
 
 ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

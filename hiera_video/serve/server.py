@@ -65,10 +65,10 @@ class Service:
         check_settings(settings)
         import uvicorn
 
-        from hiera_video.engine.serve_answer import Analyst
-        from hiera_video.engine.serve_app import Desk, make_app
-        from hiera_video.engine.serve_folder import UploadFolder
-        from hiera_video.utils.http_server import AccessLog, Connection
+        from hiera_video.serve.answer import Analyst
+        from hiera_video.serve.app import Desk, make_app
+        from hiera_video.serve.folder import UploadFolder
+        from hiera_video.serve.http_server import AccessLog, Connection
 
         grid = make_grid(
             predictor.cfg, every_sec=settings.every_sec, window_sec=settings.window_sec

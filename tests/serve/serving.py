@@ -36,7 +36,7 @@ def save_checkpoint(path):
 @contextmanager
 def serving(checkpoint, room, **settings):
     """Serve in a thread, with `room` as the system's temporary folder."""
-    from hiera_video.engine.serve import Service, Settings
+    from hiera_video.serve.server import Service, Settings
 
     before, tempfile.tempdir = tempfile.tempdir, str(room)
     try:

@@ -14,9 +14,9 @@ import numpy as np
 
 from hiera_video.data.decoders import Decoding
 from hiera_video.data.workers.pool import Lost, WorkerError, WorkerPool
-from hiera_video.engine.serve_read import ReadWindows, Refused, WindowReader
 from hiera_video.inference.predictor import Predictor
 from hiera_video.inference.windows import Grid, Window, make_window, window_scores
+from hiera_video.serve.read import ReadWindows, Refused, WindowReader
 
 _POLL_SEC = 0.1
 # Windows that are scored between two looks at whether anybody still waits.

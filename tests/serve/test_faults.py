@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from hiera_video import Predictor
-from hiera_video.engine.serve import Service, Settings, check_settings
-from hiera_video.engine.serve_folder import UploadFolder
-from hiera_video.engine.serve_read import Refused, WindowReader, check_container
+from hiera_video.serve.folder import UploadFolder
+from hiera_video.serve.read import Refused, WindowReader, check_container
+from hiera_video.serve.server import Service, Settings, check_settings
 from hiera_video.utils.errors import UserError
 
 from .serving import FORM, checkpoint, form, save_checkpoint, serving, skip_without_extra
@@ -51,7 +51,7 @@ def content(videos):
 
 @pytest.fixture
 def client(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("hiera_video.engine.serve_answer.WindowReader", FaultyReader)
+    monkeypatch.setattr("hiera_video.serve.answer.WindowReader", FaultyReader)
     with serving(checkpoint, tmp_path, deadline_sec=1.5) as client:
         yield client
 
@@ -79,7 +79,7 @@ def test_files_that_hang_or_crash_cost_their_process_alone(client, content, capl
 
 
 def test_a_client_that_goes_ends_the_work_for_it(checkpoint, tmp_path, monkeypatch, content):
-    monkeypatch.setattr("hiera_video.engine.serve_answer.WindowReader", FaultyReader)
+    monkeypatch.setattr("hiera_video.serve.answer.WindowReader", FaultyReader)
     with serving(checkpoint, tmp_path, deadline_sec=1000) as client:
         body = form(content + HANGS)
         with socket.create_connection(client.address, timeout=30) as line:
@@ -94,7 +94,7 @@ def test_a_client_that_goes_ends_the_work_for_it(checkpoint, tmp_path, monkeypat
 def test_a_server_that_ends_does_not_wait_for_a_file_that_hangs(
     checkpoint, tmp_path, monkeypatch, content
 ):
-    monkeypatch.setattr("hiera_video.engine.serve_answer.WindowReader", FaultyReader)
+    monkeypatch.setattr("hiera_video.serve.answer.WindowReader", FaultyReader)
     with serving(checkpoint, tmp_path, deadline_sec=1000) as client:
         body = form(content + HANGS)
         line = socket.create_connection(client.address, timeout=30)
@@ -142,7 +142,7 @@ def test_a_list_of_other_files_is_not_opened(videos, tmp_path):
 def test_a_process_that_takes_too_much_memory_is_refused_it():
     code = (
         "import numpy as np\n"
-        "from hiera_video.engine.serve_read import limit_memory\n"
+        "from hiera_video.serve.read import limit_memory\n"
         "limit_memory(100 << 20)\n"
         "limit_memory(100 << 30)\n"
         "np.ones(50 << 20, np.uint8)\n"
@@ -246,7 +246,7 @@ def test_sigterm_lets_a_running_request_finish_and_takes_no_other(start, content
 
 
 def test_a_second_sigterm_ends_it_at_once(checkpoint, tmp_path, monkeypatch, content):
-    monkeypatch.setattr("hiera_video.engine.serve_answer.WindowReader", FaultyReader)
+    monkeypatch.setattr("hiera_video.serve.answer.WindowReader", FaultyReader)
     with serving(checkpoint, tmp_path, deadline_sec=1000, grace_sec=1000) as client:
         body = form(content + HANGS)
         line = socket.create_connection(client.address, timeout=30)
@@ -263,7 +263,7 @@ def test_a_second_sigterm_ends_it_at_once(checkpoint, tmp_path, monkeypatch, con
 
 
 def test_an_upload_that_drips_keeps_no_place(checkpoint, tmp_path, monkeypatch, content):
-    monkeypatch.setattr("hiera_video.engine.serve_upload._IDLE_SEC", 1.0)
+    monkeypatch.setattr("hiera_video.serve.upload._IDLE_SEC", 1.0)
     body = form(content)
     with serving(checkpoint, tmp_path, max_waiting=0) as client:
         with socket.create_connection(client.address, timeout=30) as line:

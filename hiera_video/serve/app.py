@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hiera_video.engine.serve_answer import (
+from hiera_video.serve.answer import (
     Analyst,
     Answer,
     CancelledError,
@@ -26,12 +26,12 @@ from hiera_video.engine.serve_answer import (
     as_json,
     stopped,
 )
-from hiera_video.engine.serve_folder import UploadFolder
-from hiera_video.engine.serve_guard import Guard
-from hiera_video.engine.serve_upload import Body, receive_video
+from hiera_video.serve.folder import UploadFolder
+from hiera_video.serve.guard import Guard
+from hiera_video.serve.upload import Body, receive_video
 
 TOP_K = 5
-_PAGE = Path(__file__).parent / "serve_page"
+_PAGE = Path(__file__).parent / "page"
 _FILES = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),

@@ -1,0 +1,1 @@
+"""Serve a local web page for trying a model."""
