@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from hiera_video.data.synthetic.render import render_clip
-from hiera_video.engine.pictures import grey_hidden, labelled_grid, save_png
 from hiera_video.models import masking
+from hiera_video.visualize.pictures import grey_hidden, labelled_grid, save_png
 
 GRID = (8, 7, 7)  # of clips of 16 frames of 224 px
 SIZE, SHOWN = 224, 2  # pixels, and of how many one is shown

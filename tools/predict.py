@@ -165,7 +165,7 @@ def predict_files(
 
 def predict_overlay(predictor: Predictor, video: str, arguments: argparse.Namespace) -> None:
     """Write the video with its labels, and print what it shows in each of its windows."""
-    from hiera_video.engine.overlay import write_overlay  # slow to import, and seldom wanted
+    from hiera_video.visualize.overlay import write_overlay  # slow to import, and seldom wanted
 
     grid = make_grid(predictor.cfg, every_sec=arguments.every, window_sec=arguments.window)
     windows = list(file_windows(predictor, video, grid))

@@ -14,7 +14,7 @@ cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 import argparse
 from collections.abc import Sequence
 
-from hiera_video.engine.visualize import (
+from hiera_video.visualize.clips import (
     add_evidence_options,
     add_mae_options,
     add_masks_options,

@@ -13,7 +13,7 @@ cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 import argparse
 from collections.abc import Sequence
 
-from hiera_video.engine.visualize import add_mae_options, show_mae
+from hiera_video.visualize.clips import add_mae_options, show_mae
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,10 +11,10 @@ from torch import nn
 from hiera_video.checkpoints.hub import from_pretrained
 from hiera_video.engine.export import export_checkpoint
 from hiera_video.engine.launch import launch
-from hiera_video.engine.reconstruct import load_autoencoder
 from hiera_video.inference.load import load_trained
 from hiera_video.models.build import build_model
 from hiera_video.models.load import load_model
+from hiera_video.visualize.reconstruct import load_autoencoder
 
 UNWRAPPED = "unwrapped: taken from state_dict, without 'module.' before each name"
 PRETRAIN = (

@@ -12,11 +12,11 @@ import torch
 
 from hiera_video import ClassScore, Prediction, Predictor
 from hiera_video.config import to_yaml
-from hiera_video.engine.overlay import draw_labels, write_overlay
 from hiera_video.inference.stream import StreamFrame, stream_frames
 from hiera_video.inference.windows import Window, file_windows, make_grid, stream_windows
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.utils.errors import UserError
+from hiera_video.visualize.overlay import draw_labels, write_overlay
 
 TS = {"options": {"g": "6", "bf": "0"}}
 

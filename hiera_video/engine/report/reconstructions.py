@@ -13,19 +13,19 @@ import numpy as np
 from hiera_video.config import Config
 from hiera_video.data.build import read_records
 from hiera_video.data.shards.members import file_behind
-from hiera_video.engine.pictures import enlarged
-from hiera_video.engine.reconstruct import (
+from hiera_video.engine.report.images import jpeg_address, png_address, short_path
+from hiera_video.engine.report.parts import Missing, attempt
+from hiera_video.engine.report.run_files import Run
+from hiera_video.utils import io
+from hiera_video.utils.errors import UserError
+from hiera_video.visualize.pictures import enlarged
+from hiera_video.visualize.reconstruct import (
     Pictures,
     draw_mask,
     load_autoencoder,
     read_clip,
     reconstruct,
 )
-from hiera_video.engine.report.images import jpeg_address, png_address, short_path
-from hiera_video.engine.report.parts import Missing, attempt
-from hiera_video.engine.report.run_files import Run
-from hiera_video.utils import io
-from hiera_video.utils.errors import UserError
 
 MAX_STEPS = 8  # of time that are shown
 _CELL_PX, _GAP_PX = 96, 4

@@ -12,17 +12,6 @@ from pathlib import PurePath
 import torch
 
 from hiera_video.config import Config, load_config
-from hiera_video.engine.evidence import check_model, draw_evidence, find_evidence
-from hiera_video.engine.films import stems, write_film
-from hiera_video.engine.pictures import grey_hidden
-from hiera_video.engine.reconstruct import (
-    Clip,
-    draw_mask,
-    load_autoencoder,
-    read_clip,
-    reconstruct,
-    to_pixels,
-)
 from hiera_video.inference.load import load_trained
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
@@ -33,6 +22,17 @@ from hiera_video.utils.lookup import find_function
 from hiera_video.utils.outputs import make_folder
 from hiera_video.utils.seed import seed_for
 from hiera_video.utils.text import printable
+from hiera_video.visualize.evidence import check_model, draw_evidence, find_evidence
+from hiera_video.visualize.films import stems, write_film
+from hiera_video.visualize.pictures import grey_hidden
+from hiera_video.visualize.reconstruct import (
+    Clip,
+    draw_mask,
+    load_autoencoder,
+    read_clip,
+    reconstruct,
+    to_pixels,
+)
 
 _MAE_CAPTION = "Hidden patches as predicted, given the true patch's mean and contrast."
 _EVIDENCE_CAPTION = "Orange: for the class. Blue: against it. Tokens of the last stage."

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.engine.evidence import AGAINST, FOR, draw_evidence, find_evidence
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
 from hiera_video.utils.errors import UserError
+from hiera_video.visualize.evidence import AGAINST, FOR, draw_evidence, find_evidence
 
 
 @pytest.fixture

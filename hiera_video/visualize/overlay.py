@@ -15,13 +15,13 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hiera_video.data.decoders import Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_output
-from hiera_video.engine.pictures import enlarged
 from hiera_video.inference.predictor import ClassScore
 from hiera_video.inference.windows import Window
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.fonts import font_file, usual_font
 from hiera_video.utils.text import printable
+from hiera_video.visualize.pictures import enlarged
 
 # Smaller pictures are enlarged to this width: on fewer pixels no name can be read.
 _MIN_WIDTH = 480

@@ -11,7 +11,11 @@ import torch
 from matplotlib.image import imread
 
 from hiera_video.config import load_config, to_yaml
-from hiera_video.engine.pictures import (
+from hiera_video.models.hiera_mae import MAEOutput, MaskedAutoencoderHiera, mae_hiera_micro_8x64
+from hiera_video.models.parts.patches import normalised, pixel_patches
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.outputs import make_folder
+from hiera_video.visualize.pictures import (
     GREY,
     enlarged,
     grey_hidden,
@@ -20,7 +24,7 @@ from hiera_video.engine.pictures import (
     save_png,
     side_by_side,
 )
-from hiera_video.engine.reconstruct import (
+from hiera_video.visualize.reconstruct import (
     draw_mask,
     fill_in,
     load_autoencoder,
@@ -28,10 +32,6 @@ from hiera_video.engine.reconstruct import (
     reconstruct,
     to_pixels,
 )
-from hiera_video.models.hiera_mae import MAEOutput, MaskedAutoencoderHiera, mae_hiera_micro_8x64
-from hiera_video.models.parts.patches import normalised, pixel_patches
-from hiera_video.utils.errors import UserError
-from hiera_video.utils.outputs import make_folder
 
 MEAN, STD = (0.45, 0.4, 0.5), (0.225, 0.2, 0.25)
 SETTINGS = {"mean": MEAN, "std": STD}

@@ -17,7 +17,6 @@ from hiera_video.data import sampling
 from hiera_video.data.build import decoding
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
-from hiera_video.engine.pictures import grey_hidden
 from hiera_video.inference.load import saved_config
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
@@ -29,6 +28,7 @@ from hiera_video.models.parts.visible import tokens_in_order
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
 from hiera_video.utils.seed import seed_for
+from hiera_video.visualize.pictures import grey_hidden
 
 _KEY = "--checkpoint"
 _TRY_A_RUN = "Try one of a run with TASK ssl, or --model mae_hiera_base_16x224."

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from hiera_video.engine.pictures import enlarged, labelled_grid, save_mp4, save_png, side_by_side
+from hiera_video.visualize.pictures import enlarged, labelled_grid, save_mp4, save_png, side_by_side
 
 # Smaller pictures are enlarged to these widths, in the grid and in the film.
 CELL_PX, PANEL_PX = 112, 224
