@@ -11,8 +11,8 @@ import argparse
 from collections.abc import Sequence
 
 from hiera_video.config import load_config
-from hiera_video.engine.export_graph import TOLERANCE, require_onnx
-from hiera_video.engine.export_model import FORMATS, Export, export_model
+from hiera_video.export.graph import TOLERANCE, require_onnx
+from hiera_video.export.model import FORMATS, Export, export_model
 from hiera_video.utils.errors import UserError
 
 

@@ -10,7 +10,7 @@ cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 import argparse
 from collections.abc import Sequence
 
-from hiera_video.engine.export import export_checkpoint
+from hiera_video.export.state_dict import export_checkpoint
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -1,23 +1,22 @@
-"""Checkpoints: written whole or not at all, read with weights_only, found again by their position.
-
-`checkpoint_epoch_00010.pyth` stands after 10 finished epochs, `checkpoint_epoch_00010_iter_0000200`
-200 iterations further on, `checkpoint_best.pyth` where the validation was best. Those of a run with
-DIST.STRATEGY fsdp are folders, `checkpoint_epoch_00010.dcp` (engine/checkpoint_sharded.py).
-"""
+"""Write a run's checkpoints atomically, and read the last undamaged one with weights_only."""
 
 import os
-import re
-import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import load_state, read_checkpoint
+from hiera_video.checkpoints.run_folder import (
+    CONFIG_FILES,
+    Position,
+    checkpoint_folder,
+    checkpoint_path,
+    saved,
+)
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.class_names import contradiction
 from hiera_video.engine.checkpoint_content import damage_in
@@ -26,29 +25,7 @@ from hiera_video.utils import dist, io
 from hiera_video.utils.byproducts import Warn, write_by_product
 from hiera_video.utils.errors import UserError
 
-BEST = "checkpoint_best.pyth"
-_NAME = re.compile(r"checkpoint_epoch_(\d{5,})(?:_iter_(\d{7,}))?\.(pyth|dcp)")
-_TEMPORARY = re.compile(r"\.checkpoint_.*\.tmp")
-# Of those inside an epoch: the newest, and one more should that be broken.
-_KEPT_INSIDE_EPOCHS = 2
 _KEY = "TRAIN.AUTO_RESUME"
-
-
-class Position(NamedTuple):
-    """How far a run has come: finished epochs, and the iterations done of the next one."""
-
-    epoch: int
-    iteration: int = 0
-
-    def __str__(self) -> str:
-        if not self.iteration:
-            return f"epoch {self.epoch}"
-        return f"iteration {self.iteration} of epoch {self.epoch + 1}"
-
-
-def checkpoint_folder(output_dir: str) -> str:
-    """Return where a run's checkpoints stand."""
-    return os.path.join(output_dir, "checkpoints")
 
 
 def save_config(cfg: Config, warn: Warn) -> None:
@@ -60,51 +37,8 @@ def save_config(cfg: Config, warn: Warn) -> None:
     """
     if not dist.is_main():
         return
-    name = "config.yaml" if cfg.TRAIN.ENABLE else "config_test.yaml"
+    name = CONFIG_FILES[0] if cfg.TRAIN.ENABLE else CONFIG_FILES[1]
     write_by_product(os.path.join(cfg.OUTPUT_DIR, name), to_yaml(cfg).encode(), warn)
-
-
-def checkpoint_path(
-    output_dir: str, epoch: int, iteration: int = 0, *, ending: str = ".pyth"
-) -> str:
-    """Return where the checkpoint after `epoch` finished epochs and `iteration` more stands."""
-    inside = f"_iter_{iteration:07d}" if iteration else ""
-    name = f"checkpoint_epoch_{epoch:05d}{inside}{ending}"
-    return os.path.join(checkpoint_folder(output_dir), name)
-
-
-def best_path(output_dir: str) -> str:
-    """Return where the checkpoint of the best validation stands."""
-    return os.path.join(checkpoint_folder(output_dir), BEST)
-
-
-def saved(output_dir: str) -> list[tuple[Position, str]]:
-    """Return position and path of the checkpoints in `output_dir`, the last one first.
-
-    Half-written folders are among them.
-    """
-    folder = checkpoint_folder(output_dir)
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    matches = [match for name in names if (match := _NAME.fullmatch(name))]
-    found = [(Position(int(m[1]), int(m[2] or 0)), os.path.join(folder, m[0])) for m in matches]
-    return sorted(found, reverse=True)
-
-
-def positions(output_dir: str) -> list[Position]:
-    """Return the positions of the checkpoints in `output_dir`, the last one first."""
-    return list(dict.fromkeys(position for position, _ in saved(output_dir)))
-
-
-def last_checkpoint(output_dir: str) -> str | None:
-    """Return the checkpoint of the last position in `output_dir`, or None.
-
-    Folders that are half-written do not count.
-    """
-    return next((path for _, path in saved(output_dir) if not _is_unfinished(path)), None)
-
-
-def _is_unfinished(path: str) -> bool:
-    return distributed.is_folder(path) and not distributed.is_complete(path)
 
 
 def run_state(
@@ -172,43 +106,6 @@ def write_failure(path: str, cause: object) -> UserError:
         f"OUTPUT_DIR: the checkpoint {path!r} could not be written ({cause}). Older checkpoints "
         "are intact: free some space and start again to go on from the last one."
     )
-
-
-def remove_old(output_dir: str, now: Position, *, keep: int) -> None:
-    """Remove what a checkpoint at `now` has made superfluous.
-
-    `keep` (0: all) are left of those after an epoch, and two of those inside one. What is of a
-    later position than `now` (a broken file that was skipped, say) neither counts nor goes.
-    """
-    found = [(position, path) for position, path in saved(output_dir) if position <= now]
-    unfinished = {path for _, path in found if _is_unfinished(path)}
-    finished = list(dict.fromkeys(p for p, path in found if path not in unfinished))
-    epochs = [position for position in finished if not position.iteration]
-    kept = set(epochs[:keep] if keep else epochs)
-    kept |= {position for position in finished[:_KEPT_INSIDE_EPOCHS] if position.iteration}
-    for position, path in found:
-        if position not in kept or path in unfinished:
-            remove(path)
-
-
-def remove(path: str) -> None:
-    """Remove a checkpoint as far as that is possible; of a folder, first what makes it whole."""
-    with suppress(OSError):  # gone already, or not ours to remove
-        if not os.path.isdir(path):
-            os.unlink(path)
-            return
-        with suppress(FileNotFoundError):
-            os.unlink(os.path.join(path, distributed.INDEX))
-        shutil.rmtree(path)
-
-
-def remove_unfinished(output_dir: str) -> None:
-    """Remove what a run that was killed while it saved has left behind."""
-    folder = checkpoint_folder(output_dir)
-    for name in os.listdir(folder) if os.path.isdir(folder) else []:
-        if _TEMPORARY.fullmatch(name):
-            with suppress(OSError):
-                os.unlink(os.path.join(folder, name))
 
 
 def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[str, Any]] | None:

@@ -22,12 +22,9 @@ from torch.distributed.checkpoint.api import CheckpointException
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.distributed_storage import Writer
 from hiera_video.checkpoints.matching import refuse_other_state
+from hiera_video.checkpoints.run_folder import Position, checkpoint_path, remove, remove_old
 from hiera_video.engine.checkpoint import (
-    Position,
-    checkpoint_path,
     refuse_other_optimizer,
-    remove,
-    remove_old,
     set_optimizer,
     write_checkpoint,
     write_failure,

@@ -11,12 +11,13 @@ import torch
 from hiera_video import __version__
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import read_checkpoint, refuse_misfits
+from hiera_video.checkpoints.run_folder import checkpoint_folder, last_checkpoint
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.build import check_data_settings, read_class_names, read_records
 from hiera_video.data.decoders import describe_backend
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards.members import file_behind
-from hiera_video.engine.checkpoint import checkpoint_folder, last_checkpoint, refuse_other_classes
+from hiera_video.engine.checkpoint import refuse_other_classes
 from hiera_video.engine.compiling import refuse_missing_compiler
 from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.engine.evaluate import Evaluation

@@ -12,6 +12,7 @@ from typing import Any
 import simplejson
 from tqdm import tqdm
 
+from hiera_video.checkpoints.run_folder import LOG_FILE
 from hiera_video.utils.byproducts import AppendedFile, Warn
 from hiera_video.utils.text import printable
 
@@ -80,7 +81,7 @@ def setup_logging(output_dir: str | None) -> logging.Logger:
         logger.warning("warning: %s", message)
 
     formatter = logging.Formatter("[%(asctime)s] %(message)s", datefmt="%m/%d %H:%M:%S")
-    handlers: list[logging.Handler] = [_FileHandler(os.path.join(output_dir, "stdout.log"), warn)]
+    handlers: list[logging.Handler] = [_FileHandler(os.path.join(output_dir, LOG_FILE), warn)]
     if sys.stdout is not None:  # None: closed by the caller
         handlers.insert(0, _ConsoleHandler(sys.stdout))
     for handler in handlers:

@@ -8,14 +8,12 @@ import torch
 
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import read_checkpoint, start_from_content
+from hiera_video.checkpoints.run_folder import Position, remove_old, remove_unfinished
 from hiera_video.config import to_yaml
 from hiera_video.data.class_names import contradiction
 from hiera_video.engine.checkpoint import (
-    Position,
     read_last,
     refuse_other_classes,
-    remove_old,
-    remove_unfinished,
     restore,
     run_state,
     save_checkpoint,

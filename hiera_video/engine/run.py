@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from hiera_video.checkpoints.run_folder import Position
 from hiera_video.config import Config, iterations_per_epoch, views_per_video
 from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.checks.fingerprint import describe_check, describe_records
@@ -15,7 +16,6 @@ from hiera_video.data.health import BadVideos
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine import parallel
-from hiera_video.engine.checkpoint import Position
 from hiera_video.engine.compiling import compile_for_training
 from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.guards import StepGuard

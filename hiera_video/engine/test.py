@@ -9,14 +9,11 @@ import simplejson
 import torch
 
 from hiera_video.checkpoints.matching import load_content, read_checkpoint
+from hiera_video.checkpoints.run_folder import CONFUSION_FILE, RESULTS_FILE, last_checkpoint
 from hiera_video.config import Config
 from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine.checkpoint import (
-    last_checkpoint,
-    refuse_other_classes,
-    save_config,
-)
+from hiera_video.engine.checkpoint import refuse_other_classes, save_config
 from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
 from hiera_video.engine.logging import RunLog
 from hiera_video.engine.signals import StopSignals
@@ -25,9 +22,6 @@ from hiera_video.models.build import build_model
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import write_or_elsewhere
-
-RESULTS_FILE = "test_results.json"
-CONFUSION_FILE = "test_confusion.png"
 
 
 def test(

@@ -8,11 +8,12 @@ from typing import NoReturn
 
 import torch
 
+from hiera_video.checkpoints.run_folder import Position, best_path
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.batch import Batch
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine import parallel
-from hiera_video.engine.checkpoint import Position, best_path, save_config, write_checkpoint
+from hiera_video.engine.checkpoint import save_config, write_checkpoint
 from hiera_video.engine.epoch_log import EpochLog
 from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
 from hiera_video.engine.logging import RunLog

@@ -4,7 +4,7 @@ import os
 
 import simplejson
 
-from hiera_video.engine.checkpoint import checkpoint_folder
+from hiera_video.checkpoints.run_folder import checkpoint_folder
 from hiera_video.utils import io
 from hiera_video.utils.byproducts import Warn, write_by_product
 from hiera_video.utils.read_json import parse_json

@@ -12,7 +12,7 @@ import torch
 
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import read_checkpoint
-from hiera_video.engine.checkpoint import last_checkpoint, saved
+from hiera_video.checkpoints.run_folder import last_checkpoint, saved
 
 # What is saved stays what it was while training goes on, and comes back.
 SAVES = """
@@ -22,7 +22,8 @@ import torch
 from torch.distributed import destroy_process_group, init_process_group
 from hiera_video.config import load_config
 from hiera_video.engine import parallel
-from hiera_video.engine.checkpoint import Position, last_checkpoint, run_state, saved
+from hiera_video.engine.checkpoint import run_state
+from hiera_video.checkpoints.run_folder import Position, last_checkpoint, saved
 from hiera_video.engine.checkpoint_sharded import ShardedSaves, restore_shares
 from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.sharding import whole

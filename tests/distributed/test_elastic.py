@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hiera_video.checkpoints.matching import read_checkpoint
-from hiera_video.engine.checkpoint import last_checkpoint
+from hiera_video.checkpoints.run_folder import last_checkpoint
 
 # Everything random is on; a checkpoint after every iteration.
 RUN = (

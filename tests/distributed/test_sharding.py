@@ -9,11 +9,11 @@ import torch
 from hiera_video import Predictor
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import read_checkpoint
+from hiera_video.checkpoints.run_folder import last_checkpoint
 from hiera_video.config import load_config
-from hiera_video.engine.checkpoint import last_checkpoint
 from hiera_video.engine.compiling import refuse_missing_compiler
-from hiera_video.engine.export import export_checkpoint
 from hiera_video.engine.launch import launch
+from hiera_video.export.state_dict import export_checkpoint
 from hiera_video.utils.errors import UserError
 
 SHARED = "TRAIN.BATCH_SIZE 4 SOLVER.ACCUM_STEPS 2 MIXUP.ENABLE True TRAIN.EMA_DECAY 0.9 "

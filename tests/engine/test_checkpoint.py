@@ -17,20 +17,19 @@ from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.distributed_storage import Writer, read_index
-from hiera_video.engine.checkpoint import (
+from hiera_video.checkpoints.run_folder import (
     Position,
     best_path,
     checkpoint_path,
     last_checkpoint,
     positions,
-    read_last,
     remove_old,
     remove_unfinished,
-    write_checkpoint,
 )
-from hiera_video.engine.export import export_checkpoint
+from hiera_video.engine.checkpoint import read_last, write_checkpoint
 from hiera_video.engine.launch import launch
 from hiera_video.engine.validations import Validations
+from hiera_video.export.state_dict import export_checkpoint
 from hiera_video.utils.errors import UserError
 
 TRAIN_ONLY = "TEST.ENABLE False SOLVER.MAX_EPOCH 3"

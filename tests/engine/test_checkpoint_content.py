@@ -10,7 +10,8 @@ from torch.distributed.checkpoint import save
 
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.distributed_storage import Writer
-from hiera_video.engine.checkpoint import checkpoint_path, read_last, run_state, write_checkpoint
+from hiera_video.checkpoints.run_folder import checkpoint_path
+from hiera_video.engine.checkpoint import read_last, run_state, write_checkpoint
 from hiera_video.engine.checkpoint_content import damage_in
 from hiera_video.engine.launch import launch
 

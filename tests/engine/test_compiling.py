@@ -10,7 +10,7 @@ import simplejson
 import torch
 from torch import nn
 
-from hiera_video.engine.checkpoint import checkpoint_path
+from hiera_video.checkpoints.run_folder import checkpoint_path
 from hiera_video.engine.compiling import compile_for_training, refuse_missing_compiler
 from hiera_video.engine.launch import launch
 from hiera_video.models.hiera import hiera_micro_8x64

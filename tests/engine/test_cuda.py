@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from hiera_video import Predictor
-from hiera_video.engine.checkpoint import checkpoint_path
+from hiera_video.checkpoints.run_folder import checkpoint_path
 from hiera_video.engine.launch import launch
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64

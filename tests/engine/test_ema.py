@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from hiera_video.engine.checkpoint import best_path, checkpoint_path
+from hiera_video.checkpoints.run_folder import best_path, checkpoint_path
 from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.launch import launch
 from hiera_video.models.hiera import Hiera

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiera_video.engine.checkpoint import best_path, checkpoint_path
-from hiera_video.engine.export_card import PUBLISHED_LICENCE
-from hiera_video.engine.export_model import Export, export_model
+from hiera_video.checkpoints.run_folder import best_path, checkpoint_path
 from hiera_video.engine.launch import launch
 from hiera_video.engine.report.run_files import read_runs
 from hiera_video.engine.report.summary import table
+from hiera_video.export.card import PUBLISHED_LICENCE
+from hiera_video.export.model import Export, export_model
 from hiera_video.models.origin import origin_of
 
 THEIRS = "mae_hiera_base_16x224.pyth"  # a name of the authors', as a local copy has

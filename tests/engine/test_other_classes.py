@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiera_video.engine.checkpoint import checkpoint_path
+from hiera_video.checkpoints.run_folder import checkpoint_path
 from hiera_video.engine.launch import launch
 from hiera_video.inference.load import load_trained
 from hiera_video.utils.errors import UserError

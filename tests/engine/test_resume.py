@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from hiera_video.checkpoints.run_folder import Position, checkpoint_path, positions
 from hiera_video.config import to_yaml
-from hiera_video.engine.checkpoint import Position, checkpoint_path, positions
 from hiera_video.engine.launch import launch
 from hiera_video.engine.resume import position_now, rng_state, set_rng_state
 from hiera_video.models.hiera import Hiera

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from hiera_video.checkpoints.run_folder import checkpoint_path, positions
 from hiera_video.config import to_yaml
-from hiera_video.engine.checkpoint import checkpoint_path, positions
 from hiera_video.engine.launch import launch
 from hiera_video.engine.signals import REQUEUE_STATUS, Requeue, StopSignals
 from hiera_video.models.hiera import Hiera

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 import webdataset
 from torch.nn.modules.module import register_module_forward_hook
 
+from hiera_video.checkpoints.run_folder import checkpoint_path, last_checkpoint
 from hiera_video.data.build import build_loader, read_records
-from hiera_video.engine.checkpoint import checkpoint_path, last_checkpoint, save_checkpoint
+from hiera_video.engine.checkpoint import save_checkpoint
 from hiera_video.engine.launch import launch
 from hiera_video.engine.meters import Mean, Stopwatch, clock
 from hiera_video.engine.train import accumulation

@@ -8,7 +8,7 @@ import pytest
 import simplejson
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from hiera_video.engine.checkpoint import checkpoint_path
+from hiera_video.checkpoints.run_folder import checkpoint_path
 from hiera_video.engine.launch import launch, make_output_dir
 from hiera_video.models.hiera import Hiera
 from hiera_video.utils.errors import UserError

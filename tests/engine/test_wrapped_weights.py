@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hiera_video.checkpoints.hub import from_pretrained
-from hiera_video.engine.export import export_checkpoint
 from hiera_video.engine.launch import launch
+from hiera_video.export.state_dict import export_checkpoint
 from hiera_video.inference.load import load_trained
 from hiera_video.models.build import build_model
 from hiera_video.models.load import load_model

@@ -40,8 +40,8 @@ from hiera_video.data.synthetic.manifest import DemoParameters
 from hiera_video.data.synthetic.videos import make_demo_data
 from hiera_video.data.workers.pool import Done, WorkerPool
 from hiera_video.data.workers.process import Job
-from hiera_video.engine.export_model import Export, export_model
 from hiera_video.engine.launch import launch, preflight
+from hiera_video.export.model import Export, export_model
 from hiera_video.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,9 +12,10 @@ from datetime import timedelta
 import torch
 from torch.distributed import destroy_process_group, init_process_group
 
+from hiera_video.checkpoints.run_folder import Position
 from hiera_video.config import load_config
 from hiera_video.engine import parallel
-from hiera_video.engine.checkpoint import Position, run_state, write_checkpoint
+from hiera_video.engine.checkpoint import run_state, write_checkpoint
 from hiera_video.engine.checkpoint_sharded import ShardedSaves
 from hiera_video.engine.sharding import whole
 from hiera_video.models.build import build_model

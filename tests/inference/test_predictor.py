@@ -14,8 +14,8 @@ import hiera_video
 from hiera_video import Prediction, Predictor
 from hiera_video.data.dataset import Failure
 from hiera_video.data.decoders import DecodeError, Decoding, open_video
-from hiera_video.engine.export_model import Export, export_model
 from hiera_video.engine.launch import launch
+from hiera_video.export.model import Export, export_model
 from hiera_video.inference.load import load_trained
 from hiera_video.inference.windows import file_windows, make_grid
 from hiera_video.models.hiera import hiera_micro_8x64

@@ -6,18 +6,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 
+from hiera_video.checkpoints.run_folder import CONFIG_FILES, LOG_FILE, RESULTS_FILE, last_checkpoint
 from hiera_video.config import Config, load_config
-from hiera_video.engine.checkpoint import last_checkpoint
 from hiera_video.engine.report.history import History, read_history
 from hiera_video.engine.report.parts import Missing, attempt
 from hiera_video.engine.report.tested import Tested, read_test
-from hiera_video.engine.test import RESULTS_FILE
 from hiera_video.models.origin import Origin, origin_of
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
-
-CONFIG_FILES = ("config.yaml", "config_test.yaml")  # of a training, of a test alone
-LOG_FILE = "stdout.log"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ import pytest
 import simplejson
 import torch
 
+from hiera_video.checkpoints.run_folder import checkpoint_folder
 from hiera_video.config import load_config, to_yaml
-from hiera_video.engine.checkpoint import checkpoint_folder, save_checkpoint
+from hiera_video.engine.checkpoint import save_checkpoint
 from hiera_video.engine.logging import RunLog
 from hiera_video.models.build import build_model
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hiera_video.engine import export_graph
-from hiera_video.engine.export_graph import (
+from hiera_video.export import graph
+from hiera_video.export.graph import (
     CHECKED_BATCHES,
     FACTS_ENTRY,
     export_graphs,
@@ -167,7 +167,7 @@ def test_packages_that_are_missing_are_named(monkeypatch, tmp_path):
 @pytest.mark.slow
 def test_weights_too_large_for_one_onnx_lie_beside_it(model, tmp_path, monkeypatch):
     runtime = pytest.importorskip("onnxruntime")
-    monkeypatch.setattr(export_graph, "_ONNX_MAX_BYTES", 1000)
+    monkeypatch.setattr(graph, "_ONNX_MAX_BYTES", 1000)
     export(model, tmp_path / "first", "onnx")
     (tmp_path / "first").rename(tmp_path / "elsewhere")
     names = sorted(os.listdir(tmp_path / "elsewhere"))

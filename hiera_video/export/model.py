@@ -9,10 +9,10 @@ import torch
 
 from hiera_video import __version__
 from hiera_video.checkpoints.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_bytes
+from hiera_video.checkpoints.run_folder import RESULTS_FILE
 from hiera_video.config import Config
-from hiera_video.engine.export_card import CARD_MARK, CardFacts, write_card
-from hiera_video.engine.export_graph import FILES, TOLERANCE, export_graphs
-from hiera_video.engine.test import RESULTS_FILE
+from hiera_video.export.card import CARD_MARK, CardFacts, write_card
+from hiera_video.export.graph import FILES, TOLERANCE, export_graphs
 from hiera_video.flops.count import count
 from hiera_video.flops.report import report_config
 from hiera_video.inference.load import Trained, load_trained

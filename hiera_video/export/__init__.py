@@ -1,0 +1,1 @@
+"""Write weights for use elsewhere: state dicts, torch.export, ONNX, folders with a model card."""
