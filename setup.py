@@ -26,7 +26,7 @@ setup(
     package_data={
         "hiera_video.data.class_names": ["*.txt"],
         "hiera_video.serve": ["page/*"],
-        "hiera_video.engine.report": ["templates/*"],
+        "hiera_video.report": ["templates/*"],
     },
     install_requires=[
         "torch>=2.6",

@@ -23,8 +23,8 @@ import simplejson
 from hiera_video.checkpoints.run_folder import RESULTS_FILE, checkpoint_path
 from hiera_video.config import Config, load_config, to_yaml
 from hiera_video.data.build import read_records
-from hiera_video.engine.report.write import REPORT_FILE
 from hiera_video.engine.signals import CTRL_C_STATUS
+from hiera_video.report.write import REPORT_FILE
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 

@@ -8,7 +8,7 @@ import argparse
 import os
 from collections.abc import Sequence
 
-from hiera_video.engine.report.write import REPORT_FILE, default_path, write_report
+from hiera_video.report.write import REPORT_FILE, default_path, write_report
 from hiera_video.utils.errors import UserError
 
 

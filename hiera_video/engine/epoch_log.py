@@ -5,8 +5,9 @@ import math
 import torch
 
 from hiera_video.data.health import Tried
-from hiera_video.engine.meters import Mean, Stopwatch, clock
+from hiera_video.engine.meters import Mean, Stopwatch
 from hiera_video.engine.run import TrainRun
+from hiera_video.utils.machine import clock
 
 
 class EpochLog:

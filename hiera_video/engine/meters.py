@@ -61,10 +61,3 @@ class Mean:
     def value(self) -> float:
         """The mean so far; NaN before the first value."""
         return self.total / self.weight if self.weight else float("nan")
-
-
-def clock(seconds: float) -> str:
-    """Write seconds as h:mm:ss."""
-    minutes, sec = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{sec:02d}"

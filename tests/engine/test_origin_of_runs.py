@@ -7,11 +7,11 @@ import torch
 
 from hiera_video.checkpoints.run_folder import best_path, checkpoint_path
 from hiera_video.engine.launch import launch
-from hiera_video.engine.report.run_files import read_runs
-from hiera_video.engine.report.summary import table
 from hiera_video.export.card import PUBLISHED_LICENCE
 from hiera_video.export.model import Export, export_model
 from hiera_video.models.origin import origin_of
+from hiera_video.report.run_files import read_runs
+from hiera_video.report.summary import table
 
 THEIRS = "mae_hiera_base_16x224.pyth"  # a name of the authors', as a local copy has
 

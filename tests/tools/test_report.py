@@ -3,7 +3,7 @@ import os
 import pytest
 
 from hiera_video.config import load_config, to_yaml
-from hiera_video.engine.report.write import write_report
+from hiera_video.report.write import write_report
 
 
 @pytest.fixture

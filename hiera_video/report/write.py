@@ -12,8 +12,8 @@ from markupsafe import Markup, escape
 from hiera_video import __version__
 from hiera_video.data.build import decoding
 from hiera_video.data.decoders import Decoding
-from hiera_video.engine.report.charts import Chart
-from hiera_video.engine.report.classes import (
+from hiera_video.report.charts import Chart
+from hiera_video.report.classes import (
     MAX_LISTED,
     NUM_BEST,
     ClassRow,
@@ -23,14 +23,14 @@ from hiera_video.engine.report.classes import (
     confusion,
     pictured_mistakes,
 )
-from hiera_video.engine.report.cost import Cost, cost_of
-from hiera_video.engine.report.curves import cost_chart, training_charts, views_chart
-from hiera_video.engine.report.parts import Missing
-from hiera_video.engine.report.reconstructions import reconstructions
-from hiera_video.engine.report.run_files import Run, read_runs
-from hiera_video.engine.report.settings import setting_rows
-from hiera_video.engine.report.summary import headline, table
-from hiera_video.engine.report.tested import Tested
+from hiera_video.report.cost import Cost, cost_of
+from hiera_video.report.curves import cost_chart, training_charts, views_chart
+from hiera_video.report.parts import Missing
+from hiera_video.report.reconstructions import reconstructions
+from hiera_video.report.run_files import Run, read_runs
+from hiera_video.report.settings import setting_rows
+from hiera_video.report.summary import headline, table
+from hiera_video.report.tested import Tested
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import refuse_unwritable
@@ -119,7 +119,7 @@ def gather(runs: Sequence[Run], *, num_mistakes: int, num_reconstructions: int) 
 def render(content: Mapping[str, Any]) -> str:
     """Return the page; every text in it is escaped."""
     environment = Environment(
-        loader=PackageLoader("hiera_video.engine.report", "templates"),
+        loader=PackageLoader("hiera_video.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

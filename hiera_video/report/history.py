@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hiera_video.engine.report.parts import Missing
+from hiera_video.report.parts import Missing
 from hiera_video.utils import io
 from hiera_video.utils.read_json import parse_json
 

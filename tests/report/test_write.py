@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 import pytest
 
 from hiera_video.engine.launch import launch
-from hiera_video.engine.report.run_files import short_names
-from hiera_video.engine.report.write import default_path, write_report
+from hiera_video.report.run_files import short_names
+from hiera_video.report.write import default_path, write_report
 from hiera_video.utils.errors import UserError
 
 NASTY = "<script>alert(1)</script>"

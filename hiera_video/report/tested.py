@@ -12,8 +12,8 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from hiera_video.checkpoints.run_folder import RESULTS_FILE
-from hiera_video.engine.report.parts import Missing
 from hiera_video.metrics.confusion import confusion_matrix
+from hiera_video.report.parts import Missing
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.read_json import parse_json

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from hiera_video.engine.report.charts import Axis, Chart, Series, draw
-from hiera_video.engine.report.cost import Cost
-from hiera_video.engine.report.history import Points
-from hiera_video.engine.report.parts import Missing
-from hiera_video.engine.report.run_files import Run
+from hiera_video.report.charts import Axis, Chart, Series, draw
+from hiera_video.report.cost import Cost
+from hiera_video.report.history import Points
+from hiera_video.report.parts import Missing
+from hiera_video.report.run_files import Run
 
 LOG_FROM_RATIO = 4  # of the largest to the smallest FLOPs, from which the axis is logarithmic
 

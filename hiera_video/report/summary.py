@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hiera_video.engine.meters import clock
-from hiera_video.engine.report.cost import Cost
-from hiera_video.engine.report.parts import Missing
-from hiera_video.engine.report.run_files import Run
+from hiera_video.report.cost import Cost
+from hiera_video.report.parts import Missing
+from hiera_video.report.run_files import Run
+from hiera_video.utils.machine import clock
 
 NONE = "-"  # where a run has no such figure
 

@@ -13,9 +13,9 @@ import numpy as np
 from hiera_video.config import Config
 from hiera_video.data.build import read_records
 from hiera_video.data.shards.members import file_behind
-from hiera_video.engine.report.images import jpeg_address, png_address, short_path
-from hiera_video.engine.report.parts import Missing, attempt
-from hiera_video.engine.report.run_files import Run
+from hiera_video.report.images import jpeg_address, png_address, short_path
+from hiera_video.report.parts import Missing, attempt
+from hiera_video.report.run_files import Run
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.visualize.pictures import enlarged

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from hiera_video.engine.report.classes import class_rows, confusion, pictured_mistakes
-from hiera_video.engine.report.images import matrix_address, middle_frame
-from hiera_video.engine.report.parts import Missing
-from hiera_video.engine.report.tested import Scores, read_test, worst_mistakes
+from hiera_video.report.classes import class_rows, confusion, pictured_mistakes
+from hiera_video.report.images import matrix_address, middle_frame
+from hiera_video.report.parts import Missing
+from hiera_video.report.tested import Scores, read_test, worst_mistakes
 from hiera_video.utils.errors import UserError
 
 NAMES = ["cat", "dog", "eel"]

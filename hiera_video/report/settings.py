@@ -8,8 +8,8 @@ from hiera_video.config import diff_from_defaults
 from hiera_video.config.describe import value_of
 from hiera_video.config.rules import value_text
 from hiera_video.config.schema import key_specs
-from hiera_video.engine.report.parts import Missing
-from hiera_video.engine.report.run_files import Run
+from hiera_video.report.parts import Missing
+from hiera_video.report.run_files import Run
 
 
 @dataclass(frozen=True, slots=True)

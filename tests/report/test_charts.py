@@ -3,7 +3,7 @@ from itertools import pairwise
 
 import pytest
 
-from hiera_video.engine.report.charts import (
+from hiera_video.report.charts import (
     BOTTOM,
     HEIGHT,
     LEFT,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hiera_video.config import Config
-from hiera_video.engine.report.parts import Missing, attempt
 from hiera_video.flops.report import report_config
+from hiera_video.report.parts import Missing, attempt
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 import pytest
 import simplejson
 
-from hiera_video.engine.report.history import read_history
-from hiera_video.engine.report.parts import Missing
+from hiera_video.report.history import read_history
+from hiera_video.report.parts import Missing
 
 
 def line(kind, **values):

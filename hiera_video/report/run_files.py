@@ -8,10 +8,10 @@ from pathlib import PurePath
 
 from hiera_video.checkpoints.run_folder import CONFIG_FILES, LOG_FILE, RESULTS_FILE, last_checkpoint
 from hiera_video.config import Config, load_config
-from hiera_video.engine.report.history import History, read_history
-from hiera_video.engine.report.parts import Missing, attempt
-from hiera_video.engine.report.tested import Tested, read_test
 from hiera_video.models.origin import Origin, origin_of
+from hiera_video.report.history import History, read_history
+from hiera_video.report.parts import Missing, attempt
+from hiera_video.report.tested import Tested, read_test
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 

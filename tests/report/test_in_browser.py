@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hiera_video.engine.report.write import write_report
+from hiera_video.report.write import write_report
 
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 NASTY = "<img src=x onerror=alert(1)><script>alert(1)</script>"

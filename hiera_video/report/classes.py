@@ -9,15 +9,15 @@ from functools import partial
 import numpy as np
 
 from hiera_video.data.decoders import Decoding
-from hiera_video.engine.report.images import (
+from hiera_video.report.images import (
     jpeg_address,
     matrix_address,
     middle_frame,
     opacity,
     short_path,
 )
-from hiera_video.engine.report.parts import Missing, attempt
-from hiera_video.engine.report.tested import Mistake, Scores, worst_mistakes
+from hiera_video.report.parts import Missing, attempt
+from hiera_video.report.tested import Mistake, Scores, worst_mistakes
 
 MAX_CELLS_SIDE = 20  # classes whose matrix is a table of numbers; of more it is a picture
 MAX_LISTED = 20  # classes that are listed one and all; of more the best and the worst
