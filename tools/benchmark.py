@@ -31,34 +31,34 @@ import numpy as np
 import torch
 
 import hiera_video
-from hiera_video.config import Config, load_config
-from hiera_video.data.build import read_records
-from hiera_video.data.decoders import DecodeError, open_video
-from hiera_video.data.records import SPLITS, VideoRecord
-from hiera_video.engine.benchmark import (
+from hiera_video.benchmark.loader.measure import (
+    backends_to_compare,
+    compare_loading,
+    usable_cores,
+)
+from hiera_video.benchmark.loader.parts import training_parts
+from hiera_video.benchmark.loader.report import (
+    render_head,
+    render_loading,
+    render_parts,
+    render_per_view,
+)
+from hiera_video.benchmark.loader.videos import make_videos
+from hiera_video.benchmark.pretraining import StepComparison, compare_steps
+from hiera_video.benchmark.timing import (
     CPU,
     compare_forward,
     find_device,
     forward_operations,
     published_model,
 )
-from hiera_video.engine.benchmark_loader import (
-    backends_to_compare,
-    compare_loading,
-    usable_cores,
-)
-from hiera_video.engine.benchmark_loader_parts import training_parts
-from hiera_video.engine.benchmark_loader_report import (
-    render_head,
-    render_loading,
-    render_parts,
-    render_per_view,
-)
-from hiera_video.engine.benchmark_loader_videos import make_videos
-from hiera_video.engine.benchmark_mae import StepComparison, compare_steps
-from hiera_video.engine.benchmark_train import measure_training, training_config
-from hiera_video.engine.benchmark_train_figures import VARIANTS, TrainSettings
-from hiera_video.engine.benchmark_train_report import draw_training, headline, render_training
+from hiera_video.benchmark.train.figures import VARIANTS, TrainSettings
+from hiera_video.benchmark.train.measure import measure_training, training_config
+from hiera_video.benchmark.train.report import draw_training, headline, render_training
+from hiera_video.config import Config, load_config
+from hiera_video.data.build import read_records
+from hiera_video.data.decoders import DecodeError, open_video
+from hiera_video.data.records import SPLITS, VideoRecord
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest

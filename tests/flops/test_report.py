@@ -8,7 +8,7 @@ import torch
 from fvcore.nn import FlopCountAnalysis
 
 import hiera_video
-from hiera_video.engine.benchmark import published_model
+from hiera_video.benchmark.timing import published_model
 from hiera_video.flops.count import count
 from hiera_video.models import masking
 from hiera_video.models.baselines import x3d_s

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import hiera_video
-from hiera_video.engine.benchmark import published_model
+from hiera_video.benchmark.timing import published_model
 from hiera_video.models import masking
 
 pytestmark = [

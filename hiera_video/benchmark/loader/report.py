@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
-from hiera_video.engine.benchmark_loader import (
+from hiera_video.benchmark.loader.measure import (
     BACKENDS,
     PER_VIEW,
     PLAIN,

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from hiera_video.benchmark.loader.per_view import read_per_view, read_per_view_as_pyslowfast
 from hiera_video.data.batch import Batch
 from hiera_video.data.dataset import Allocate, TestViews, VideoDataset, ViewMaker
 from hiera_video.data.decoders import DecodeError
 from hiera_video.data.loader import BatchReader
 from hiera_video.data.transforms.erasing import Erasure
 from hiera_video.data.workers.process import Job
-from hiera_video.engine.benchmark_loader_per_view import read_per_view, read_per_view_as_pyslowfast
 
 Key = tuple[int, int]
 

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
+from hiera_video.benchmark.loader.worker import ClockedReader, Key, Reading, Task
 from hiera_video.config import Config, views_per_video
 from hiera_video.data.build import build_loader
 from hiera_video.data.decoders import check_backend
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.workers.pool import Done, WorkerPool
-from hiera_video.engine.benchmark_loader_worker import ClockedReader, Key, Reading, Task
 from hiera_video.utils.errors import UserError
 
 BACKENDS = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.engine import benchmark, benchmark_train_bench
-from hiera_video.engine.benchmark_train import measure_training, training_config
-from hiera_video.engine.benchmark_train_figures import Figures, TrainReport, TrainSettings
-from hiera_video.engine.benchmark_train_report import draw_training, render_training
-from hiera_video.engine.benchmark_train_step import (
+from hiera_video.benchmark import timing
+from hiera_video.benchmark.train import variants as benchmark_train_bench
+from hiera_video.benchmark.train.figures import Figures, TrainReport, TrainSettings
+from hiera_video.benchmark.train.measure import measure_training, training_config
+from hiera_video.benchmark.train.report import draw_training, render_training
+from hiera_video.benchmark.train.step import (
     BACKWARD,
     COMMUNICATION,
     DATA,
@@ -158,16 +159,16 @@ def test_peak_bytes_are_those_held_at_once():
         del first
         return second, torch.empty(250, 1000)
 
-    assert benchmark.peak_bytes(run, benchmark.CPU) == 6_000_000
+    assert timing.peak_bytes(run, timing.CPU) == 6_000_000
 
 
 def test_state_is_weights_buffers_and_what_the_optimizer_keeps():
     model = nn.BatchNorm1d(8)  # 2 x 8 weights, 2 x 8 statistics, one counter
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    assert benchmark.state_bytes(model, optimizer) == 32 * 4 + 8
+    assert timing.state_bytes(model, optimizer) == 32 * 4 + 8
     model(torch.randn(4, 8)).sum().backward()
     optimizer.step()
-    assert benchmark.state_bytes(model, optimizer) == 48 * 4 + 8
+    assert timing.state_bytes(model, optimizer) == 48 * 4 + 8
 
 
 def test_a_loader_is_read_epoch_after_epoch():

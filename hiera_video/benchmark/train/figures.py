@@ -3,8 +3,8 @@
 import statistics
 from dataclasses import dataclass, field
 
+from hiera_video.benchmark.train.step import BACKWARD, COMMUNICATION
 from hiera_video.config import Config
-from hiera_video.engine.benchmark_train_step import BACKWARD, COMMUNICATION
 
 PLAIN, PUBLISHED = "plain", "published"
 VARIANTS = (PLAIN, "encoder", "step", "checkpoint", PUBLISHED)

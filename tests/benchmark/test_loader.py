@@ -5,20 +5,20 @@ import numpy as np
 import pytest
 import torch
 
-from hiera_video.config import load_config
-from hiera_video.data.build import build_loader
-from hiera_video.data.records import VideoRecord
-from hiera_video.data.workers.process import Job
-from hiera_video.engine import benchmark_loader as bench
-from hiera_video.engine.benchmark_loader_parts import training_parts
-from hiera_video.engine.benchmark_loader_per_view import read_per_view_as_pyslowfast
-from hiera_video.engine.benchmark_loader_report import (
+from hiera_video.benchmark.loader import measure as bench
+from hiera_video.benchmark.loader.parts import training_parts
+from hiera_video.benchmark.loader.per_view import read_per_view_as_pyslowfast
+from hiera_video.benchmark.loader.report import (
     render_head,
     render_loading,
     render_per_view,
 )
-from hiera_video.engine.benchmark_loader_videos import VideoKind, make_videos
-from hiera_video.engine.benchmark_loader_worker import ClockedReader, Task, dataset_of
+from hiera_video.benchmark.loader.videos import VideoKind, make_videos
+from hiera_video.benchmark.loader.worker import ClockedReader, Task, dataset_of
+from hiera_video.config import load_config
+from hiera_video.data.build import build_loader
+from hiera_video.data.records import VideoRecord
+from hiera_video.data.workers.process import Job
 from hiera_video.utils.errors import UserError
 
 KIND = VideoKind(width=96, height=64, num_frames=40)
@@ -115,7 +115,7 @@ def test_reading_as_pyslowfast_decodes_the_clip_it_should(cfg, records, monkeypa
         def __getattr__(self, name):
             return getattr(np, name)
 
-    monkeypatch.setattr("hiera_video.engine.benchmark_loader_per_view.np", Noting())
+    monkeypatch.setattr("hiera_video.benchmark.loader.per_view.np", Noting())
     read_per_view_as_pyslowfast(records[0].path, views)
     clips = views.sample_frames(40, 30.0)
     assert len(decoded) == len(clips) * 3

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hiera_video.benchmark.timing import wait_for
 from hiera_video.data.batch import Batch
 from hiera_video.data.loader import BatchLoader
-from hiera_video.engine.benchmark import wait_for
 from hiera_video.engine.tasks import Task
 from hiera_video.engine.train import autocast
 from hiera_video.solver.build import set_lr

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiera_video.data.batch import Batch
-from hiera_video.engine.benchmark import matmul_run, peak_bytes, published_model, state_bytes
-from hiera_video.engine.benchmark_train_figures import (
+from hiera_video.benchmark.timing import matmul_run, peak_bytes, published_model, state_bytes
+from hiera_video.benchmark.train.figures import (
     PLAIN,
     PUBLISHED,
     Figures,
     TrainSettings,
 )
-from hiera_video.engine.benchmark_train_step import BACKWARD, Feed, FromLoader, Stepper
+from hiera_video.benchmark.train.step import BACKWARD, Feed, FromLoader, Stepper
+from hiera_video.data.batch import Batch
 from hiera_video.engine.compiling import METHODS, compile_for_training, refuse_missing_compiler
 from hiera_video.engine.parallel import data_parallel
 from hiera_video.engine.tasks import build_task

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.engine import benchmark
+from hiera_video.benchmark import timing
 from hiera_video.models.hiera import hiera_base_16x224, hiera_micro_8x64
 from hiera_video.utils.errors import UserError
 
@@ -13,7 +13,7 @@ from hiera_video.utils.errors import UserError
 def test_runs_take_turns_after_a_warm_up():
     calls = []
     runs = {name: (lambda name=name: calls.append(name)) for name in ("a", "b")}
-    seconds = benchmark.interleaved_seconds(runs, repeats=3)
+    seconds = timing.interleaved_seconds(runs, repeats=3)
     assert calls == ["a", "b"] + ["a", "b"] * 3
     assert [len(times) for times in seconds.values()] == [3, 3]
 
@@ -31,7 +31,7 @@ def test_the_ratio_is_theirs_over_ours():
     model = hiera_micro_8x64(num_classes=4).eval()
     probabilities = nn.Sequential(model, nn.Softmax(-1))
     clips = torch.randn(1, 3, 8, 64, 64)
-    result = benchmark.compare_forward(
+    result = timing.compare_forward(
         Slow(model, 0.1), Slow(probabilities, 0.3), clips, operations=1e9, repeats=2
     )
     assert 2 < result.ratio < 3.5
@@ -44,10 +44,10 @@ def test_operations_are_counted_with_attention():
     clips = torch.empty(1, 3, 16, 224, 224, device="meta")
     with torch.device("meta"):
         model = hiera_base_16x224()
-    assert benchmark.forward_operations(model, clips) / 2e9 == pytest.approx(101.9, abs=0.3)
+    assert timing.forward_operations(model, clips) / 2e9 == pytest.approx(101.9, abs=0.3)
 
 
 def test_a_published_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "hiera", None)  # as if it were not installed
     with pytest.raises(UserError, match="pip install -e"):
-        benchmark.published_model("hiera_base_16x224")
+        timing.published_model("hiera_base_16x224")

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
+from hiera_video.benchmark.loader.measure import usable_cores
+from hiera_video.benchmark.timing import find_device, forward_operations
+from hiera_video.benchmark.train.figures import TrainReport, TrainSettings
+from hiera_video.benchmark.train.step import Feed, FromLoader, InMemory
+from hiera_video.benchmark.train.variants import Bench
 from hiera_video.config import Config, load_config, views_per_video
 from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_records
-from hiera_video.engine.benchmark import find_device, forward_operations
-from hiera_video.engine.benchmark_loader import usable_cores
-from hiera_video.engine.benchmark_train_bench import Bench
-from hiera_video.engine.benchmark_train_figures import TrainReport, TrainSettings
-from hiera_video.engine.benchmark_train_step import Feed, FromLoader, InMemory
 from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.models.build import build_model
 from hiera_video.utils import dist

@@ -4,8 +4,8 @@ import statistics
 
 import torch
 
-from hiera_video.engine.benchmark_train_figures import PLAIN, PUBLISHED, Figures, TrainReport
-from hiera_video.engine.benchmark_train_step import COMMUNICATION, DATA, PHASES
+from hiera_video.benchmark.train.figures import PLAIN, PUBLISHED, Figures, TrainReport
+from hiera_video.benchmark.train.step import COMMUNICATION, DATA, PHASES
 from hiera_video.engine.compiling import METHODS
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError

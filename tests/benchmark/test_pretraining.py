@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from hiera_video.engine.benchmark_mae import compare_steps, step_operations
+from hiera_video.benchmark.pretraining import compare_steps, step_operations
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
 from hiera_video.models.parts.visible import draw_decoded

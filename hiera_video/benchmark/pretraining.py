@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from hiera_video.engine.benchmark import (
+from hiera_video.benchmark.timing import (
     CPU,
     interleaved_seconds,
     matmul_run,

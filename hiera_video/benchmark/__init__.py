@@ -1,0 +1,1 @@
+"""Time models, training steps and the loader against one another, interleaved."""

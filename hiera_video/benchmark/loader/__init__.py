@@ -1,0 +1,1 @@
+"""Time the loader against plain decoding."""

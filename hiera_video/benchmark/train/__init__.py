@@ -1,0 +1,1 @@
+"""Time variants of a training step."""
