@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from hiera_video.config import load_config
-from hiera_video.config.command_line import command_words
+from hiera_video.config.overrides import command_words
 from hiera_video.engine.launch import launch
 
 

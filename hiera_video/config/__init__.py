@@ -2,9 +2,9 @@
 
 from hiera_video.config.derived import iterations_per_epoch, views_per_video
 from hiera_video.config.describe import diff_from_defaults, help_text, to_dict, to_yaml, value_of
-from hiera_video.config.errors import ConfigError
 from hiera_video.config.load import load_config, load_saved_config
 from hiera_video.config.schema import Config
+from hiera_video.config.settings import ConfigError
 
 __all__ = [
     "Config",

@@ -7,11 +7,10 @@ from fvcore.common.config import CfgNode
 
 from hiera_video.config.check import contradictions
 from hiera_video.config.describe import to_dict
-from hiera_video.config.errors import ConfigError
 from hiera_video.config.overrides import PLACE, read_overrides
 from hiera_video.config.rules import read_value
 from hiera_video.config.schema import Config, key_specs, sections
-from hiera_video.config.settings import Reading, Setting
+from hiera_video.config.settings import ConfigError, Reading, Setting
 from hiera_video.config.unknown import explain_unknown
 from hiera_video.config.yaml_keys import read_yaml, read_yaml_text
 

@@ -16,7 +16,6 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from hiera_video.config.rules import Key, KeySpec
 from hiera_video.config.schema_data import AugSection, DataLoaderSection, DataSection, MixupSection
-from hiera_video.config.schema_dist import DistSection
 from hiera_video.config.schema_model import MaskSection, ModelSection, SolverSection
 
 
@@ -138,6 +137,40 @@ class TensorboardSection:
     """TensorBoard."""
 
     ENABLE: Annotated[bool, Key("Write scalars for TensorBoard to OUTPUT_DIR.")] = True
+
+
+@dataclass(frozen=True)
+class DistSection:
+    """Several processes, on one machine or many."""
+
+    STRATEGY: Annotated[
+        str,
+        Key(
+            "How processes share a training: ddp, each with the whole model, or fsdp, weights, "
+            "gradients and optimizer state cut up among them, for models that are too large.",
+            choices=("ddp", "fsdp"),
+        ),
+    ] = "ddp"
+    TIMEOUT_SEC: Annotated[
+        float,
+        Key(
+            "Longest that processes wait for one another, at the start, in a step, and for a "
+            "checkpoint to be written.",
+            unit="s",
+            above=0.0,
+            maximum=10**7,
+        ),
+    ] = 600.0
+    WATCHDOG_SEC: Annotated[
+        float,
+        Key(
+            "Name the processes that keep the others waiting when an iteration takes longer than "
+            "this, and five times the usual; 0: never.",
+            unit="s",
+            minimum=0.0,
+            maximum=10**7,
+        ),
+    ] = 60.0
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from hiera_video.checkpoints.run_folder import (
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.class_names import contradiction
 from hiera_video.engine.checkpoint_content import damage_in
-from hiera_video.engine.sharding import share_out, whole
+from hiera_video.engine.parallel.fsdp import share_out, whole
 from hiera_video.utils import dist, io
 from hiera_video.utils.byproducts import Warn, write_by_product
 from hiera_video.utils.errors import UserError

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from hiera_video.engine.sharding import share_of
+from hiera_video.engine.parallel.fsdp import share_of
 
 
 class WeightAverage:

@@ -6,7 +6,7 @@ import torch
 
 from hiera_video.data.health import Tried
 from hiera_video.engine.meters import Mean, Stopwatch
-from hiera_video.engine.run import TrainRun
+from hiera_video.engine.train_run import TrainRun
 from hiera_video.utils.machine import clock
 
 

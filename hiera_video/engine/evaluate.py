@@ -16,8 +16,8 @@ from hiera_video.data.batch import Batch
 from hiera_video.data.build import num_views
 from hiera_video.data.dataset import Failure
 from hiera_video.data.loader import BatchLoader
-from hiera_video.engine.logging import RunLog
-from hiera_video.engine.sharding import gathered, is_sharded
+from hiera_video.engine.parallel.fsdp import gathered, is_sharded
+from hiera_video.engine.run_log import RunLog
 from hiera_video.metrics.confusion import confusion_matrix, mean_class_accuracy
 from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
 from hiera_video.metrics.topk import topk_accuracy

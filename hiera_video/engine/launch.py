@@ -19,9 +19,9 @@ from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards.members import file_behind
 from hiera_video.engine.checkpoint import refuse_other_classes
 from hiera_video.engine.compiling import refuse_missing_compiler
-from hiera_video.engine.distributed import process_group, run_processes
 from hiera_video.engine.evaluate import Evaluation
-from hiera_video.engine.logging import LOGGER_NAME, RunLog
+from hiera_video.engine.parallel.processes import process_group, run_processes
+from hiera_video.engine.run_log import LOGGER_NAME, RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.test import result_files, test, weights_to_test
 from hiera_video.engine.train import train

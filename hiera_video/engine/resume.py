@@ -9,7 +9,8 @@ import torch
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import read_checkpoint, start_from_content
 from hiera_video.checkpoints.run_folder import Position, remove_old, remove_unfinished
-from hiera_video.config import to_yaml
+from hiera_video.checkpoints.saved_config import saved_settings
+from hiera_video.config import Config, to_yaml
 from hiera_video.data.class_names import contradiction
 from hiera_video.engine.checkpoint import (
     read_last,
@@ -18,9 +19,8 @@ from hiera_video.engine.checkpoint import (
     run_state,
     save_checkpoint,
 )
-from hiera_video.engine.config_changes import changed_keys
-from hiera_video.engine.run import TrainRun
-from hiera_video.engine.sharding import is_sharded
+from hiera_video.engine.parallel.fsdp import is_sharded
+from hiera_video.engine.train_run import TrainRun
 from hiera_video.models import origin as export_origin
 from hiera_video.models.origin import Origin, origin_from, origin_of_content
 from hiera_video.utils import dist
@@ -94,7 +94,7 @@ def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
     refuse_other_classes(content, run.class_names, path, key="TRAIN.AUTO_RESUME")
     if distributed.is_folder(path) and is_sharded(run.model):
         # Seconds to import, and done already in a run whose model is cut up.
-        from hiera_video.engine.checkpoint_sharded import restore_shares
+        from hiera_video.engine.checkpoint_distributed import restore_shares
 
         restore_shares(content, path, model=run.model, optimizer=run.optimizer, average=run.average)
     else:
@@ -213,3 +213,18 @@ def set_rng_state(state: RngState, device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def changed_keys(saved_yaml: object, cfg: Config) -> list[str]:
+    """Return "KEY: then -> now" for each key whose value differs in a checkpoint's `cfg`.
+
+    If that config cannot be read, the only item says so.
+    """
+    saved, now = saved_settings(saved_yaml), saved_settings(to_yaml(cfg))
+    if not saved:
+        return ["its config cannot be read, so what it says is not known"]
+    return [
+        f"{key}: {saved.get(key)} -> {now.get(key)}"
+        for key in dict.fromkeys([*saved, *now])
+        if saved.get(key) != now.get(key)
+    ]

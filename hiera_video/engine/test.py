@@ -15,7 +15,7 @@ from hiera_video.data.build import build_loader, read_class_names
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.checkpoint import refuse_other_classes, save_config
 from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
-from hiera_video.engine.logging import RunLog
+from hiera_video.engine.run_log import RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.metrics.confusion import save_confusion_png
 from hiera_video.models.build import build_model

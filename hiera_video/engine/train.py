@@ -12,21 +12,21 @@ from hiera_video.checkpoints.run_folder import Position, best_path
 from hiera_video.config import Config, to_yaml
 from hiera_video.data.batch import Batch
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import save_config, write_checkpoint
 from hiera_video.engine.epoch_log import EpochLog
 from hiera_video.engine.evaluate import Evaluation, Interrupted, evaluate
-from hiera_video.engine.logging import RunLog
+from hiera_video.engine.parallel import data_parallel
+from hiera_video.engine.parallel.fsdp import total_norm, whole
+from hiera_video.engine.parallel.watchdog import BACKWARD
 from hiera_video.engine.resume import Start, save_run, seed_epoch, start_run
-from hiera_video.engine.run import (
+from hiera_video.engine.run_log import RunLog
+from hiera_video.engine.train_run import (
     TrainRun,
     describe,
     describe_data,
     describe_smaller_steps,
     prepare,
 )
-from hiera_video.engine.sharding import total_norm, whole
-from hiera_video.engine.watchdog import BACKWARD
 from hiera_video.models import origin
 from hiera_video.solver.build import set_lr
 from hiera_video.utils import dist
@@ -77,12 +77,12 @@ def train_epoch(run: TrainRun, epoch: int, start: Start) -> None:
     batches = log.watch.waiting(run.train_loader.batches(epoch, first=first))
     batches = run.watchdog.follow(batches)
     for iteration, batch in enumerate(batches, first):
-        tally = parallel.tally(batch)
+        tally = data_parallel.tally(batch)
         log.failures(tally)
         refuse_bad(run, batch)
         group_size, ends_group = accumulation(run.cfg.SOLVER.ACCUM_STEPS, iteration, num_iterations)
         lr = run.lr_at(epoch + iteration / num_iterations, group_size)
-        with parallel.gradients(run.wrapped, ends_group=ends_group):
+        with data_parallel.gradients(run.wrapped, ends_group=ends_group):
             with autocast(run.device, enabled=run.cfg.TRAIN.MIXED_PRECISION):
                 loss = run.task.step(batch.to(run.device), epoch=epoch, iteration=iteration)
             run.watchdog.enter(BACKWARD)

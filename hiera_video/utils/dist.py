@@ -1,7 +1,7 @@
 """The processes of a run: which one this is, and what they tell one another.
 
 Without a process group everything here is that of a run of one process. Numbers and objects travel
-between CPUs; gradients are the business of `engine/parallel.py`.
+between CPUs; gradients are the business of `engine/parallel/data_parallel.py`.
 """
 
 import os

@@ -6,10 +6,10 @@ difference to 1e-6 on one processor and to 4e-6 on another. In float64 it starts
 
 import runpy
 
-from hiera_video.engine import run
+from hiera_video.engine import train_run
 from hiera_video.utils import cli
 
-build = run.build_model
+build = train_run.build_model
 
 
 def to_double(module, arguments):
@@ -22,7 +22,7 @@ def build_double(cfg):
     return model
 
 
-run.build_model = build_double
+train_run.build_model = build_double
 
 if __name__ == "__main__":
     cli.run(runpy.run_path("tools/run_net.py")["main"])

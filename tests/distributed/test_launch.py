@@ -99,7 +99,7 @@ def test_a_machine_that_does_not_answer_is_named(small_run, port):
 
 PROCESSES = """
 import os, signal, sys, time
-from hiera_video.engine.distributed import process_group, run_processes
+from hiera_video.engine.parallel.processes import process_group, run_processes
 from hiera_video.utils import cli, dist
 from hiera_video.utils.errors import UserError
 

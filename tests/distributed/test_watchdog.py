@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hiera_video.engine.watchdog import BACKWARD, Watchdog
+from hiera_video.engine.parallel.watchdog import BACKWARD, Watchdog
 
 
 def test_alone_it_only_passes_the_batches_on():
@@ -52,8 +52,8 @@ def test_a_process_that_stands_still_is_named(
 
 ENDS = """
 import threading
-from hiera_video.engine.distributed import process_group
-from hiera_video.engine.watchdog import Watchdog
+from hiera_video.engine.parallel.processes import process_group
+from hiera_video.engine.parallel.watchdog import Watchdog
 
 def threads():
     return [thread for thread in threading.enumerate() if thread.name == "watchdog"]

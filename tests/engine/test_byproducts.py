@@ -16,7 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hiera_video.engine.launch import launch
-from hiera_video.engine.logging import RunLog
+from hiera_video.engine.run_log import RunLog
 from hiera_video.engine.validations import Validations
 from hiera_video.models.hiera import Hiera
 from hiera_video.utils.byproducts import AppendedFile

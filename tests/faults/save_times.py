@@ -14,10 +14,10 @@ from torch.distributed import destroy_process_group, init_process_group
 
 from hiera_video.checkpoints.run_folder import Position
 from hiera_video.config import load_config
-from hiera_video.engine import parallel
 from hiera_video.engine.checkpoint import run_state, write_checkpoint
-from hiera_video.engine.checkpoint_sharded import ShardedSaves
-from hiera_video.engine.sharding import whole
+from hiera_video.engine.checkpoint_distributed import ShardedSaves
+from hiera_video.engine.parallel import data_parallel
+from hiera_video.engine.parallel.fsdp import whole
 from hiera_video.models.build import build_model
 from hiera_video.solver.build import build_optimizer
 from hiera_video.utils import dist
@@ -33,7 +33,7 @@ def main():
     init_process_group("gloo", timeout=timedelta(seconds=300))
     cfg = load_config("configs/Kinetics/HIERA_B.yaml", WORDS)
     model = build_model(cfg)
-    parallel.wrap(cfg, model, torch.device("cpu"))
+    data_parallel.wrap(cfg, model, torch.device("cpu"))
     optimizer = build_optimizer(cfg, model)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)

@@ -14,7 +14,7 @@ import torch
 from hiera_video.checkpoints.run_folder import checkpoint_folder
 from hiera_video.config import load_config, to_yaml
 from hiera_video.engine.checkpoint import save_checkpoint
-from hiera_video.engine.logging import RunLog
+from hiera_video.engine.run_log import RunLog
 from hiera_video.models.build import build_model
 
 CLASSES = ["grows", "shrinks", "moves_left", "moves_right"]

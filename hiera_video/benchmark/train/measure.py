@@ -15,7 +15,7 @@ from hiera_video.benchmark.train.variants import Bench
 from hiera_video.config import Config, load_config, views_per_video
 from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_records
-from hiera_video.engine.distributed import process_group, run_processes
+from hiera_video.engine.parallel.processes import process_group, run_processes
 from hiera_video.models.build import build_model
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError

@@ -34,10 +34,10 @@ from datetime import timedelta
 import torch
 from torch.distributed import destroy_process_group, init_process_group
 from hiera_video.config import load_config
-from hiera_video.engine import parallel
+from hiera_video.engine.parallel import data_parallel
 from hiera_video.engine.compiling import compile_for_training
 from hiera_video.engine.ema import WeightAverage
-from hiera_video.engine.sharding import gathered, is_share, is_sharded, total_norm, whole
+from hiera_video.engine.parallel.fsdp import gathered, is_share, is_sharded, total_norm, whole
 from hiera_video.models.build import build_model
 from hiera_video.utils import dist
 
@@ -47,14 +47,14 @@ def learn(cfg, frozen):
     for parameter in list(model.parameters())[:frozen]:
         parameter.requires_grad_(False)
     compile_for_training(model, cfg.MODEL.COMPILE)
-    wrapped = parallel.wrap(cfg, model, torch.device("cpu"))
+    wrapped = data_parallel.wrap(cfg, model, torch.device("cpu"))
     assert is_sharded(model) == (cfg.DIST.STRATEGY == "fsdp")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
     average = WeightAverage(model, 0.9)
     generator, norms = torch.Generator().manual_seed(dist.rank()), []
     for iteration in range(6):
         clips = torch.randn(2, 3, 4, 32, 32, generator=generator).double()
-        with parallel.gradients(wrapped, ends_group=iteration % 2 == 1):
+        with data_parallel.gradients(wrapped, ends_group=iteration % 2 == 1):
             (wrapped(clips).square().mean() / 2).backward()
         if iteration % 2:
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 0.1)
@@ -250,7 +250,7 @@ MASKS = """
 from datetime import timedelta
 import torch
 from torch.distributed import destroy_process_group, init_process_group
-from hiera_video.engine.sharding import gathered, shard
+from hiera_video.engine.parallel.fsdp import gathered, shard
 from hiera_video.models import hiera_mae
 
 torch.cuda.set_device(0)

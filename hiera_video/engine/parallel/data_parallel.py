@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hiera_video.config import Config
 from hiera_video.data.batch import Batch
 from hiera_video.data.dataset import Failure
-from hiera_video.engine.sharding import is_sharded, shard, share_gradients
+from hiera_video.engine.parallel.fsdp import is_sharded, shard, share_gradients
 from hiera_video.utils import dist
 
 

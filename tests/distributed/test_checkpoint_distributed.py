@@ -21,12 +21,12 @@ from datetime import timedelta
 import torch
 from torch.distributed import destroy_process_group, init_process_group
 from hiera_video.config import load_config
-from hiera_video.engine import parallel
+from hiera_video.engine.parallel import data_parallel
 from hiera_video.engine.checkpoint import run_state
 from hiera_video.checkpoints.run_folder import Position, last_checkpoint, saved
-from hiera_video.engine.checkpoint_sharded import ShardedSaves, restore_shares
+from hiera_video.engine.checkpoint_distributed import ShardedSaves, restore_shares
 from hiera_video.engine.ema import WeightAverage
-from hiera_video.engine.sharding import whole
+from hiera_video.engine.parallel.fsdp import whole
 from hiera_video.models.build import build_model
 from hiera_video.solver.build import build_optimizer
 from hiera_video.utils import dist
@@ -39,7 +39,7 @@ def build(seed):
     small += "DIST.STRATEGY fsdp SOLVER.OPTIMIZING_METHOD adamw SOLVER.LAYER_DECAY 0.9".split()
     cfg = load_config("configs/Demo/HIERA_MICRO.yaml", small)
     model = build_model(cfg)
-    wrapped = parallel.wrap(cfg, model, torch.device("cpu"))
+    wrapped = data_parallel.wrap(cfg, model, torch.device("cpu"))
     return model, wrapped, build_optimizer(cfg, model), WeightAverage(model, 0.5)
 
 def step(model, wrapped, optimizer, average):

@@ -15,16 +15,16 @@ from hiera_video.data.checks.fingerprint import describe_check, describe_records
 from hiera_video.data.health import BadVideos
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord
-from hiera_video.engine import parallel
 from hiera_video.engine.compiling import compile_for_training
 from hiera_video.engine.ema import WeightAverage
 from hiera_video.engine.guards import StepGuard
-from hiera_video.engine.logging import RunLog
-from hiera_video.engine.sharding import is_sharded
+from hiera_video.engine.parallel import data_parallel
+from hiera_video.engine.parallel.fsdp import is_sharded
+from hiera_video.engine.parallel.watchdog import Watchdog
+from hiera_video.engine.run_log import RunLog
 from hiera_video.engine.signals import StopSignals
 from hiera_video.engine.tasks import Task, build_task
 from hiera_video.engine.validations import Validations
-from hiera_video.engine.watchdog import Watchdog
 from hiera_video.models.build import build_model
 from hiera_video.models.origin import Origin
 from hiera_video.solver.build import (
@@ -40,7 +40,7 @@ from hiera_video.utils.folder_lock import FolderLock
 from hiera_video.utils.seed import seed_for
 
 if TYPE_CHECKING:
-    from hiera_video.engine.checkpoint_sharded import ShardedSaves
+    from hiera_video.engine.checkpoint_distributed import ShardedSaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def prepare(
     torch.manual_seed(seed_for("weights", cfg.RNG_SEED))
     model = build_model(cfg).to(device)
     compile_for_training(model, cfg.MODEL.COMPILE)
-    wrapped = parallel.wrap(cfg, model, device)
+    wrapped = data_parallel.wrap(cfg, model, device)
     return TrainRun(
         cfg=cfg,
         device=device,
@@ -110,7 +110,7 @@ def prepare(
 def sharded_saves(cfg: Config, log: RunLog) -> "ShardedSaves":
     """Return what writes the checkpoints of a model that is cut up."""
     # Seconds to import, which other runs need not wait for.
-    from hiera_video.engine.checkpoint_sharded import ShardedSaves
+    from hiera_video.engine.checkpoint_distributed import ShardedSaves
 
     return ShardedSaves(
         cfg.OUTPUT_DIR,

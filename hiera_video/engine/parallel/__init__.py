@@ -1,0 +1,1 @@
+"""Run on several processes: rendezvous, DDP, FSDP2, a watchdog."""
