@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from hiera_video.version import __version__
+
 if TYPE_CHECKING:
     from hiera_video.checkpoints.hub import from_pretrained
     from hiera_video.inference.predictor import ClassScore, Prediction, Predictor
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
         mae_hiera_tiny_224,
     )
     from hiera_video.models.load import load_model
-
-__version__ = "0.1.0"
 
 __all__ = [
     "ClassScore",

@@ -1,6 +1,7 @@
 """The laws of docs/architecture.md that a program can check."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A file may import from its own room and the floors below; rooms of a floor are blind to others.
 FLOORS = {
     "utils": 0,
+    "version": 0,
     "config": 1,
     "checkpoints": 1,
     "data": 2,
@@ -18,9 +20,22 @@ FLOORS = {
     "solver": 2,
     "metrics": 2,
     "engine": 3,
+    "inference": 3,
+    "flops": 3,
+    "doctor": 3,
+    "serve": 4,
+    "export": 4,
+    "visualize": 4,
+    "benchmark": 4,
+    "report": 5,
+    "commands": 6,
 }
+READ_CFG = ("config", "engine", "inference", "flops", "export", "visualize", "benchmark", "report")
 MAY_READ_CFG = ("build.py",)
+USE_ENGINE = ("engine", "benchmark", "commands")
 MAX_FILE, MAX_FUNCTION = 400, 80
+MAX_MODULES, MAX_PREFIX, MAX_ENGINE = 20, 3, 26
+FOLDERS = sorted({path.parent for path in FILES})
 
 
 def room_of(path):
@@ -67,7 +82,7 @@ def test_imports_go_downwards(path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_cfg_is_read_only_where_it_may_be(path):
-    if room_of(path) not in ("config", "engine") and path.name not in MAY_READ_CFG:
+    if room_of(path) not in READ_CFG and path.name not in MAY_READ_CFG:
         assert reads_cfg(path.read_text()) == []
 
 
@@ -80,12 +95,82 @@ def test_files_and_functions_keep_to_their_caps(path):
             assert node.end_lineno - node.lineno < MAX_FUNCTION, node.name
 
 
+def modules_of(folder):
+    return [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
+
+
+def crowded(names):
+    """Say what a folder of these modules should be split by: its size, or prefixes of files."""
+    found = ["size"] if len(names) > MAX_MODULES else []
+    prefixes = Counter(name.lstrip("_").split("_")[0] for name in names if not name.startswith("_"))
+    return found + [prefix for prefix, count in prefixes.items() if count > MAX_PREFIX]
+
+
+def circle_in(edges):
+    """Return a list of modules that import one another in a ring; [] if there is none."""
+    done = set()
+
+    def walk(name, way):
+        if name in way:
+            return [*way[way.index(name) :], name]
+        if name in done:
+            return []
+        for other in edges.get(name, ()):
+            if ring := walk(other, [*way, name]):
+                return ring
+        done.add(name)
+        return []
+
+    return next((ring for name in edges if (ring := walk(name, []))), [])
+
+
+def modules_imported(tree, names):
+    """Return the modules of `names` that a file imports; of a package's module not the package."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            full = {f"{node.module}.{alias.name}" for alias in node.names}
+            found.update(full & names or {node.module})
+    return sorted(found & names)
+
+
+def module_name(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_folders_are_small_and_prefixes_are_folders(folder):
+    assert crowded(modules_of(folder)) == []
+
+
+def test_the_engine_is_the_engine_alone():
+    assert sum(len(modules_of(f)) for f in FOLDERS if room_of(f / "x") == "engine") <= MAX_ENGINE
+    for path in FILES:
+        if room_of(path) not in ("", *USE_ENGINE):
+            assert "hiera_video.engine" not in path.read_text(), path
+
+
+def test_no_modules_import_one_another_in_a_ring():
+    names = {module_name(path) for path in FILES}
+    edges = {
+        module_name(path): modules_imported(ast.parse(path.read_text()), names) for path in FILES
+    }
+    assert circle_in(edges) == []
+
+
 def test_the_checks_find_what_they_look_for():
     assert breaks_floors("from hiera_video.engine.train import train", "data")
     assert breaks_floors("import hiera_video.models.hiera", "data")
     assert not breaks_floors("from hiera_video.utils import io", "data")
     assert reads_cfg("def f(cfg): return cfg.A")
     assert not reads_cfg("def f(config): return config.A")
+    assert crowded([f"{letter}_x" for letter in "abcdefghijklmnopqrstu"]) == ["size"]
+    assert crowded(["a", "a_x", "a_y", "a_z", "_b_x", "_b_y", "_b_z", "_b_w"]) == ["a"]
+    assert circle_in({"a": ["b"], "b": ["c"], "c": ["a"]}) == ["a", "b", "c", "a"]
+    assert circle_in({"a": ["b", "c"], "b": ["c"], "c": []}) == []
 
 
 def test_config_room_does_without_torch():

@@ -5,7 +5,7 @@ scratch; tests both; prints a table of the two side by side; draws what the auto
 a report.
 """
 
-from hiera_video.utils import cli
+from hiera_video.utils import cli, disk
 
 cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 
@@ -165,7 +165,7 @@ def write_record(path: str, config_yaml: str, seconds: dict[str, float]) -> None
     text = simplejson.dumps({"config": config_yaml, "seconds": seconds}, indent=2)
     try:
         io.make_dirs(os.path.dirname(path))
-        io.write_atomic(path, lambda file: file.write(text.encode()))
+        disk.write_atomic(path, lambda file: file.write(text.encode()))
     except OSError as error:
         raise UserError(f"OUTPUT_DIR: {path!r} could not be written ({error}).") from None
 

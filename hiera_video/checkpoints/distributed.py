@@ -7,24 +7,18 @@ half-written. Tensors have flat names, `model_state/head.norm.bias` and `optimiz
 """
 
 import os
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import simplejson
 import torch
 
+from hiera_video.checkpoints.distributed_layout import INDEX, PLAIN, check_sums
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.read_json import parse_json
 from hiera_video.utils.torch_files import load_plain
 
 ENDING = ".dcp"
-PLAIN = "state.pyth"
-INDEX = ".metadata"
 MODEL, AVERAGE, OPTIMIZER = "model_state", "ema_state", "optimizer_state"
-_SUMS = "_sums.json"
-_BLOCK_BYTES = 1 << 22
 
 
 def is_folder(path: str) -> bool:
@@ -128,7 +122,7 @@ def shapes(path: str, *, key: str) -> dict[str, torch.Tensor]:
     def look() -> dict[str, torch.Tensor]:
         index = read_index(os.path.join(path, INDEX))
         names = {str(entry.relative_path) for entry in index.storage_data.values()}
-        _check_sums(path, names | {PLAIN})
+        check_sums(path, names | {PLAIN})
         return {
             name: torch.empty(like.size, dtype=like.properties.dtype, device="meta")
             for name, like in index.state_dict_metadata.items()
@@ -160,31 +154,3 @@ def _or_damaged(path: str, key: str, read_it: Callable[[], Any]) -> Any:
         raise UserError(
             f"{key}: {path!r} is damaged ({reason}). Try copying it again, or an older one."
         ) from None
-
-
-def write_sums(path: str, rank: int, names: set[str]) -> None:
-    """Write size and checksum of the files that a rank has written to the folder."""
-    sums = {name: _sum_of(os.path.join(path, name)) for name in sorted(names)}
-    text = simplejson.dumps(sums).encode()
-    target = os.path.join(path, f"__{rank}{_SUMS}")
-    io.write_atomic(target, lambda file: file.write(text))
-
-
-def _check_sums(path: str, names: set[str]) -> None:
-    sums: dict[str, list[int]] = {}
-    for file in os.listdir(path):
-        if file.endswith(_SUMS):
-            with io.open_file(os.path.join(path, file)) as text:
-                sums |= parse_json(text.read())
-    for name in sorted(names):
-        if _sum_of(os.path.join(path, name)) != sums.get(name):
-            raise ValueError(f"size or checksum of {name}")
-
-
-def _sum_of(file: str) -> list[int]:
-    size, total = 0, 0
-    with io.open_file(file, "rb") as content:
-        while block := content.read(_BLOCK_BYTES):
-            size += len(block)
-            total = zlib.crc32(block, total)
-    return [size, total]

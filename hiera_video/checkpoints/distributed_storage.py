@@ -17,8 +17,8 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-from hiera_video.checkpoints import distributed
-from hiera_video.utils import dist, io
+from hiera_video.checkpoints.distributed_layout import INDEX, PLAIN, write_sums
+from hiera_video.utils import disk, dist, io
 from hiera_video.utils.errors import UserError
 
 # What the index of a checkpoint of tensors is made of.
@@ -81,21 +81,21 @@ class Writer(FileSystemWriter):
                 raise error.__context__ from None
             raise
         names = {str(result.storage_data.relative_path) for result in written.value()}
-        plain = {distributed.PLAIN} if dist.is_main() else set()
-        distributed.write_sums(str(self.path), dist.rank(), names | plain)
-        io.flush_folder(str(self.path))
+        plain = {PLAIN} if dist.is_main() else set()
+        write_sums(str(self.path), dist.rank(), names | plain)
+        disk.flush_folder(str(self.path))
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
         """Write the index, in rank 0 when all have written theirs."""
         super().finish(metadata, results)
-        io.flush_folder(str(self.path))
-        io.flush_folder(os.path.dirname(str(self.path)))
+        disk.flush_folder(str(self.path))
+        disk.flush_folder(os.path.dirname(str(self.path)))
 
 
 class _Reader(FileSystemReader):
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
-        index = read_index(os.path.join(str(self.path), distributed.INDEX))
+        index = read_index(os.path.join(str(self.path), INDEX))
         if index.storage_meta is not None:
             index.storage_meta.load_id = self.load_id
         return index

@@ -23,7 +23,7 @@ from hiera_video.checkpoints import matching
 from hiera_video.checkpoints.decoder_heads import compare_heads
 from hiera_video.checkpoints.facts import check_facts, check_settings
 from hiera_video.checkpoints.unwrap import unwrap
-from hiera_video.utils import io
+from hiera_video.utils import disk, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.read_json import parse_json
 
@@ -202,7 +202,7 @@ def local_folder(where: str, revision: str | None = None) -> str:
 
 def write_bytes(path: str, content: bytes) -> None:
     """Write a file whole or not at all; raises OSError."""
-    io.write_atomic(path, lambda file: file.write(content))
+    disk.write_atomic(path, lambda file: file.write(content))
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:

@@ -18,7 +18,7 @@ from hiera_video.checkpoints.decoder_heads import compare_heads, heads_there
 from hiera_video.checkpoints.misfits import find_misfits
 from hiera_video.checkpoints.positions import resize_positions
 from hiera_video.checkpoints.unwrap import refuse_odd_content, shown, unwrap
-from hiera_video.utils import io
+from hiera_video.utils import cache, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 from hiera_video.utils.torch_files import load_plain
@@ -112,7 +112,7 @@ def fetch(path: str, *, key: str) -> str:
         folder = os.environ.get(WEIGHTS_FOLDER, "")
         into = f"{folder!r}" if folder else f"a folder, and export {WEIGHTS_FOLDER}=that_folder"
         advice = f"putting it into {into}"
-        if not io.is_file(io.cached_path(path)):
+        if not io.is_file(cache.cached_path(path)):
             logging.getLogger("hiera_video").warning(
                 "downloading %s: the published weights are licensed under CC-BY-NC 4.0 (no "
                 "commercial use), which is not this project's licence",

@@ -16,7 +16,7 @@ from functools import partial
 from importlib import metadata
 from typing import Any
 
-from hiera_video import __version__
+from hiera_video.version import __version__
 
 OK, NOTE, TROUBLE = "ok", "note", "TROUBLE"
 GIB = 1 << 30

@@ -21,7 +21,7 @@ from hiera_video.config import Config, to_yaml
 from hiera_video.data.class_names import contradiction
 from hiera_video.engine.checkpoint_content import damage_in
 from hiera_video.engine.parallel.fsdp import share_out, whole
-from hiera_video.utils import dist, io
+from hiera_video.utils import disk, dist, io
 from hiera_video.utils.byproducts import Warn, write_by_product
 from hiera_video.utils.errors import UserError
 
@@ -92,8 +92,8 @@ def write_checkpoint(path: str, content: Mapping[str, Any]) -> None:
     folder = os.path.dirname(path)
     try:
         io.make_dirs(folder)
-        io.write_atomic(path, lambda file: torch.save(dict(content), file))
-        io.flush_folder(folder)
+        disk.write_atomic(path, lambda file: torch.save(dict(content), file))
+        disk.flush_folder(folder)
     except (OSError, RuntimeError) as error:
         # PyTorch's writer hides what the system said behind an error of its own.
         cause = error.__context__ if isinstance(error.__context__, OSError) else error

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 
-from hiera_video import __version__
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import read_checkpoint, refuse_misfits
 from hiera_video.checkpoints.run_folder import checkpoint_folder, last_checkpoint
@@ -30,6 +29,7 @@ from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.folder_lock import FolderLock
 from hiera_video.utils.outputs import refuse_unwritable
+from hiera_video.version import __version__
 
 T = TypeVar("T")
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import yaml
 
-from hiera_video import __version__
 from hiera_video.config import Config, diff_from_defaults
 from hiera_video.models.origin import PUBLISHED_LICENCE, Origin
 from hiera_video.utils.text import printable
+from hiera_video.version import __version__
 
 # By which a card is known for one of ours, or of huggingface_hub for a model of ours.
 CARD_MARK = "library_name: hiera_video"

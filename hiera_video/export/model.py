@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from hiera_video import __version__
 from hiera_video.checkpoints.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_bytes
 from hiera_video.checkpoints.run_folder import RESULTS_FILE
 from hiera_video.config import Config
@@ -21,6 +20,7 @@ from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder
 from hiera_video.utils.read_json import parse_json
+from hiera_video.version import __version__
 
 FORMATS = (*FILES, "safetensors")
 CARD = "README.md"

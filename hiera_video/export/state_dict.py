@@ -9,7 +9,7 @@ from safetensors.torch import save
 
 from hiera_video.checkpoints.matching import read_checkpoint
 from hiera_video.checkpoints.unwrap import unwrap
-from hiera_video.utils import io
+from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import refuse_unwritable
 
@@ -40,9 +40,9 @@ def export_checkpoint(path: str, out: str, *, ema: bool) -> str:
     try:
         if out.endswith(".safetensors"):
             text = save(state, metadata={"format": "pt"})
-            io.write_atomic(out, lambda file: file.write(text))
+            disk.write_atomic(out, lambda file: file.write(text))
         else:
-            io.write_atomic(out, lambda file: torch.save(state, file))
+            disk.write_atomic(out, lambda file: torch.save(state, file))
     except (OSError, RuntimeError) as error:
         cause = error.__context__ if isinstance(error.__context__, OSError) else error
         raise UserError(f"OUT: {out!r} could not be written ({cause}).") from None

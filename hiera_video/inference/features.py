@@ -24,7 +24,7 @@ from hiera_video.data.dataset import Failure
 from hiera_video.inference.load import Trained
 from hiera_video.inference.videos import read_videos
 from hiera_video.models.parts.encoder import HieraEncoder
-from hiera_video.utils import io
+from hiera_video.utils import disk, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.read_json import parse_json
 
@@ -188,7 +188,7 @@ def write_whole(file: str, content: bytes) -> None:
     """
     try:
         io.make_dirs(os.path.dirname(file))
-        io.write_atomic(file, lambda out: out.write(content))
+        disk.write_atomic(file, lambda out: out.write(content))
     except OSError as error:
         raise UserError(
             f"--output: {file!r} could not be written ({error.strerror or error}). What is written "

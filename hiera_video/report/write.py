@@ -9,7 +9,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hiera_video import __version__
 from hiera_video.data.build import decoding
 from hiera_video.data.decoders import Decoding
 from hiera_video.report.charts import Chart
@@ -31,9 +30,10 @@ from hiera_video.report.run_files import Run, read_runs
 from hiera_video.report.settings import setting_rows
 from hiera_video.report.summary import headline, table
 from hiera_video.report.tested import Tested
-from hiera_video.utils import io
+from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import refuse_unwritable
+from hiera_video.version import __version__
 
 REPORT_FILE = "report.html"
 _NUM_BAD_SHOWN = 20
@@ -76,7 +76,7 @@ def write_report(
         gather(runs, num_mistakes=num_mistakes, num_reconstructions=num_reconstructions)
     ).encode(errors="replace")  # names of files need not be text
     try:
-        io.write_atomic(path, lambda file: file.write(page))
+        disk.write_atomic(path, lambda file: file.write(page))
     except OSError as error:
         raise UserError(
             f"--output must be a file that can be written, got {path!r} "

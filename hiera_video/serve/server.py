@@ -18,10 +18,10 @@ from functools import partial
 from threading import Event, Timer
 from typing import Any
 
-from hiera_video import __version__
 from hiera_video.inference.predictor import Predictor
 from hiera_video.inference.windows import make_grid
 from hiera_video.utils.errors import UserError
+from hiera_video.version import __version__
 
 _EXTRA = "pip install -e '.[serve]'"
 # A short video gets so many windows, that there is something to see move.

@@ -4,19 +4,19 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 
-from hiera_video.utils import io
+from hiera_video.utils import disk, io
 
 Warn = Callable[[str], None]
 
 
 def write_by_product(path: str, content: bytes, warn: Warn) -> bool:
-    """Write a file as `io.write_atomic` does, making its folder; return whether that worked.
+    """Write a file as `disk.write_atomic` does, making its folder; return whether that worked.
 
     A failure is handed to `warn` in one line.
     """
     try:
         io.make_dirs(os.path.dirname(path))
-        io.write_atomic(path, lambda file: file.write(content))
+        disk.write_atomic(path, lambda file: file.write(content))
     except OSError as error:
         warn(_cannot_write(path, error))
         return False

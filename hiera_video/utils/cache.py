@@ -4,6 +4,7 @@
 that the server stated; its modification time is the last check.
 """
 
+import hashlib
 import logging
 import math
 import os
@@ -22,9 +23,9 @@ from urllib.parse import parse_qsl
 import simplejson
 from iopath.common.file_io import HTTPURLHandler, file_lock, get_cache_dir
 
+from hiera_video.utils.disk import write_atomic
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.fetch import RefusedError, fetch
-from hiera_video.utils.io import cached_path, forget_copy, origin_path, write_atomic
 
 SIZE_VARIABLE = "HIERA_VIDEO_CACHE_GIB"
 DEFAULT_GIB = 50.0
@@ -156,6 +157,27 @@ def copy_of(
         if brought:
             _bound(folder, limit, brought, keep=target, grace_sec=grace_sec)
     return target
+
+
+def cached_path(url: str, cache_dir: str | None = None) -> str:
+    """Return where the download of `url` stands, or will: in $FVCORE_CACHE or iopath's default."""
+    key = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    name = url.partition("?")[0].partition("#")[0].rpartition("/")[2]
+    # With its ending, which says what it is, and without what no file's name may hold.
+    name = re.sub(r"[^a-zA-Z0-9._%+-]", "_", name)[-100:]
+    return os.path.join(get_cache_dir(cache_dir), f"{key}-{name}")
+
+
+def forget_copy(copy: str) -> None:
+    """Remove a copy of a URL, and what is known of its version; harmless if there is none."""
+    for path in (copy, origin_path(copy)):
+        with suppress(OSError):  # not there, or another's
+            os.unlink(path)
+
+
+def origin_path(copy: str) -> str:
+    """Return the file that holds what the server said of the version of a copy."""
+    return f"{copy}.origin"
 
 
 def was_checked_lately(target: str) -> bool:

@@ -1,26 +1,20 @@
-"""Files by path or URL, through iopath; and writes that leave either the old file or the new.
+"""Files by path or URL, through iopath.
 
 A `~` at the beginning of a path is the home folder, where no shell has made it so.
 """
 
-import errno
-import hashlib
 import os
-import re
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from functools import cache
 from typing import IO, Any
 
-from iopath.common.file_io import PathManager, get_cache_dir
+from iopath.common.file_io import PathManager
+
+from hiera_video.utils.cache import UrlHandler, cached_path, forget_copy
 
 
 @cache
 def path_manager() -> PathManager:
     """Return the project's PathManager: local paths, and http(s) URLs that are cached on disk."""
-    from hiera_video.utils.cache import UrlHandler  # which builds on this file
-
     manager = PathManager()
     manager.register_handler(UrlHandler())
     return manager
@@ -61,14 +55,6 @@ def make_dirs(path: str) -> None:
     os.makedirs(os.path.expanduser(path), exist_ok=True)
 
 
-def absolute(path: str) -> str:
-    """Return `path` from the root on, each `..` in it left to the system.
-
-    `os.path.abspath` takes `link/..` out, which is another folder if `link` is a symbolic link.
-    """
-    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
-
-
 def local_path(path: str) -> str:
     """Return a path on this machine for `path`, downloading a URL into iopath's cache if need be.
 
@@ -89,94 +75,6 @@ def local_path(path: str) -> str:
     return here
 
 
-def cached_path(url: str, cache_dir: str | None = None) -> str:
-    """Return where the download of `url` stands, or will: in $FVCORE_CACHE or iopath's default."""
-    key = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    name = url.partition("?")[0].partition("#")[0].rpartition("/")[2]
-    # With its ending, which says what it is, and without what no file's name may hold.
-    name = re.sub(r"[^a-zA-Z0-9._%+-]", "_", name)[-100:]
-    return os.path.join(get_cache_dir(cache_dir), f"{key}-{name}")
-
-
 def forget_download(url: str) -> None:
     """Remove what was downloaded from `url`, so that the next use fetches it again."""
     forget_copy(cached_path(url))
-
-
-def forget_copy(copy: str) -> None:
-    """Remove a copy of a URL, and what is known of its version; harmless if there is none."""
-    for path in (copy, origin_path(copy)):
-        with suppress(OSError):  # not there, or another's
-            os.unlink(path)
-
-
-def origin_path(copy: str) -> str:
-    """Return the file that holds what the server said of the version of a copy."""
-    return f"{copy}.origin"
-
-
-def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` on a temporary file beside `path`, flush it to the disk, then rename it there.
-
-    A reader, or a machine that dies half-way, finds the old file or the new one, never a part of
-    either. On any error the temporary file is removed and the error goes on.
-    """
-    path = os.path.expanduser(path)
-    folder, name = os.path.split(absolute(path))
-    # A part of the name: with the rest of its own, a whole one may be too long.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{name[:50]}.", suffix=".tmp", dir=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
-            with _unless_unsupported():
-                os.fsync(file.fileno())
-        with suppress(OSError):  # CIFS and some FUSE file systems refuse it, and need it not
-            os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-
-
-@contextmanager
-def _unless_unsupported() -> Iterator[None]:
-    """Ignore calls that the file system does not support; raise errors of the disk."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
-            raise
-
-
-def anonymous_memory(name: str) -> int | None:
-    """Return the descriptor of a new nameless file in memory; None where the system has none.
-
-    A system call filter, as containers have, or an old kernel may refuse what Python offers.
-    """
-    if not hasattr(os, "memfd_create"):
-        return None
-    try:
-        return os.memfd_create(name, os.MFD_CLOEXEC)
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL):
-            return None
-        raise  # no memory, say, or too many open files
-
-
-def flush_folder(folder: str) -> None:
-    """Bring new names in a folder to the disk, where the system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _umask() -> int:
-    # The only way to read the umask is to set it; mkstemp's 0600 would lock out a shared folder.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

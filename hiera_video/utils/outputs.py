@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
-from hiera_video.utils import io
+from hiera_video.utils import disk, io
 from hiera_video.utils.errors import UserError
 
 
@@ -22,7 +22,7 @@ def refuse_unwritable(path: str, *, key: str) -> None:
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         with suppress(FileNotFoundError):
             os.stat(path)  # which refuses a name that is too long
-        descriptor, trial = tempfile.mkstemp(dir=os.path.dirname(io.absolute(path)))
+        descriptor, trial = tempfile.mkstemp(dir=os.path.dirname(disk.absolute(path)))
         os.close(descriptor)
         os.unlink(trial)
     except (OSError, ValueError) as error:
@@ -53,7 +53,7 @@ def make_folder(path: str, *, key: str) -> None:
 def write_or_elsewhere(
     path: str, write: Callable[[IO[bytes]], Any], *, warn: Callable[[str], None]
 ) -> str:
-    """Write a result as `io.write_atomic` does, in another place if need be; return its path.
+    """Write a result as `disk.write_atomic` does, in another place if need be; return its path.
 
     The other places are a new name in the same folder, then one in the temporary folder. `warn`
     gets the line that names the file.
@@ -63,18 +63,18 @@ def write_or_elsewhere(
     """
     stem, ending = os.path.splitext(os.path.basename(path))
     try:
-        io.make_dirs(os.path.dirname(io.absolute(path)))
-        io.write_atomic(path, write)
+        io.make_dirs(os.path.dirname(disk.absolute(path)))
+        disk.write_atomic(path, write)
         return path
     except (OSError, ValueError) as error:
         first = error
-    for folder in (os.path.dirname(io.absolute(path)), None):
+    for folder in (os.path.dirname(disk.absolute(path)), None):
         with suppress(OSError, ValueError):
             start = "".join(filter(str.isprintable, stem))[:40]
             descriptor, other = tempfile.mkstemp(ending[:10], f"{start}-", folder)
             os.close(descriptor)
             try:
-                io.write_atomic(other, write)
+                disk.write_atomic(other, write)
             except BaseException:
                 os.unlink(other)
                 raise

@@ -17,7 +17,7 @@ from hiera_video.data.decoders import Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_output
 from hiera_video.inference.predictor import ClassScore
 from hiera_video.inference.windows import Window
-from hiera_video.utils import io
+from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.fonts import font_file, usual_font
 from hiera_video.utils.text import printable
@@ -54,7 +54,7 @@ def write_overlay(
     with open_video(path, backend=backend) as reader:
         fps = reader.fps if reader.fps > 0 else fallback_fps
         try:
-            io.write_atomic(
+            disk.write_atomic(
                 out, lambda file: _encode(file, _labelled(reader, windows, fps, top_k), fps)
             )
         except OSError as error:

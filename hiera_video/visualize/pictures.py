@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hiera_video.data.synthetic.videos import encode_h264
-from hiera_video.utils import io
+from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError
 
 GREY = (170, 170, 170)  # what is hidden; neither black nor white, which videos have of their own
@@ -92,7 +92,7 @@ def save_png(path: str, picture_HWC: np.ndarray) -> None:
         # Without matplotlib's version, so that the same picture gives the same file.
         imsave(file, picture_HWC, format="png", metadata={"Software": ""})
 
-    _writing(path, lambda: io.write_atomic(path, write))
+    _writing(path, lambda: disk.write_atomic(path, write))
 
 
 def save_mp4(path: str, frames_THWC: np.ndarray, *, fps: int) -> None:

@@ -12,7 +12,7 @@ from hiera_video.checkpoints import matching
 from hiera_video.checkpoints.published import load_published, published_files
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera, mae_hiera_micro_8x64
-from hiera_video.utils import io
+from hiera_video.utils import cache, io
 from hiera_video.utils.errors import UserError
 
 # Stand-ins for the published files: what a name means does not depend on the model's size.
@@ -278,7 +278,7 @@ def test_a_page_that_came_for_the_file_is_not_kept(site):
     with pytest.raises(UserError, match="not a readable checkpoint") as error:
         load_published(ours, NAME)
     assert matching.HIERA_URL in one_line(error)
-    assert not io.is_file(io.cached_path(f"{matching.HIERA_URL}{NAME}.pth"))
+    assert not io.is_file(cache.cached_path(f"{matching.HIERA_URL}{NAME}.pth"))
     save(site.folder / f"{NAME}.pth", theirs)
     load_published(ours, NAME)
     assert same(ours, theirs, theirs.state_dict())

@@ -193,7 +193,7 @@ def test_what_is_not_the_whole_file_as_it_is_is_not_kept(server, how, message):
     url = f"{server.url}/a.bin"
     with pytest.raises(OSError, match=message):
         io.local_path(url)
-    assert not os.path.exists(io.cached_path(url))
+    assert not os.path.exists(cache.cached_path(url))
     server.how = ""
     assert read(url) == CONTENT
 
@@ -228,7 +228,7 @@ def test_a_server_that_drips_is_given_up(server, how, monkeypatch):
     with pytest.raises(OSError, match="too slow: [0-9]+ bytes came in"):
         io.local_path(f"{server.url}/a.bin")
     assert time.monotonic() - began < 10
-    assert not os.path.exists(io.cached_path(f"{server.url}/a.bin"))
+    assert not os.path.exists(cache.cached_path(f"{server.url}/a.bin"))
 
 
 def test_a_slow_server_that_keeps_the_pace_is_not(server, monkeypatch):
@@ -263,7 +263,7 @@ def test_a_signed_url_leaves_nothing_behind(server, query, tmp_path, monkeypatch
     del path, file  # whose name is the path
     gc.collect()
     assert not os.listdir(tmp_path / "temporary")
-    assert not os.path.exists(io.cached_path(url))
+    assert not os.path.exists(cache.cached_path(url))
     server.content = b"new"
     assert read(url) == b"new"
     assert not cache.is_signed(f"{server.url}/a.mp4?version=2&design=x&author=y")
@@ -302,7 +302,7 @@ def test_the_cache_is_bounded_and_keeps_what_others_put_there(server, tmp_path, 
     for url in urls:
         read(url)
         time.sleep(0.02)  # file systems count time in steps
-    there = [os.path.exists(io.cached_path(url)) for url in urls]
+    there = [os.path.exists(cache.cached_path(url)) for url in urls]
     assert there == [False, False, True, True]
     left = {name.partition("-")[2] or name for name in os.listdir(tmp_path / "cache")}
     files = {f"{number}.bin{ending}" for number in (2, 3) for ending in ("", ".origin", ".lock")}
@@ -314,7 +314,7 @@ def test_a_file_in_use_is_not_removed(server, monkeypatch):
     urls = [f"{server.url}/{number}.bin" for number in range(3)]
     for url in urls:
         read(url)
-    assert all(os.path.exists(io.cached_path(url)) for url in urls)
+    assert all(os.path.exists(cache.cached_path(url)) for url in urls)
     monkeypatch.setenv("HIERA_VIDEO_CACHE_GIB", "much")
     with pytest.raises(UserError, match="HIERA_VIDEO_CACHE_GIB must be a number above 0"):
         read(urls[0])

@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from hiera_video.utils import fetch, io
+from hiera_video.utils import cache, fetch, io
 
 CONTENT = bytes(range(256)) * 2000
 
@@ -65,7 +65,7 @@ def test_a_download_is_kept_and_asked_for_once(server):
         path = io.local_path(f"{server.url}/folder/file.pth?version=2")
     assert io.open_file(path, "rb").read() == CONTENT
     assert path.endswith("file.pth")
-    assert path == io.cached_path(f"{server.url}/folder/file.pth?version=2")
+    assert path == cache.cached_path(f"{server.url}/folder/file.pth?version=2")
     assert len(server.asked) == 1
 
 

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from hiera_video.utils import io
+from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder, refuse_unwritable, write_or_elsewhere
 
@@ -77,8 +77,8 @@ def test_a_result_whose_folder_cannot_be_goes_to_the_temporary_one(room, tmp_pat
 
 def test_the_longest_name_can_be_written(tmp_path):
     path = tmp_path / ("x" * 255)
-    io.write_atomic(str(path), lambda file: file.write(b"content"))
+    disk.write_atomic(str(path), lambda file: file.write(b"content"))
     assert path.read_bytes() == b"content"
     path = tmp_path / ("é" * 127)
-    io.write_atomic(str(path), lambda file: file.write(b"content"))
+    disk.write_atomic(str(path), lambda file: file.write(b"content"))
     assert path.read_bytes() == b"content"

@@ -52,14 +52,14 @@ def refused(code, *calls, error):
 
 
 WRITE = """
-from hiera_video.utils import io
+from hiera_video.utils import disk, io
 # refuse
 try:
     os.chmod(sys.argv[0] or ".", 0o777)
     print("allowed")
 except OSError:
     print("refused")
-io.write_atomic("{path}", lambda file: file.write(b"content"))
+disk.write_atomic("{path}", lambda file: file.write(b"content"))
 print(open("{path}").read())
 """
 
@@ -75,7 +75,7 @@ FLUSH = """
 from hiera_video.utils import io
 # refuse
 try:
-    io.write_atomic("{path}", lambda file: file.write(b"content"))
+    disk.write_atomic("{path}", lambda file: file.write(b"content"))
     print(open("{path}").read())
 except OSError as error:
     print(errno.errorcode[error.errno])

@@ -6,7 +6,7 @@ import textwrap
 import pytest
 
 from hiera_video import models
-from hiera_video.utils import cli, io
+from hiera_video.utils import cli, disk, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, find_function, find_module
 from hiera_video.utils.seed import rng_for, seed_for
@@ -36,22 +36,22 @@ def test_closest_ignores_case_and_gives_nothing_for_nothing_near():
 
 def test_atomic_write_replaces_the_file_whole(tmp_path):
     path = str(tmp_path / "file")
-    io.write_atomic(path, lambda file: file.write(b"first"))
-    io.write_atomic(path, lambda file: file.write(b"second"))
+    disk.write_atomic(path, lambda file: file.write(b"first"))
+    disk.write_atomic(path, lambda file: file.write(b"second"))
     assert io.open_file(path).read() == "second"
     assert os.listdir(tmp_path) == ["file"]
 
 
 def test_a_failed_atomic_write_leaves_the_old_file_and_no_rest(tmp_path):
     path = str(tmp_path / "file")
-    io.write_atomic(path, lambda file: file.write(b"first"))
+    disk.write_atomic(path, lambda file: file.write(b"first"))
 
     def fail(file):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space"):
-        io.write_atomic(path, fail)
+        disk.write_atomic(path, fail)
     assert io.open_file(path).read() == "first"
     assert os.listdir(tmp_path) == ["file"]
 
@@ -60,7 +60,7 @@ def test_atomic_write_respects_the_umask(tmp_path):
     path = str(tmp_path / "file")
     old = os.umask(0o027)
     try:
-        io.write_atomic(path, lambda file: file.write(b"x"))
+        disk.write_atomic(path, lambda file: file.write(b"x"))
     finally:
         os.umask(old)
     assert os.stat(path).st_mode & 0o777 == 0o640
@@ -96,7 +96,7 @@ def test_tools_put_home_for_a_tilde_that_no_shell_has_seen(monkeypatch, tmp_path
 def test_files_at_home_are_found_by_a_tilde(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     io.make_dirs("~/folder")
-    io.write_atomic("~/folder/x.txt", lambda file: file.write(b"home"))
+    disk.write_atomic("~/folder/x.txt", lambda file: file.write(b"home"))
     assert (tmp_path / "folder" / "x.txt").read_text() == "home"
     assert io.is_dir("~/folder")
     assert io.is_file("~/folder/x.txt")

@@ -7,7 +7,7 @@ import torch
 from hiera_video.benchmark.train.figures import PLAIN, PUBLISHED, Figures, TrainReport
 from hiera_video.benchmark.train.step import COMMUNICATION, DATA, PHASES
 from hiera_video.engine.compiling import METHODS
-from hiera_video.utils import io
+from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError
 
 # What the names on the command line stand for.
@@ -142,7 +142,7 @@ def draw_training(report: TrainReport, path: str) -> None:
     axes.set_title(headline(report), fontsize=10)
     canvas = FigureCanvasAgg(figure)
     try:
-        io.write_atomic(path, lambda file: canvas.print_png(file, metadata={"Software": ""}))
+        disk.write_atomic(path, lambda file: canvas.print_png(file, metadata={"Software": ""}))
     except OSError as error:
         raise UserError(f"{path!r} could not be written ({error.strerror or error}).") from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import simplejson
 
 from hiera_video.data.records import NO_LABEL, RecordError, VideoRecord, find_file
-from hiera_video.utils import io
+from hiera_video.utils import disk, io
 from hiera_video.utils.read_json import parse_json
 
 _SSV2_PREFIX = "something-something-v2-"
@@ -146,4 +146,4 @@ def _read_ssv2(data_dir: str, name: str) -> Any:
 
 
 def _write(file: str, text: str) -> None:
-    io.write_atomic(file, lambda binary: binary.write(text.encode("utf-8", "backslashreplace")))
+    disk.write_atomic(file, lambda binary: binary.write(text.encode("utf-8", "backslashreplace")))

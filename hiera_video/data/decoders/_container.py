@@ -10,7 +10,7 @@ from typing import IO, Any
 import av
 
 from hiera_video.data.decoders._errors import DecodeError
-from hiera_video.utils.io import absolute
+from hiera_video.utils.disk import absolute
 
 # FFmpeg's names of the containers that are opened. Each reads its own file and no other. Left out
 # on purpose: concat, hls, dash, imf, sdp, rtsp, rtp, sap, image2, vobsub, mlv (which continues in

@@ -16,7 +16,8 @@ from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._orientation import DisplayMatrix
 from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.shards.members import ShardError, parse_member, read_member
-from hiera_video.utils.io import absolute, forget_download, is_url, local_path
+from hiera_video.utils.disk import absolute
+from hiera_video.utils.io import forget_download, is_url, local_path
 
 
 class VideoReader(Protocol):

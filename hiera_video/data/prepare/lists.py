@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from hiera_video.data.datasets import kinetics
 from hiera_video.data.prepare.folders import Entry, Source
 from hiera_video.data.records import NO_LABEL, SPLITS, resolve_path
+from hiera_video.utils.disk import write_atomic
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.io import write_atomic
 
 CLASSES = "classes.txt"
 

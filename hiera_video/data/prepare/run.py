@@ -26,8 +26,8 @@ from hiera_video.data.prepare.one import (
 from hiera_video.data.prepare.plan import VIDEOS, Job, is_listable, plan_jobs
 from hiera_video.data.records import SPLITS
 from hiera_video.data.workers.pool import Done, WorkerPool
+from hiera_video.utils.disk import write_atomic
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.io import write_atomic
 
 FAILED = "failed.csv"
 

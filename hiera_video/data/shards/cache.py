@@ -11,9 +11,16 @@ from typing import IO
 
 from iopath.common.file_io import get_cache_dir
 
-from hiera_video.utils.cache import copy_of, is_signed, limit_bytes, was_checked_lately
+from hiera_video.utils.cache import (
+    cached_path,
+    copy_of,
+    forget_copy,
+    is_signed,
+    limit_bytes,
+    was_checked_lately,
+)
 from hiera_video.utils.fetch import RefusedError, copy_paced, fetch
-from hiera_video.utils.io import cached_path, forget_copy, is_url
+from hiera_video.utils.io import is_url
 
 FOLDER_VARIABLE = "HIERA_VIDEO_SHARD_CACHE"
 SIZE_VARIABLE = "HIERA_VIDEO_SHARD_CACHE_GIB"

@@ -17,7 +17,7 @@ import simplejson
 from hiera_video.data.prepare.folders import VIDEO_ENDINGS
 from hiera_video.data.records import NO_LABEL, RecordError, open_text
 from hiera_video.data.shards.members import Member
-from hiera_video.utils.io import write_atomic
+from hiera_video.utils.disk import write_atomic
 
 VERSION = 1
 HOLDS = 'an index of shards, {"version": 1, "shards": [{"file": ..., "samples": [...]}, ...]}'

@@ -20,7 +20,8 @@ from typing import IO
 import numpy as np
 
 from hiera_video.data.shards.cache import cached_shard, drop_damaged, open_shard
-from hiera_video.utils.io import anonymous_memory, is_url
+from hiera_video.utils.disk import anonymous_memory
+from hiera_video.utils.io import is_url
 
 _PATH = re.compile(
     r"(?P<shard>.+)::(?P<name>.+)@(?P<offset>[0-9]{1,40})\+(?P<size>[0-9]{1,40})", re.DOTALL

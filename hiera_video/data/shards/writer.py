@@ -26,8 +26,8 @@ from hiera_video.data.shards.index import (
     write_index,
 )
 from hiera_video.data.shards.members import parse_member
+from hiera_video.utils.disk import write_atomic
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.io import write_atomic
 from hiera_video.utils.seed import rng_for
 
 # A tar header holds 100 bytes of a name; the number, dots and the ending want some of them.

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from hiera_video.data.synthetic.motion import MOTIONS
+from hiera_video.utils.disk import write_atomic
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.io import write_atomic
 from hiera_video.utils.read_json import parse_json
 
 MANIFEST = "demo_data.json"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hiera_video.utils.io import anonymous_memory
+from hiera_video.utils.disk import anonymous_memory
 
 
 class Place(NamedTuple):
