@@ -52,18 +52,18 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # A stamp that is newer than what says what to install: the second call does nothing.
-$(INSTALLED): setup.py constraints.txt | $(VENV)/bin/python
+$(INSTALLED): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
-$(INSTALLED_TEST): setup.py constraints.txt | $(VENV)/bin/python
+$(INSTALLED_TEST): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
 	@touch $@ $(INSTALLED)
 
-$(INSTALLED_PEERS): setup.py constraints.txt | $(VENV)/bin/python
+$(INSTALLED_PEERS): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peers,export,hub,browser,serve]"
 	@touch $@ $(INSTALLED) $(INSTALLED_TEST)
 
-$(INSTALLED_DOCS): setup.py constraints.txt | $(VENV)/bin/python
+$(INSTALLED_DOCS): pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs]"
 	@touch $@ $(INSTALLED)

@@ -26,6 +26,11 @@ from hiera_video.utils.errors import UserError
 
 from .doc_pages import PAGES, ROOT, Command, blocks, commands, links, name_of, spans, split_shell
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest needs it there
+
 ANY_CONFIG = "configs/Kinetics/HIERA_B.yaml"
 # Programs that are not this project's, and need no more than their names.
 OTHERS = {
@@ -150,13 +155,8 @@ def make_targets() -> set[str]:
 
 
 def extras() -> set[str]:
-    tree = ast.parse((ROOT / "setup.py").read_text())
-    given = next(
-        word.value
-        for word in ast.walk(tree)
-        if isinstance(word, ast.keyword) and word.arg == "extras_require"
-    )
-    return set(ast.literal_eval(given))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return set(project["optional-dependencies"])
 
 
 def test_pages_are_found():

@@ -35,8 +35,8 @@ def test_comments_and_empty_lines_are_no_names():
 
 
 def test_the_lists_are_part_of_the_package():
-    with open("setup.py") as file:
-        assert '"hiera_video.data.class_names": ["*.txt"]' in file.read()
+    with open("pyproject.toml") as file:
+        assert '"hiera_video.data.class_names" = ["*.txt"]' in file.read()
     assert len(glob.glob("hiera_video/data/class_names/*.txt")) == 2
 
 
