@@ -33,6 +33,8 @@ FLOORS = {
 READ_CFG = ("config", "engine", "inference", "flops", "export", "visualize", "benchmark", "report")
 MAY_READ_CFG = ("build.py",)
 USE_ENGINE = ("engine", "benchmark", "commands")
+# Folders of tests/ that belong to no room: see CONTRIBUTING.md.
+OTHER_TESTS = {"distributed", "faults", "golden", "tools"}
 MAX_FILE, MAX_FUNCTION = 400, 80
 MAX_MODULES, MAX_PREFIX, MAX_ENGINE = 20, 3, 26
 FOLDERS = sorted({path.parent for path in FILES})
@@ -144,6 +146,13 @@ def module_name(path):
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.relative_to(ROOT)))
 def test_folders_are_small_and_prefixes_are_folders(folder):
     assert crowded(modules_of(folder)) == []
+
+
+def test_folders_of_tests_are_rooms():
+    for folder in (path for path in (ROOT / "tests").rglob("*") if path.is_dir()):
+        way = folder.relative_to(ROOT / "tests")
+        if way.parts[0] not in OTHER_TESTS | {"__pycache__"} and folder.name != "__pycache__":
+            assert (PACKAGE / way).is_dir(), way
 
 
 def test_the_engine_is_the_engine_alone():

@@ -1,5 +1,7 @@
-"""The wheel that setuptools builds from pyproject.toml holds all that the package needs."""
+"""The wheel that setuptools builds, and the files that describe the project to others."""
 
+import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -7,6 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+from hiera_video.version import __version__
 
 ROOT = Path(__file__).parent.parent
 INPUTS = ("pyproject.toml", "setup.py", "README.md", "LICENSE")
@@ -44,6 +49,18 @@ def test_a_wheel_holds_every_file_of_the_package(wheel):
 
 @pytest.mark.slow
 def test_a_wheel_has_the_version_of_the_package(wheel):
-    from hiera_video.version import __version__
-
     assert f"hiera_video-{__version__}.dist-info/METADATA" in wheel.namelist()
+
+
+def test_changelog_and_citation_are_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    released = f"## [{__version__}] - {citation['date-released']}"
+    assert released in (ROOT / "CHANGELOG.md").read_text().splitlines()
+
+
+def test_the_changelog_names_modules_that_exist():
+    rows = re.findall(r"^\| .* \| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    names = re.findall(r"`(hiera_video[\w.]*)`", " ".join(rows))
+    assert len(names) > 10
+    assert [name for name in names if importlib.util.find_spec(name) is None] == []
