@@ -1,5 +1,5 @@
-"""Videos made small and quick to decode, and the lists that training reads: prepare_videos.
+"""Re-encode videos to be small and quick to decode, and write the lists that training reads.
 
-sources.py reads what there is, plan.py names what is to be written, encode.py and verify.py make
-one file, journal.py remembers the finished ones, lists.py writes the csv files, and run.py drives.
+sources.py reads the dataset, plan.py names the outputs, encode.py and verify.py make one file,
+journal.py records the finished files, lists.py writes the csv files, and run.py drives the rest.
 """

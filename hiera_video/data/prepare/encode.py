@@ -1,8 +1,8 @@
-"""One video, made small and quick to decode: H.264 in short groups, its frames and times kept.
+"""Re-encode one video to be small and quick to decode, keeping its frames and their times.
 
-What makes it quick: no B-frames, and x264's `fastdecode` (no CABAC, no deblocking, no weighted
-prediction); a group of 12 frames, so that a clip that starts anywhere has few frames to decode
-before its first; and the picture no larger than training looks at. docs/data.md has the figures.
+The output is H.264 without B-frames, with x264's `fastdecode` (no CABAC, no deblocking, no
+weighted prediction). Its groups have 12 frames, so that few frames must be decoded before the
+first of a clip. The picture is no larger than training needs. docs/data.md has the figures.
 
 Legend: H x W a picture, N the frames of a video.
 """
@@ -39,11 +39,11 @@ PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow"),
 )
-STEP_FRAMES = 64  # a time limit is for so many frames, so that a long video may take long
+STEP_FRAMES = 64  # the time limit applies to this many frames, so a long video may take longer
 
 
 class Phase(IntEnum):
-    """What is being done to a file."""
+    """The stage that the work on a file has reached."""
 
     OPENING = 0
     ENCODING = 1
@@ -56,7 +56,7 @@ Begin = Callable[[Phase, int], object]
 
 
 class OutputError(Exception):
-    """An output that could not be written: the disk's trouble, not the video's."""
+    """The output could not be written: a fault of the disk, not of the video."""
 
     def __init__(self, code: int | None, words: str) -> None:
         super().__init__(code, words)
@@ -66,7 +66,7 @@ class OutputError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How videos are written; see the fields' help in tools/prepare_videos.py."""
+    """Settings of the encoder; the options of `prepare_videos` explain each field."""
 
     short_side: int = 256
     crf: int = 20
@@ -94,13 +94,13 @@ class Encoding:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What was given to the encoder, for `verify` to find again.
+    """What the encoder was given; `verify` compares the written file with it.
 
-    times_N: seconds after the first frame, rising. timeline: what training would see of these
-    frames in the source. brightness_N: mean of each picture's luma, in [0, 255]. num_damaged:
-    frames of the source that its decoder marked as damaged. pixel_ratio: width of a pixel over its
-    height. is_seekable: the source's packets are trusted and were all decoded, so its frames can
-    also be found by seeking.
+    times_N: seconds after the first frame, rising. timeline: the timeline on which training would
+    see these frames in the source. brightness_N: mean luma of each picture, in [0, 255].
+    num_damaged: frames of the source that the decoder marked as damaged. pixel_ratio: width of a
+    pixel divided by its height. is_seekable: the source's packets are trusted and were all
+    decoded, so its frames can also be found by seeking.
     """
 
     width: int
@@ -114,9 +114,9 @@ class Encoded:
 
 
 def target_size(width: int, height: int, *, short_side: int) -> tuple[int, int]:
-    """Return even (width, height) of the same shape with the short side at most `short_side`.
+    """Return an even (width, height) of the same shape, the short side at most `short_side`.
 
-    Nothing is enlarged, but for a side of one pixel, which becomes two.
+    A picture is never enlarged, except that a side of one pixel becomes two.
     """
     scale = Fraction(min(short_side, width, height), min(width, height))
     sides = (width * scale, height * scale)
@@ -126,14 +126,15 @@ def target_size(width: int, height: int, *, short_side: int) -> tuple[int, int]:
 
 
 def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encoded:
-    """Write the video stream of `source` that training would read to `target`, as mp4.
+    """Re-encode the video stream of `source` that training would read into the mp4 `target`.
 
-    Rotation tags are applied to the pixels; pixels that are not square keep their ratio. Sound and
-    other streams are left out. Time stamps are kept, counted from the first frame, so that a
-    variable frame rate stays one; where the clock steps back or jumps, the frames go on at the
-    usual step. `begin(phase, frame)` is called at the start and before every STEP_FRAMES frames.
-    Raises DecodeError for a source that cannot be read to its end, changes its size on the way or
-    holds no frames, and OutputError for `target`.
+    Applies rotation tags to the pixels and keeps the ratio of pixels that are not square. Drops
+    sound and other streams. Keeps time stamps, counted from the first frame, so that a variable
+    frame rate stays variable. Where the clock steps back or jumps, frames continue at the usual
+    step. Calls `begin(phase, frame)` at the start and before every STEP_FRAMES frames.
+
+    Raises DecodeError if the source cannot be read to its end, changes its picture size or holds
+    no frames. Raises OutputError if `target` cannot be written.
     """
     begin(Phase.OPENING, 0)
     file = fetch_file(source)
@@ -175,7 +176,7 @@ def encode(source: str, target: str, encoding: Encoding, begin: Begin) -> Encode
 
 
 def _packets(file: str, source: str) -> PacketTable:
-    """Return the packets of a video; raises DecodeError for a file that was cut off."""
+    """Return the packets of a video. Raises DecodeError for a truncated file."""
     container, stream = open_stream(file, source)
     with container:
         if is_cut_off(file):
@@ -184,7 +185,7 @@ def _packets(file: str, source: str) -> PacketTable:
 
 
 def _stamps(file: str, source: str, begin: Begin) -> list[int | None]:
-    """Return the time stamps of the frames that `source` decodes to."""
+    """Return the time stamps of all frames decoded from `source`."""
 
     def begin_step(number: int) -> None:
         if number and number % STEP_FRAMES == 0:
@@ -196,7 +197,7 @@ def _stamps(file: str, source: str, begin: Begin) -> list[int | None]:
 def _all_frames(
     container: av.container.InputContainer, stream: av.VideoStream, source: str
 ) -> Iterator[av.VideoFrame]:
-    """Yield every frame; raises DecodeError where the file breaks off or stops to decode."""
+    """Yield every frame. Raises DecodeError for a truncated file or when decoding fails."""
     num_packets = num_frames = 0
     cut_off = False
     try:
@@ -211,7 +212,7 @@ def _all_frames(
         raise DecodeError(
             source, f"stops to decode after {num_frames} frames ({_words(error)})."
         ) from None
-    # An mp4 lists its frames: fewer in the file than in the list is a file that was cut off.
+    # An mp4 states its number of frames. A file with fewer was truncated.
     promised = stream.frames if "mp4" in container.format.name.split(",") else 0
     if cut_off or num_packets < promised:
         of_all = f" of {promised}" if num_packets < promised else ""
@@ -219,7 +220,7 @@ def _all_frames(
 
 
 class _Writer:
-    """An mp4 file in the making; what goes wrong with it is an OutputError."""
+    """Write an mp4 file frame by frame; raises OutputError if the file cannot be written."""
 
     def __init__(
         self,
@@ -238,7 +239,7 @@ class _Writer:
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._container = None
         try:
-            # The index in front, so that reading over a network starts at once.
+            # With the index in front, reading over a network can start at once.
             self._container = open_output(target, format="mp4", options={"movflags": "+faststart"})
         except (av.FFmpegError, OSError) as error:
             raise _output_error(error) from None
@@ -248,7 +249,7 @@ class _Writer:
         context = stream.codec_context
         context.time_base = clock.time_base
         context.sample_aspect_ratio = self.pixel_ratio
-        context.thread_count = 1  # the processes beside this one are the parallelism
+        context.thread_count = 1  # several processes encode in parallel, one video each
         for name in ("colorspace", "color_range", "color_primaries", "color_trc"):
             setattr(context, name, getattr(picture, name))
         stream.options = {
@@ -261,7 +262,7 @@ class _Writer:
         self._stream = stream
 
     def write(self, frame: av.VideoFrame, source: str) -> float:
-        """Encode one frame of the source; return the mean luma of what the encoder was given."""
+        """Encode one frame of the source; return the mean luma of the picture encoded."""
         size, before = (frame.width, frame.height), self._source_size
         matrix = display_matrix(frame)
         if size != before or _is_quarter_turn(matrix) != self._is_quarter_turn:
@@ -272,7 +273,7 @@ class _Writer:
             )
         picture = self._upright(self._scaled(frame), matrix)
         picture.pts, picture.time_base = self._clock.next(frame.pts), self._clock.time_base
-        picture.pict_type = av.video.frame.PictureType.NONE  # x264 would follow the source's
+        picture.pict_type = av.video.frame.PictureType.NONE  # else x264 keeps the source's type
         brightness = float(picture.to_ndarray()[: self.height].mean())
         self._mux(picture)
         return brightness
@@ -288,9 +289,9 @@ class _Writer:
         self._container = None
 
     def abandon(self) -> None:
-        """Close what cannot be finished; the file is then of no use."""
+        """Close the file without finishing it, which leaves it unusable."""
         if self._container is not None:
-            # What stopped us is the news, not what goes wrong now.
+            # The caller reports the first error; one while closing would hide it.
             with suppress(av.FFmpegError, OSError):
                 self._container.close()
 

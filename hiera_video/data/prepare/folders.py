@@ -1,4 +1,4 @@
-"""Videos found in folders: with class folders, in split folders, or neither."""
+"""Find videos in folders: with class folders, with split folders, or with neither."""
 
 import os
 import shlex
@@ -19,7 +19,7 @@ SPLIT_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A video of a list: its file, its split, and its class: a name, a number, or None."""
+    """One listed video: its file, its split, and its class (a name, a number, or None)."""
 
     path: str
     split: str
@@ -28,11 +28,12 @@ class Entry:
 
 @dataclass(slots=True)
 class Source:
-    """All that is to be prepared. `root`: the folder that the names of outputs are relative to.
+    """The videos to prepare.
 
-    kind: in words, how it was read. class_names: by number, where the source numbers its classes
-    itself and names them; where it names more than it has videos of, all of them. lacking: (path,
-    reason) of what cannot be prepared. list_files: the csv and json files read.
+    kind: the form of the source, in words. root: the folder that names of outputs are relative to.
+    class_names: class names by number, if the source numbers and names its classes itself, those
+    without a video included. lacking: (path, reason) of each video that cannot be prepared.
+    list_files: the csv and json files read.
     """
 
     kind: str
@@ -49,12 +50,12 @@ class Source:
 
 
 def suggest_preparing(data_dir: str) -> str:
-    """Return what to try with a data folder that has videos, or official lists, but not our lists.
+    """Return advice for a data folder with videos or official lists, but without our lists.
 
-    It is a sentence that names the command; "" for a folder that has neither.
+    The advice is a sentence that names the command; "" if the folder has neither.
     """
     lists, options = [], ""
-    with suppress(OSError):  # what may not be read suggests nothing
+    with suppress(OSError):  # no advice about what cannot be read
         files = [data_dir]
         if os.path.isdir(data_dir):
             files = [os.path.join(data_dir, name) for name in sorted(os.listdir(data_dir))]
@@ -71,7 +72,7 @@ def suggest_preparing(data_dir: str) -> str:
 
 
 def is_official_list(file: str) -> bool:
-    """Say whether a file is one of the official csv lists of Kinetics, by its first line."""
+    """Return whether a file is an official csv list of Kinetics, judged by its first line."""
     if not file.lower().endswith(".csv") or not os.path.isfile(file):
         return False
     with open(file, encoding="utf-8-sig", errors="replace") as lines:
@@ -79,12 +80,12 @@ def is_official_list(file: str) -> bool:
 
 
 def is_official_header(line: str) -> bool:
-    """Say whether a line is the first one of Kinetics' official lists: the names of its columns."""
+    """Return whether a line is the header of an official csv list of Kinetics."""
     return "youtube_id" in [name.strip().strip('"') for name in line.lower().split(",")]
 
 
 def _holds_videos(folder: str) -> bool:
-    """Say whether a folder, or a folder in it, or one in that, holds a video."""
+    """Return whether a folder holds a video, at most two levels deep."""
     depth = folder.rstrip(os.sep).count(os.sep)
     for path, folders, files in os.walk(folder):
         if any(name.lower().endswith(tuple(VIDEO_ENDINGS)) for name in files):
@@ -95,11 +96,11 @@ def _holds_videos(folder: str) -> bool:
 
 
 def read_folder(root: str, output: str) -> Source:
-    """Read a folder of split folders, of class folders, or of videos alone, without `output`.
+    """Read a folder of split folders, of class folders, or of plain videos, skipping `output`.
 
-    Split folders are named train, val or test, or like it (validation), and hold class folders or
-    videos alone. A hidden file (.name) is passed over. Raises UserError for a folder that may not
-    be read.
+    Split folders are named train, val, test or a variant (validation). They hold class folders or
+    plain videos. Hidden files (.name) are skipped. Raises UserError for a folder that cannot be
+    read.
     """
     skip = os.path.realpath(output) if output else None
     if skip == os.path.realpath(root):
@@ -120,7 +121,7 @@ def read_folder(root: str, output: str) -> Source:
 
 
 def _holds_folders_alone(root: str, splits: dict[str, str]) -> bool:
-    # A class may be called "train", but a class folder holds videos.
+    # A class may be called "train", but its folder holds videos directly.
     train = next((name for name, split in splits.items() if split == "train"), None)
     if train is None:
         return False
@@ -146,7 +147,7 @@ def _read_classes(source: Source, folder: str, split: str, skip: str | None) -> 
 
 
 def videos_in(folder: str, *, skip: str | None = None) -> list[str]:
-    """Return all videos below `folder`, sorted; links are followed, once."""
+    """Return all videos below `folder`, sorted. Links are followed, each folder is read once."""
     found: list[str] = []
     been = set()
     for path, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):

@@ -1,4 +1,4 @@
-"""The finished videos of a folder, one json line each, so that the next run goes on from there."""
+"""Record the finished videos of a folder, one json line each, so that a rerun skips them."""
 
 import os
 from typing import IO, Any
@@ -11,17 +11,17 @@ from hiera_video.utils.read_json import parse_json
 
 try:
     import fcntl
-except ImportError:  # not on Windows: two runs into one folder are then not noticed
+except ImportError:  # Windows has no fcntl: two runs writing to one folder go unnoticed
     fcntl = None  # type: ignore[assignment]
 
 JOURNAL = "prepare_videos.jsonl"
 
 
 class Journal:
-    """The journal of one output folder, open and locked; a line that was cut off is passed over."""
+    """The journal of one output folder, open and locked. Truncated lines are skipped."""
 
     def __init__(self, output: str, settings: dict[str, Any]) -> None:
-        """Open or begin the journal. Raises UserError if another run holds it, and OSError."""
+        """Open or create the journal. Raises OSError, and UserError if another run holds it."""
         self._output = output
         self._settings = settings
         self._file: IO[str] = open(  # noqa: SIM115  (closed by `close`)
@@ -37,7 +37,7 @@ class Journal:
                     "run is writing. Try again when that has ended."
                 ) from None
             except OSError:
-                pass  # a disk without locks
+                pass  # a file system without locks
         self._file.seek(0)
         text = self._file.read()
         self._done = {line["output"]: line for line in map(_parse, text.splitlines()) if line}
@@ -47,8 +47,8 @@ class Journal:
     def finished(self, job: Job) -> dict[str, Any] | None:
         """Return the line of a job that need not be done again, or None.
 
-        Its source is still the file that was read (size and time of change), the settings are the
-        same, and the output is there with the size that was verified.
+        A job is finished if three things hold: its source has the size and modification time that
+        were recorded, the settings are the same, and the output has the size that was verified.
         """
         line = self._done.get(job.output)
         try:
@@ -64,7 +64,7 @@ class Journal:
         return None
 
     def add(self, job: Job, **facts: Any) -> dict[str, Any]:
-        """Write down that a job is finished; return its line."""
+        """Record that a job is finished; return its line."""
         line = {"output": job.output, "settings": self._settings, **facts}
         self._file.write(simplejson.dumps(line) + "\n")
         self._file.flush()
@@ -72,7 +72,7 @@ class Journal:
         return line
 
     def close(self) -> None:
-        """Close the file and give back the lock."""
+        """Close the file and release the lock."""
         self._file.close()
 
     def __enter__(self) -> "Journal":
@@ -83,7 +83,7 @@ class Journal:
 
 
 def source_state(path: str) -> dict[str, Any]:
-    """Return what tells a changed file: path, bytes, time of change. Raises OSError."""
+    """Return path, size and modification time, by which a change is seen. Raises OSError."""
     found = os.stat(path)
     return {"path": path, "bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
 

@@ -1,4 +1,4 @@
-"""Writes train.csv, val.csv, test.csv and classes.txt, and reads them back before they count."""
+"""Write train.csv, val.csv, test.csv and classes.txt; check drafts of the lists by reading them."""
 
 import os
 import tempfile
@@ -14,7 +14,7 @@ CLASSES = "classes.txt"
 
 
 def read_classes(path: str) -> list[str]:
-    """Return the class names of a file, one per line, by number."""
+    """Return the class names in a file, one per line, in the order of their numbers."""
     folder, name = os.path.split(os.path.abspath(path))
     if name == CLASSES:
         names = kinetics.class_names(folder)
@@ -30,17 +30,17 @@ def read_classes(path: str) -> list[str]:
 
 
 def number_classes(source: Source, output: str, classes_file: str = "") -> list[str] | None:
-    """Return the class names by number; None where there are none.
+    """Return the class names in the order of their numbers, or None if there are none.
 
-    They are those of `classes_file`; or of the source, where it numbers its classes itself; or of
-    `output`, from an earlier run, if that has all of them; or the source's names in alphabetical
-    order. Raises UserError for a class that `classes_file` lacks, and where the numbers would
-    contradict a list in `output` that this run does not write.
+    The names come from the first of these that applies: `classes_file`; the source, if it numbers
+    its classes itself; an earlier run's file in `output`, if it has all of them; the source's
+    names in alphabetical order. Raises UserError if `classes_file` lacks a class, or if the
+    numbers would contradict a list in `output` that this run does not write.
     """
     labels = {entry.label for entry in source.entries} - {None}
     named = sorted(label for label in labels if isinstance(label, str))
     if named:
-        # A class without a video at hand has its number too.
+        # A class without a video gets a number too.
         named = sorted({*named, *(source.class_names or ())})
     path = os.path.join(output, CLASSES)
     before = kinetics.class_names(output) if os.path.isfile(path) else None
@@ -60,7 +60,7 @@ def number_classes(source: Source, output: str, classes_file: str = "") -> list[
             names = before
     others = [s for s in SPLITS if os.path.isfile(_list(output, s)) and s not in source.splits()]
     if others == ["test"] and _test_is_val(output):
-        others = []  # it will be val again
+        others = []  # this run rewrites it, as a copy of val
     if before and before != names and others:
         raise UserError(
             f"OUTPUT must keep the class numbers of its {others[0]}.csv, got other classes than "
@@ -70,7 +70,7 @@ def number_classes(source: Source, output: str, classes_file: str = "") -> list[
 
 
 def label_numbers(entries: Iterable[Entry], names: list[str] | None) -> list[int]:
-    """Return the number of each entry's class; NO_LABEL where it has none."""
+    """Return the class number of each entry, NO_LABEL for an entry without a class."""
     numbers = {name: number for number, name in enumerate(names or ())}
     return [
         NO_LABEL
@@ -87,9 +87,9 @@ def write_lists(
 ) -> dict[str, int]:
     """Write a list for every split of `lines`, and the class names; return the lists' lengths.
 
-    lines: (path, label) by split; a path is absolute or relative to `output`. Where val is written
-    and test is not, test.csv is val again, as most test on it, unless a test.csv of its own is
-    there. Raises UserError where what was written would be read as something else.
+    lines: (path, label) by split; a path is absolute or relative to `output`. If there are val but
+    no test videos, test.csv is a copy of val.csv, because most people test on val; a test.csv that
+    differs from val.csv is left alone. Raises UserError if a list reads back differently.
     """
     lines = {split: pairs for split, pairs in lines.items() if pairs}
     if "val" in lines and "test" not in lines and _test_is_val(output):
@@ -106,7 +106,7 @@ def write_lists(
 
 
 def _line(path: str, label: int) -> str:
-    # A relative path may begin with what a list takes for something else, such as a quote.
+    # A relative path may start with a character that has a meaning in a list, such as a quote.
     if not os.path.isabs(path) and not path[0].isalnum():
         path = f"./{path}"
     return f"{path}\n" if label == NO_LABEL else f"{path} {label}\n"
@@ -124,7 +124,7 @@ def _check(draft: str, split: str, pairs: list[tuple[str, int]], *, output: str)
 
 
 def _test_is_val(output: str) -> bool:
-    """Say whether `output` has no test list that is more than its val list again."""
+    """Return whether the test list of `output` is missing or a copy of its val list."""
     if not os.path.isfile(_list(output, "test")):
         return True
     if not os.path.isfile(_list(output, "val")):
@@ -141,7 +141,7 @@ def _list(folder: str, split: str) -> str:
 
 
 def _tidy(name: str) -> str:
-    # A line of classes.txt; a folder's name may hold a line break.
+    # One line of classes.txt: the name of a folder may hold a line break.
     return " ".join(name.encode("utf-8", "replace").decode().split())
 
 

@@ -1,8 +1,8 @@
-"""Whether a Matroska or WebM file was cut off, which its reader passes over in silence.
+"""Detect a truncated Matroska or WebM file, which FFmpeg's reader accepts without an error.
 
-Layout by RFC 8794 (EBML): an element is an identifier, a size and that many bytes. The identifier
-and the size tell their own lengths by the zero bits they begin with; a size whose other bits are
-all ones is unknown, as live streams write it.
+Layout by RFC 8794 (EBML): an element is an identifier, a size and that many bytes. The leading
+zero bits of the identifier and of the size give their lengths. A size whose other bits are all
+ones is unknown, as live streams write it.
 """
 
 import os
@@ -12,9 +12,9 @@ _SEGMENT = b"\x18\x53\x80\x67"
 
 
 def is_cut_off(path: str) -> bool:
-    """Say whether the file ends before the end of the segment that it begins.
+    """Return whether the file ends before the end of its segment.
 
-    False for other files, and where the size of the segment is unknown.
+    False for other containers, and if the size of the segment is unknown.
     """
     with open(path, "rb") as file:
         if file.read(4) != _EBML_HEADER:
@@ -35,7 +35,7 @@ def is_cut_off(path: str) -> bool:
 
 
 def _read_size(data: bytes) -> tuple[int, int] | None:
-    """Return the length of a size and its value; None if it is unknown or no size."""
+    """Return the length and the value of an EBML size; None if it is unknown or invalid."""
     length = 9 - data[0].bit_length() if data and data[0] else 0
     if not length or len(data) < length:
         return None

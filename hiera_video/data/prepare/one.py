@@ -1,4 +1,4 @@
-"""One job, as a worker process does it: encode beside the target, prove it, move it into place."""
+"""One job in a worker process: encode beside the target, verify, and move into place."""
 
 import errno
 import hashlib
@@ -16,7 +16,7 @@ from hiera_video.data.workers.process import Job
 
 PARTIAL = re.compile(r"\.[0-9a-f]{16}\.part")
 
-# What is wrong with a disk and not with one file: going on would only call good videos bad.
+# Faults of the disk, not of one file. To continue would report good videos as bad.
 _DISK_TROUBLE = frozenset(
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 )
@@ -24,7 +24,7 @@ _DISK_TROUBLE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A source file and the path that its prepared video is to have."""
+    """A source file and the path of its prepared video."""
 
     source: str
     target: str
@@ -33,9 +33,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a task: facts for the journal, or why there are none.
+    """The result of a task: facts for the journal, or the reason of the failure.
 
-    `disk_error` is the errno of a reason that is the disk's: other tasks would fare no better.
+    `disk_error` is the errno of a fault of the disk, with which every other task would fail too.
     """
 
     facts: dict[str, Any] | None = None
@@ -44,9 +44,9 @@ class Outcome:
 
 
 def prepare_one(task: Task, job: Job) -> Outcome:
-    """Make one video; whatever is wrong with it is in the outcome. A target is whole or not there.
+    """Prepare one video; the outcome holds any error. The target is either complete or absent.
 
-    Every step that a time limit is for is begun with `job.begin`; `describe_step` tells its name.
+    Each step with a time limit starts with `job.begin`; `describe_step` returns its name.
     """
 
     def begin(phase: Phase, frame: int) -> None:
@@ -63,7 +63,7 @@ def prepare_one(task: Task, job: Job) -> Outcome:
         _flush(partial)
         os.replace(partial, task.target)
     except DecodeError as error:
-        # What is wrong with a source is told without its path, which stands beside it.
+        # The report shows the path beside the reason, so leave it out here.
         return _failed(partial, error.cause.rstrip("."))
     except VerifyError as error:
         return _failed(partial, f"was not written as encoded: {error}")
@@ -74,7 +74,7 @@ def prepare_one(task: Task, job: Job) -> Outcome:
         return _failed(partial, f"{error.strerror or error} ({error.filename})", code=code)
     except MemoryError:
         return _failed(partial, "takes more memory than there is")
-    except Exception as error:  # one file is not to end a run of 240,000, whatever it does
+    except Exception as error:  # one file must not end a run over 240,000 files
         return _failed(partial, f"{type(error).__name__}: {error}")
     return Outcome(
         {
@@ -89,20 +89,20 @@ def prepare_one(task: Task, job: Job) -> Outcome:
 
 
 def describe_step(step: int) -> str:
-    """Say in words what `prepare_one` was doing at a step."""
+    """Return in words what `prepare_one` was doing at a step."""
     frame, phase = divmod(max(step, 0), len(Phase))
     return f"{Phase(phase).name.lower()} the file, frame {frame}"
 
 
 def partial_path(target: str) -> str:
-    """Return the name that a target has until it is whole: short, hidden, the same every time."""
+    """Return the hidden, short, repeatable name that a target has until it is complete."""
     folder, name = os.path.split(target)
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     return os.path.join(folder, f".{digest}.part")
 
 
 def remove_partials(folder: str) -> None:
-    """Remove what an interrupted run has left half-written below `folder`."""
+    """Remove the partial files that an interrupted run left below `folder`."""
     for path, _folders, files in os.walk(folder):
         for name in files:
             if PARTIAL.fullmatch(name):
@@ -117,7 +117,7 @@ def _failed(partial: str, reason: str, *, code: int | None = None) -> Outcome:
 
 
 def _flush(path: str) -> None:
-    # Before the rename: a machine that dies must not leave the name without the contents.
+    # Flush before the rename, so that a crash cannot leave the name without the contents.
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

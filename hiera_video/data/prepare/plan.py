@@ -1,4 +1,4 @@
-"""What is to be written where: one output per source file, and no output over a source."""
+"""Plan the outputs: one per source file, and none in place of a source."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from hiera_video.utils.errors import UserError
 
 VIDEOS = "videos"  # the folder of the prepared videos in OUTPUT
 
-# Characters that would end a line of a list, or cannot be written in UTF-8.
+# Characters that would end a line of a list, or that UTF-8 cannot encode.
 _UNFIT = re.compile("[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
 
@@ -24,11 +24,11 @@ class Job:
 
 
 def plan_jobs(source: Source, output: str) -> list[Job]:
-    """Return a job for every file of `source`, in its order; a file that comes twice has one.
+    """Return one job for each distinct file of `source`, in order.
 
-    An output lies in `videos/` as its source lies in `source.root`, with the ending .mp4. Where two
-    would have one name, as a.avi and a.mp4, the latter keeps it and the other is a.avi.mp4. Raises
-    UserError where an output would be written over a source.
+    The path of an output in `videos/` is that of its source in `source.root`, with the ending
+    .mp4. If two sources would get the same name, such as a.avi and a.mp4, the latter keeps it and
+    the former becomes a.avi.mp4. Raises UserError if an output would overwrite a source.
     """
     paths = list(dict.fromkeys(entry.path for entry in source.entries))
     wanted = {path: _stem(path, source.root) for path in paths}
@@ -37,7 +37,7 @@ def plan_jobs(source: Source, output: str) -> list[Job]:
         claims[stem.casefold()].append(path)
     taken: set[str] = set()
     names: dict[str, str] = {}
-    # First those that keep their name, so that no other takes it.
+    # Name the sources that keep their name first, so that no other takes it.
     for path in sorted(paths, key=lambda path: (wanted[path][1] != ".mp4", path)):
         stem, ending = wanted[path]
         alone = len(claims[stem.casefold()]) == 1
@@ -59,7 +59,7 @@ def plan_jobs(source: Source, output: str) -> list[Job]:
 
 
 def _stem(path: str, root: str) -> tuple[str, str]:
-    """Return the path in `root` without its ending, forward slashes, and the ending."""
+    """Return the path in `root` without its ending, with forward slashes, and the ending."""
     inside = os.path.relpath(path, root)
     if inside.startswith(os.pardir):
         inside = os.path.splitdrive(os.path.abspath(path))[1].lstrip(os.sep)
@@ -68,15 +68,15 @@ def _stem(path: str, root: str) -> tuple[str, str]:
 
 
 def is_listable(path: str) -> bool:
-    """Say whether a line of a list can hold this path."""
+    """Return whether a line of a list can hold this path."""
     return not _UNFIT.search(path)
 
 
 def split_off_val(source: Source, share: float) -> None:
-    """Move `share` of the training videos of every class to val, chosen by a hash of their names.
+    """Move a fraction `share` of each class's training videos to val, chosen by hashed name.
 
-    The same names give the same choice, on every machine and in every order. Raises UserError for
-    a share outside ]0, 1[ and a source that has a val split of its own.
+    The same names give the same choice, on every machine and in any order. Raises UserError for a
+    share outside ]0, 1[, and for a source that already has a val split.
     """
     if not 0 < share < 1:
         raise UserError(f"--val-share must be between 0 and 1, got {share}. Try 0.1.")

@@ -1,4 +1,4 @@
-"""Prepares a whole set: many files at a time, each with a time limit, from where a run stopped."""
+"""Prepare a whole dataset in a worker pool, with time limits, continuing an earlier run."""
 
 import csv
 import io
@@ -31,15 +31,16 @@ from hiera_video.utils.errors import UserError
 
 FAILED = "failed.csv"
 
-_AHEAD = 2  # jobs handed to the pool ahead of their turn, for each worker
+_AHEAD = 2  # jobs queued in the pool for each worker
 
 
 @dataclass(slots=True)
 class Summary:
-    """What a run has done. failed: (path, reason). lists: number of lines by split.
+    """The result of a run.
 
-    num_ready are all files that are there now, num_before those of them that an earlier run made;
-    num_damaged those whose source has frames marked as damaged. Bytes are of the ready files.
+    num_ready: files that are ready now. num_before: those of them that an earlier run made.
+    num_damaged: those of them whose source has frames marked as damaged. source_bytes,
+    output_bytes: sizes of the ready files. failed: (path, reason). lists: number of lines by split.
     """
 
     num_ready: int = 0
@@ -52,7 +53,7 @@ class Summary:
 
     @property
     def share_failed(self) -> float:
-        """Return the share of files that could not be prepared."""
+        """Return the fraction of files that could not be prepared."""
         return len(self.failed) / max(1, len(self.failed) + self.num_ready)
 
     def count(self, line: dict[str, Any]) -> None:
@@ -74,9 +75,10 @@ def prepare(
 ) -> Summary:
     """Write all videos of `source` below `output`, the lists, and `failed.csv`.
 
-    What an earlier run has finished is kept. `time_limit_sec` is for every step of a file (64
-    frames), not for the whole of it. However the run ends, no half-written file is left. Raises
-    UserError for values out of range, and for an `output` that is another's or cannot be written.
+    Files that an earlier run finished are kept. `time_limit_sec` applies to each step of a file
+    (64 frames), not to the whole file. However the run ends, it leaves no partial file. Raises
+    UserError for values out of range, and if `output` belongs to something else or cannot be
+    written.
     """
     encoding.check()
     if num_workers < 1:
@@ -113,7 +115,7 @@ def prepare(
                         ready.add(job.source)
         except BaseException:
             remove_partials(os.path.join(output, VIDEOS))
-            with suppress(OSError):  # a full disk is in the way of this too
+            with suppress(OSError):  # a full disk makes this fail too
                 _write_failed(output, summary.failed)
             raise
         _write_failed(output, summary.failed)
@@ -123,7 +125,7 @@ def prepare(
 
 
 def list_only(source: Source, output: str, *, classes_file: str = "") -> Summary:
-    """Write the lists of the source videos as they are, where they are, and `failed.csv`.
+    """Write the lists of the unchanged source videos where they are, and `failed.csv`.
 
     Raises UserError as `prepare` does.
     """
@@ -147,7 +149,7 @@ def list_only(source: Source, output: str, *, classes_file: str = "") -> Summary
 def _run(
     jobs: list[Job], output: str, encoding: Encoding, num_workers: int, time_limit_sec: float
 ) -> Iterator[tuple[Job, Outcome]]:
-    """Yield the outcomes as they come. Raises OSError where the disk takes no more."""
+    """Yield each outcome as it arrives. Raises OSError for a fault of the disk."""
     if not jobs:
         return
     tasks = [Task(job.source, os.path.join(output, job.output), encoding) for job in jobs]
@@ -225,6 +227,6 @@ def _write_failed(output: str, failed: Iterable[tuple[str, str]]) -> None:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerows([("path", "reason"), *rows])
-    # A name that is no UTF-8 is still to be found by the person who reads this.
+    # The reader of this file must be able to find a name that is not valid UTF-8.
     content = text.getvalue().encode("utf-8", "backslashreplace")
     write_atomic(path, lambda file: file.write(content))

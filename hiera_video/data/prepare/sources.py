@@ -1,8 +1,8 @@
-"""What there is to prepare: videos with their split and class, in whatever form they are listed.
+"""Read the videos to prepare, with split and class, from any of the supported forms of listing.
 
-`read_source` tells the form: Something-Something's json files, csv files (`path label`, or the
-official ones of Kinetics), or folders (train/ val/ test/ with class folders, class folders alone,
-or no folders at all).
+`read_source` recognises the form: Something-Something's json files, csv files (`path label`, or
+the official ones of Kinetics), or folders (train/ val/ test/ with class folders, class folders
+alone, or no folders at all).
 """
 
 import csv
@@ -31,9 +31,9 @@ def read_source(paths: list[str], *, videos: str = "", output: str = "") -> Sour
     """Read one folder, or one or more csv or json files.
 
     `videos` is the folder of the videos that a list names (default: the folder of the list; for
-    Something-Something its own folder of videos). Whatever lies in `output` is passed over, and
-    where that is the folder itself, the lists that an earlier run has written there. Raises
-    UserError for what is not there or cannot be told, RecordError for wrong lines.
+    Something-Something its own folder of videos). Everything in `output` is skipped; if `output`
+    is the folder itself, the lists that an earlier run wrote there are skipped. Raises UserError
+    if a path is missing or its form is unknown, and RecordError for invalid lines.
     """
     for path in paths:
         if not os.path.exists(path):
@@ -43,7 +43,7 @@ def read_source(paths: list[str], *, videos: str = "", output: str = "") -> Sour
             )
     if videos and not os.path.isdir(videos):
         raise UserError(f"--videos must be the folder of the videos, got {videos!r}.")
-    # Absolute, so that a run from another working directory knows the files again.
+    # Absolute, so that a run from another working directory recognises the files.
     paths, videos = [os.path.abspath(path) for path in paths], videos and os.path.abspath(videos)
     folders = [path for path in paths if os.path.isdir(path)]
     if folders and len(paths) > 1:
@@ -118,7 +118,7 @@ def _read_lists(files: list[str], videos: str) -> Source:
         for record in kinetics.read_index(folder, split, path_prefix=videos, labelled=labelled):
             label = None if record.label == NO_LABEL else record.label
             entries.append(Entry(record.path, split, label))
-    root = videos or _common_folder(entries)
+    root = videos or os.path.commonpath([os.path.dirname(entry.path) for entry in entries])
     source = Source("csv lists", root, class_names=names)
     for entry in entries:
         _add(source, entry)
@@ -126,14 +126,10 @@ def _read_lists(files: list[str], videos: str) -> Source:
 
 
 def _has_labels(file: str) -> bool:
-    """Say whether the first line of a list ends in a label; its reader judges all the others."""
+    """Return whether the first line of a list ends in a label; the reader checks the others."""
     with open(file, encoding="utf-8-sig", errors="replace") as lines:
         first = next((line.strip() for line in lines if line.strip()), "")
     return os.path.splitext(first.strip('"'))[1].lower() not in VIDEO_ENDINGS
-
-
-def _common_folder(entries: list[Entry]) -> str:
-    return os.path.commonpath([os.path.dirname(entry.path) for entry in entries])
 
 
 def _read_official(files: list[str], videos: str, output: str) -> Source:

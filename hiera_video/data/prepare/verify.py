@@ -1,7 +1,7 @@
-"""The proof that a video was written as meant: a full decode, held against what was encoded.
+"""Verify a written video: decode it completely and compare it with what was encoded.
 
-What was encoded may itself be wrong, so the result is also held against the source as training
-reads it: its rate and duration, and pictures found there by seeking.
+What was encoded may itself be wrong. The result is therefore also compared with the source as
+training reads it: frame rate, duration, and a few pictures found by seeking.
 """
 
 from fractions import Fraction
@@ -15,23 +15,23 @@ from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.decoders.pyav import open_video
 from hiera_video.data.prepare.encode import STEP_FRAMES, Begin, Encoded, Phase
 
-_BRIGHTNESS_TOLERANCE = 16  # of 255; compression moves a picture's mean by less than one
+_BRIGHTNESS_TOLERANCE = 16  # of 255; compression changes a picture's mean by less than one
 _PICTURE_TOLERANCE = 16  # of 255, mean difference of thumbnails
 _THUMBNAIL_PX = 16
 _RATE_TOLERANCE = 0.02
 
 
 class VerifyError(Exception):
-    """A written video that is not what was encoded; in words."""
+    """A written video differs from what was encoded; the text says how."""
 
 
 def verify(path: str, encoded: Encoded, begin: Begin) -> None:
-    """Decode all of `path`, and raise VerifyError unless it is `encoded`, frame by frame.
+    """Decode all of `path`; raise VerifyError unless each frame matches `encoded`.
 
-    Compared: number of frames, size, ratio of a pixel's sides, marks of damage, time stamps (to
-    half a tick of the file's), mean brightness, and what the training decoder finds: the number of
-    frames, and the rate and duration that it finds in the source. `begin(phase, frame)` is called
-    before every STEP_FRAMES frames. Raises DecodeError for a file that is not a video.
+    Compares the number of frames, size, pixel ratio, marks of damage, time stamps (to half a tick
+    of the file) and mean brightness. The training decoder must find the same number of frames,
+    and the rate and duration that it finds in the source. Calls `begin(phase, frame)` before every
+    STEP_FRAMES frames. Raises DecodeError if the file is not a video.
     """
     container, stream = open_stream(path, path)
     number = 0
@@ -59,10 +59,10 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
 
 
 def compare_pictures(path: str, source: str, encoded: Encoded, begin: Begin) -> None:
-    """Raise VerifyError unless pictures of `path` are those that a seek finds in `source`.
+    """Raise VerifyError unless pictures of `path` match those that a seek finds in `source`.
 
-    Compared: the first frame, one in the middle and the last, as thumbnails. A source in which
-    frames can only be found by decoding them all is left out: `encode` has done just that.
+    Compares thumbnails of the first, the middle and the last frame. Skips a source whose frames
+    can be found only by decoding them all, because `encode` has already done that.
     """
     if not encoded.is_seekable:
         return
@@ -88,7 +88,7 @@ def _thumbnail(picture_HWC: np.ndarray) -> np.ndarray:
 
 
 def _verify_timeline(found: Timeline, wanted: Timeline) -> None:
-    """Raise unless a video lasts as long as its source, at the same rate (0.0: unknown there)."""
+    """Raise unless rate and duration match the source's (a rate of 0.0 there means unknown)."""
     if not wanted.fps:
         return
     if abs(found.fps - wanted.fps) > _RATE_TOLERANCE * wanted.fps:
