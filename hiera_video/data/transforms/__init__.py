@@ -1,9 +1,9 @@
-"""What happens to frames between the decoder and the model: crop, augment, normalise, mix.
+"""Turn decoded frames into model input: crop, augment, normalise, mix.
 
-The dataset uses `TrainTransform` and `TestTransform` on single clips, the training loop uses
-`Mixup` on batches; everything else here is a piece of them, public so that it can be used and
-tested alone. Every random piece is a draw of plain numbers from an explicit
-`numpy.random.Generator`, followed by a pure function of those numbers.
+The dataset applies `TrainTransform` and `TestTransform` to single clips. The training loop applies
+`Mixup` to batches. The other modules hold their parts, public so that each can be used and tested
+alone. Every random transform first draws plain numbers from an explicit `numpy.random.Generator`,
+then applies a pure function of those numbers.
 """
 
 from hiera_video.data.transforms.mixup import Mixup

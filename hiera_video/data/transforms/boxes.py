@@ -1,4 +1,4 @@
-"""Axis-parallel boxes in a frame, and the one way in which they are drawn at random."""
+"""Axis-parallel boxes in a frame, and how to draw one at random."""
 
 import math
 from typing import NamedTuple
@@ -34,13 +34,12 @@ def draw_box(
     rng: np.random.Generator,
     tries: int = 10,
 ) -> Box | None:
-    """Draw a box inside a `height` x `width` frame, or None if none of `tries` shapes fits.
+    """Draw a box inside a `height` x `width` frame; return None if none of `tries` shapes fits.
 
-    The share of the frame's area is uniform in `area` (fractions of 1), the aspect ratio
-    (width / height) is log-uniform in `aspect`, so that 3:4 is as likely as 4:3, and the place is
-    uniform over all places where the box lies wholly inside. Random crops (Szegedy et al. 2015,
-    arXiv 1409.4842, section 6) and erased boxes (Zhong et al. 2020, arXiv 1708.04896) are drawn
-    so.
+    The box's fraction of the frame's area is uniform in `area`. Its aspect ratio (width / height)
+    is log-uniform in `aspect`, so that 3:4 is as likely as 4:3. Its position is uniform over all
+    positions at which it fits inside the frame. Random crops (Szegedy et al. 2015, arXiv
+    1409.4842, section 6) and erased boxes (Zhong et al. 2020, arXiv 1708.04896) use this draw.
     """
     for _ in range(tries):
         pixels = height * width * rng.uniform(*area)

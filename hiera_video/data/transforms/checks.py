@@ -1,4 +1,4 @@
-"""Refusals shared by the transforms: an argument outside its range is named, with its value."""
+"""Range checks shared by the transforms; each error names the argument and its value."""
 
 from hiera_video.utils.errors import UserError
 

@@ -1,14 +1,15 @@
-"""Resizing, cropping and flipping of whole clips: one box, one size for all frames.
+"""Resize, crop and flip clips, with one box and one size for all frames.
 
 Legend: T frames, C colour channels, H height, W width (pixels), S spatial crops.
 All functions take uint8 (or float) tensors [T, C, H, W] and do not change them.
 
-Resizing is bilinear with antialiasing. Video recipes resize bilinearly (PySlowFast, and with it the
-published Hiera weights), without antialiasing; the two are the same thing when a crop is enlarged,
-which most training crops of 256-pixel videos are, and antialiasing keeps a 1080p source from
-turning into flicker. torch has a vectorised kernel for uint8 frames whose channels lie innermost
-in memory, which is how decoders deliver them: measured on one core, a 200x240 crop of 16 frames to
-224x224 takes 1.7 ms, 3.6 ms if planes are made first, 7.6 ms in float, and 2.2 ms bicubic.
+Resizing is bilinear with antialiasing. Video recipes (PySlowFast, and so the published Hiera
+weights) resize bilinearly without antialiasing. Both give the same result when a crop is enlarged,
+as most training crops of 256-pixel videos are. Antialiasing keeps a 1080p source from flickering.
+
+torch has a vectorised kernel for uint8 frames whose channels are innermost in memory, as decoders
+deliver them. Measured on one core, resizing a 200x240 crop of 16 frames to 224x224 takes 1.7 ms.
+It takes 3.6 ms if planes are made first, 7.6 ms in float, and 2.2 ms bicubic.
 """
 
 import numpy as np
@@ -30,9 +31,9 @@ def resize(frames_TCHW: torch.Tensor, *, height: int, width: int) -> torch.Tenso
 
 
 def resize_short_side(frames_TCHW: torch.Tensor, size: int) -> torch.Tensor:
-    """Resize so that the shorter side has `size` pixels and the aspect ratio stays.
+    """Resize the shorter side to `size` pixels, keeping the aspect ratio.
 
-    The longer side is rounded down to whole pixels, as PySlowFast does (340x256 to 297x224).
+    The longer side is rounded down to whole pixels, as in PySlowFast (340x256 to 297x224).
     """
     check_positive("size", size)
     height, width = frames_TCHW.shape[-2:]
@@ -50,9 +51,9 @@ def draw_crop_box(
 ) -> Box:
     """Draw the box of a random-resized crop in a `height` x `width` frame.
 
-    `scale` is the range of the box's share of the frame's area (within (0, 1]), `aspect` that of
-    its width / height. If ten drawn shapes do not fit, the box is the largest one in the frame's
-    centre whose aspect ratio is allowed.
+    `scale` is the range of the box's fraction of the frame's area, within (0, 1]; `aspect` is the
+    range of its width / height. If none of ten drawn shapes fits, returns the largest box in the
+    frame's centre with an allowed aspect ratio.
     """
     check_range("scale", scale, at_most=1.0)
     check_range("aspect", aspect)
@@ -80,8 +81,8 @@ def random_resized_crop(
 ) -> torch.Tensor:
     """Cut a random box, the same in all frames, and resize it to [T, C, size, size].
 
-    `scale` and `aspect` as in `draw_crop_box`. A box smaller than `size` is enlarged, so that
-    videos smaller than the crop work. Raises a UserError for ranges that are none.
+    `scale` and `aspect` are those of `draw_crop_box`. A box smaller than `size` is enlarged, so
+    that videos smaller than the crop work. Raises a UserError for invalid ranges.
     """
     check_positive("size", size)
     height, width = frames_TCHW.shape[-2:]
@@ -92,12 +93,12 @@ def random_resized_crop(
 def random_flip(
     frames_TCHW: torch.Tensor, *, rng: np.random.Generator, probability: float = 0.5
 ) -> torch.Tensor:
-    """Mirror all frames left-right with the given probability, else return them as they are."""
+    """Mirror all frames left-right with the given probability, else return them unchanged."""
     return frames_TCHW.flip(-1) if rng.random() < probability else frames_TCHW
 
 
 def check_num_crops(num_crops: int) -> None:
-    """Raise a UserError unless `num_crops` is a number that `spatial_crops` knows."""
+    """Raise a UserError unless `spatial_crops` supports `num_crops`."""
     if num_crops not in (1, 3):
         raise UserError(f"num_crops must be 1 or 3, got {num_crops}. Try 1, the centre crop.")
 
@@ -105,9 +106,10 @@ def check_num_crops(num_crops: int) -> None:
 def spatial_crops(frames_TCHW: torch.Tensor, *, size: int, num_crops: int) -> list[torch.Tensor]:
     """Return the `size` x `size` test crops of all frames, as views [T, C, size, size].
 
-    One crop is the centre. Three lie along the longer side: left, centre, right, or top, centre,
-    bottom; on the shorter side all are centred. In square frames of exactly `size` pixels the
-    three are the same. Raises a UserError for another number or for frames smaller than `size`.
+    One crop is the centre. Three crops lie along the longer side: left, centre, right, or top,
+    centre, bottom. On the shorter side all are centred. In square frames of exactly `size` pixels
+    the three are the same. Raises a UserError for any other number of crops, and for frames
+    smaller than `size`.
     """
     check_num_crops(num_crops)
     height, width = frames_TCHW.shape[-2:]

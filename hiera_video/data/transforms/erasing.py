@@ -1,9 +1,9 @@
-"""Random erasing of a normalised clip: one box through all frames.
+"""Erase a random box of a normalised clip, the same box in all frames.
 
 Legend: C colour channels, T frames, H height, W width (pixels).
 Zhong et al. 2020, Random Erasing Data Augmentation (arXiv 1708.04896), with the ranges of timm
 and PySlowFast: 0.02 to 1/3 of the area, aspect ratio 0.3 to 1/0.3, log-uniform (uniform in the
-paper). As in PySlowFast's video form the box is a cube in time: what is hidden stays hidden.
+paper). As in PySlowFast's version for videos, the box covers the same area of every frame.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from hiera_video.data.transforms.checks import check_fraction
 from hiera_video.utils.errors import UserError
 
 MODES = ("pixel", "const")
-"""What an erased box is filled with: unit normal noise, new for every value, or zeros."""
+"""The fill of an erased box: "pixel", unit normal noise drawn for each value, or "const", zeros."""
 
 
 def check_mode(mode: str) -> None:
@@ -33,13 +33,13 @@ def draw_erase_box(
     area: tuple[float, float] = (0.02, 1 / 3),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> Box | None:
-    """Draw the box to erase; None if ten tries found none that fits (very long frames)."""
+    """Draw the box to erase; None if none of ten tries fits (in very long frames)."""
     return draw_box(height, width, area=area, aspect=aspect, rng=rng)
 
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """A box that is to be erased, and the seed of the noise that fills it; None: zeros."""
+    """A box to erase, and the seed of the noise that fills it (None: zeros)."""
 
     box: Box
     noise_seed: int | None
@@ -55,9 +55,9 @@ def draw_erasure(
     area: tuple[float, float] = (0.02, 1 / 3),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> Erasure | None:
-    """Draw whether, where and with what to erase; `mode` is one of `MODES`.
+    """Draw whether to erase, the box, and its fill; `mode` is one of `MODES`.
 
-    Raises a UserError for another mode or a probability outside 0..1.
+    Raises a UserError for an unknown mode or a probability outside 0..1.
     """
     check_fraction("probability", probability)
     check_mode(mode)
@@ -75,8 +75,8 @@ def erase_(clip_CTHW: torch.Tensor, erasure: Erasure) -> None:
     if erasure.noise_seed is None:
         clip_CTHW[..., box.rows, box.columns] = 0.0
         return
-    # torch's normal numbers cost 2/5 of numpy's, and the box may hold 800,000 of them: 5 ms on a
-    # CPU, which is why a GPU makes its own (others, but the same whenever it is asked).
+    # torch draws normal numbers in 2/5 of numpy's time. A box may hold 800,000 of them, 5 ms on a
+    # CPU, so a GPU draws its own: other numbers than the CPU's, but reproducible.
     generator = torch.Generator(clip_CTHW.device).manual_seed(erasure.noise_seed)
     shape = (*clip_CTHW.shape[:2], box.height, box.width)
     clip_CTHW[..., box.rows, box.columns] = torch.randn(
@@ -96,7 +96,7 @@ def random_erase(
     """Erase one random box, the same in all frames, with the given probability.
 
     Takes a normalised float clip [C, T, H, W] and returns it or an erased copy. `mode` is one of
-    `MODES`; 0 is the mean colour of a normalised clip. Raises a UserError for another mode or a
+    `MODES`; 0 is the mean colour of a normalised clip. Raises a UserError for an unknown mode or a
     probability outside 0..1.
     """
     erasure = draw_erasure(

@@ -1,14 +1,14 @@
-"""Rotation, shear and translation of uint8 clips [T, C, H, W], the same for all frames.
+"""Rotate, shear and translate uint8 clips [T, C, H, W], all frames alike.
 
 Legend: T frames, C colour channels, H height, W width (pixels).
-Coordinates are in pixels from the upper left corner of the frame, x to the right and y down; the
-middle of the first pixel is (0.5, 0.5). `fill` is one level (0..255) per channel for what comes
+Coordinates are in pixels from the upper left corner of the frame, x to the right and y down. The
+middle of the first pixel is (0.5, 0.5). `fill` is one level (0..255) per channel, used for pixels
 from outside the frame. Each function returns new frames.
 
-Sampling is bilinear. PySlowFast's RandAugment is bicubic by AUG.INTERPOLATION, timm's draws one of
-the two per operation; bicubic costs twice as much for no known gain. Measured for 16x224x224 on one
-core: 6 ms with torch's grid_sample frame by frame, 15 ms with all frames as channels of one image
-(out of cache), 16 ms with Pillow, 16 ms with torchvision's v2 rotate.
+Sampling is bilinear. PySlowFast's RandAugment is bicubic by AUG.INTERPOLATION; timm's draws one of
+the two per operation. Bicubic costs twice as much for no known gain. Measured for 16x224x224 on
+one core: 6 ms with torch's grid_sample frame by frame, 15 ms with all frames as channels of one
+image (which does not fit the cache), 16 ms with Pillow, 16 ms with torchvision's v2 rotate.
 """
 
 import math
@@ -21,12 +21,12 @@ import torch.nn.functional as F
 def warp(
     frames_TCHW: torch.Tensor, source: Sequence[float], *, fill: Sequence[float]
 ) -> torch.Tensor:
-    """Resample every frame through an affine map, bilinearly.
+    """Resample every frame bilinearly through an affine map.
 
     `source` is (a, b, c, d, e, f): the pixel at (x, y) of the result comes from
-    (a x + b y + c, d x + e y + f) of the frame. Near the frame's edge the sample is taken from
-    the pixels that exist; the fill does not bleed in. Results are rounded (Pillow cuts them off,
-    which darkens a clip by half a level with every operation).
+    (a x + b y + c, d x + e y + f) of the frame. Near the frame's edge, only pixels of the frame
+    are interpolated; the fill does not bleed in. Results are rounded. (Pillow truncates them,
+    which darkens a clip by half a level with every operation.)
     """
     num_frames, channels, height, width = frames_TCHW.shape
     a, b, c, d, e, f = source
@@ -37,10 +37,10 @@ def warp(
     inside_HW = (
         (source_x_HW >= 0) & (source_x_HW < width) & (source_y_HW >= 0) & (source_y_HW < height)
     ).float()
-    # grid_sample counts -1..1 from edge to edge.
+    # grid_sample takes coordinates from -1 to 1, edge to edge.
     grid = torch.stack((source_x_HW * (2 / width) - 1, source_y_HW * (2 / height) - 1), dim=-1)
     fill_C11 = torch.tensor(fill, dtype=torch.float32).view(channels, 1, 1)
-    # The half turns the cut-off of the conversion to uint8 into rounding.
+    # The conversion to uint8 truncates; adding a half makes it round.
     outside_CHW = fill_C11.round() * (1 - inside_HW) + 0.5
     warped_TCHW = torch.empty((num_frames, channels, height, width), dtype=torch.uint8)
     for frame_CHW, warped_CHW in zip(frames_TCHW, warped_TCHW, strict=True):
@@ -56,7 +56,7 @@ def warp(
 
 
 def rotate(frames_TCHW: torch.Tensor, degrees: float, *, fill: Sequence[float]) -> torch.Tensor:
-    """Rotate about the frame's centre, counter-clockwise as one sees it."""
+    """Rotate about the frame's centre, counter-clockwise as seen on the screen."""
     height, width = frames_TCHW.shape[-2:]
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     center_x, center_y = width / 2, height / 2
@@ -78,8 +78,8 @@ def shear_y(frames_TCHW: torch.Tensor, slope: float, *, fill: Sequence[float]) -
 def translate_x(frames_TCHW: torch.Tensor, share: float, *, fill: Sequence[float]) -> torch.Tensor:
     """Move the picture left by `share` (-1..1) of the width, rounded to whole pixels.
 
-    Rounding differs from the published recipes, which interpolate: at most half a pixel, and the
-    picture keeps its sharpness, for a tenth of the time.
+    The published recipes interpolate instead. Rounding moves the picture by at most half a pixel
+    more, keeps it sharp, and takes a tenth of the time.
     """
     return _shift(frames_TCHW, left=round(share * frames_TCHW.shape[-1]), up=0, fill=fill)
 

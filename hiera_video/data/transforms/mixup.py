@@ -1,9 +1,9 @@
-"""Mixing of clips and labels within a batch: mixup or cutmix, chosen per batch.
+"""Mix the clips and labels of a batch by mixup or cutmix, chosen per batch.
 
 Legend: B clips in the batch, C colour channels, T frames, H height, W width (pixels), K classes.
 mixup: Zhang et al. 2018 (arXiv 1710.09412); cutmix: Yun et al. 2019 (arXiv 1905.04899); label
-smoothing: Szegedy et al. 2016 (arXiv 1512.00567). One choice and one lambda for the whole batch,
-each clip with the clip at its mirrored place, is the manner of timm and PySlowFast.
+smoothing: Szegedy et al. 2016 (arXiv 1512.00567). As in timm and PySlowFast, the whole batch has
+one method and one lambda, and each clip is mixed with the clip at its mirrored place.
 """
 
 import math
@@ -22,19 +22,19 @@ class Mixing:
     """How one batch is mixed."""
 
     own_share: float
-    """The papers' lambda: the share (0..1) of a clip's own picture; the rest is its partner's."""
+    """The papers' lambda: the weight (0..1) of a clip itself; the rest is its partner's."""
     box: Box | None = None
     """cutmix: the box that shows the partner. None: mixup, a blend of the whole picture."""
 
 
 class Mixup:
-    """Mix every batch with itself and make its labels soft.
+    """Mix the clips of a batch with one another and return soft labels.
 
     `mixup_alpha` and `cutmix_alpha` shape the Beta(alpha, alpha) distribution of lambda; an alpha
-    of 0 takes that kind out. A batch is mixed with probability `prob`, and then by cutmix with
-    probability `switch_prob` if both kinds are in. `label_smoothing` (0..1) is the share
-    of each label that is spread evenly over all `num_classes` classes; it applies to batches that
-    are not mixed as well. Raises a UserError for numbers outside these ranges, and if both alphas
+    of 0 disables that method. A batch is mixed with probability `prob`. If both methods are
+    enabled, cutmix is chosen with probability `switch_prob`. `label_smoothing` (0..1) is the
+    fraction of each label that is spread evenly over all `num_classes` classes, also in batches
+    that are not mixed. Raises a UserError for numbers outside these ranges, and if both alphas
     are 0.
     """
 
@@ -69,8 +69,8 @@ class Mixup:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the mixed clips and their soft labels, float32 [B, K], rows summing to 1.
 
-        `labels_B` are class indices on any device; the arguments are not changed. Clip i is mixed
-        with clip B - 1 - i; in an odd batch the middle clip meets itself and stays.
+        `labels_B` are class indices on any device. The arguments are not changed. Clip i is mixed
+        with clip B - 1 - i, so the middle clip of an odd batch stays unchanged.
         """
         mixing = self.draw(*clips_BCTHW.shape[-2:], rng=rng)
         return (
@@ -94,10 +94,10 @@ class Mixup:
 
 
 def draw_cutmix(height: int, width: int, *, alpha: float, rng: np.random.Generator) -> Mixing:
-    """Draw a cutmix box with the frame's shape, an expected area of 1 - Beta(alpha, alpha) of it.
+    """Draw a cutmix box of the frame's shape that covers 1 - Beta(alpha, alpha) of its area.
 
-    The box's centre is uniform over the frame and what hangs over the edge is cut off (Yun et al.
-    2019, section 3.1); `own_share` is that of the area which is left in truth.
+    The box's centre is uniform over the frame, and the box is clipped at the frame's edge (Yun et
+    al. 2019, section 3.1). `own_share` is computed from the clipped box.
     """
     side = math.sqrt(1.0 - rng.beta(alpha, alpha))
     center_y, center_x = int(rng.integers(height)), int(rng.integers(width))
@@ -109,7 +109,7 @@ def draw_cutmix(height: int, width: int, *, alpha: float, rng: np.random.Generat
 
 
 def mix_clips(clips_BCTHW: torch.Tensor, mixing: Mixing) -> torch.Tensor:
-    """Mix clip i with clip B - 1 - i, the same way in all frames; the input stays as it is."""
+    """Mix clip i with clip B - 1 - i, the same way in all frames; the input is not changed."""
     if mixing.own_share == 1.0:
         return clips_BCTHW
     if mixing.box is None:

@@ -1,4 +1,4 @@
-"""From uint8 frames to the normalised float clip that the model takes.
+"""Convert uint8 frames to the normalised float clips that the model takes.
 
 Legend: B views, T frames, C colour channels, H height, W width (pixels).
 """
@@ -21,8 +21,8 @@ def to_clip(
 ) -> torch.Tensor:
     """Return `(frames / 255 - mean) / std` as contiguous float32 [C, T, H, W].
 
-    `frames_TCHW` are uint8 in any memory layout; `mean` and `std` have one number per channel, in
-    units of the full range 0..1. With `out` (float32 [C, T, H, W]) the clip is written there.
+    `frames_TCHW` are uint8 in any memory layout. `mean` and `std` have one number per channel, for
+    levels scaled to 0..1. If `out` (float32 [C, T, H, W]) is given, the clip is written there.
     Raises a UserError if `mean` or `std` do not fit the channels or a `std` is not positive.
     """
     num_frames, channels, height, width = frames_TCHW.shape
@@ -36,7 +36,7 @@ def to_clip(
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What is left to do to the pixels of views, in a worker or on the device: it is the same.
+    """Normalise and erase the pixels of views, with the same code in a worker and on the device.
 
     `mean` and `std` are those of `to_clip`.
     """
@@ -74,5 +74,5 @@ def _check(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
 
 def _normalize_(clip_C: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
     for channel, channel_mean, channel_std in zip(clip_C, mean, std, strict=True):
-        # One multiplication and one addition per pixel, by numbers worked out in double precision.
+        # One multiplication and one subtraction per pixel; the constants are in double precision.
         channel.mul_(1.0 / (255.0 * channel_std)).sub_(channel_mean / channel_std)

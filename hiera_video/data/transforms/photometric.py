@@ -1,21 +1,21 @@
-"""Colour operations of RandAugment on uint8 clips [T, C, H, W], frame by frame.
+"""Apply the colour operations of RandAugment to uint8 clips [T, C, H, W], frame by frame.
 
 Legend: T frames, C colour channels, H height, W width (pixels).
-Each returns new frames and does what Pillow's ImageOps and ImageEnhance, which the published
-recipes call on every frame, define under the same name: results are cut off (not rounded) to whole
-levels, and statistics (darkest level, histogram, mean) are those of the single frame.
+Each function returns new frames and matches the function of the same name in Pillow's ImageOps or
+ImageEnhance, which the published recipes call on every frame. Results are truncated (not rounded)
+to whole levels, and statistics (darkest level, histogram, mean) are those of the single frame.
 
-All that maps one level to another, whatever the pixel, is a table of 256 levels, and the quickest
-table lookup on one core is `bytes.translate`: 1.1 ms for 16x224x224 frames, against 5 ms for
-numpy's and 11 ms for torch's indexing, and 4 ms for float arithmetic.
+Every operation that maps levels regardless of the pixel's place uses a table of 256 levels. The
+fastest lookup on one core is `bytes.translate`: 1.1 ms for 16x224x224 frames, against 5 ms for
+numpy's indexing, 11 ms for torch's, and 4 ms for float arithmetic.
 """
 
 import numpy as np
 import torch
 
 _LEVELS = np.arange(256, dtype=np.float32)
-# ITU-R 601 luma in 16-bit fixed point. Every partial sum stays below 2**24, so that float32
-# arithmetic on these integers is exact.
+# ITU-R 601 luma in 16-bit fixed point. Every partial sum stays below 2**24, so float32 arithmetic
+# on these integers is exact.
 _LUMA = (19595.0, 38470.0, 7471.0)
 
 
@@ -40,17 +40,17 @@ def invert(frames_TCHW: torch.Tensor) -> torch.Tensor:
 
 
 def posterize(frames_TCHW: torch.Tensor, bits: int) -> torch.Tensor:
-    """Keep the `bits` (0..8) most significant bits of each level; 0 makes all black."""
+    """Keep the `bits` (0..8) most significant bits of each level; 0 makes every frame black."""
     return frames_TCHW & ((0xFF << (8 - bits)) & 0xFF)
 
 
 def solarize(frames_TCHW: torch.Tensor, threshold: int) -> torch.Tensor:
-    """Turn levels from `threshold` (0..256) on into their negative; 256 changes nothing."""
+    """Invert all levels of at least `threshold` (0..256); 256 changes nothing."""
     return look_up(frames_TCHW, _truncate(np.where(threshold > _LEVELS, _LEVELS, 255 - _LEVELS)))
 
 
 def solarize_add(frames_TCHW: torch.Tensor, addend: int) -> torch.Tensor:
-    """Add `addend` (0..255) to the levels of the darker half, those below 128."""
+    """Add `addend` (0..255) to all levels below 128."""
     return look_up(frames_TCHW, _truncate(np.where(_LEVELS < 128, _LEVELS + addend, _LEVELS)))
 
 
@@ -70,7 +70,7 @@ def contrast(frames_TCHW: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def auto_contrast(frames_TCHW: torch.Tensor) -> torch.Tensor:
-    """Stretch each plane's levels linearly over 0..255; a plane of one level stays as it is."""
+    """Stretch each plane's levels linearly over 0..255; a plane of one level is unchanged."""
     planes_TCP = frames_TCHW.flatten(2)
     # Two passes: torch's aminmax on uint8 takes three times as long.
     low_TC1 = planes_TCP.amin(2, keepdim=True).numpy().astype(np.int64)
@@ -84,9 +84,9 @@ def auto_contrast(frames_TCHW: torch.Tensor) -> torch.Tensor:
 def equalize(frames_TCHW: torch.Tensor) -> torch.Tensor:
     """Spread each plane's levels so that their histogram becomes flat.
 
-    Level i goes to `(step / 2 + number of darker pixels) / step` in whole numbers, where `step` is
-    1/255 of the pixels not counting those of the brightest level present; a plane whose `step` is
-    0 (all but one level nearly empty) stays as it is.
+    Level i becomes `(step / 2 + number of darker pixels) / step` in integer arithmetic. `step` is
+    1/255 of the number of pixels below the brightest level present. A plane whose `step` is 0 (all
+    but one level nearly empty) is unchanged.
     """
     num_frames, channels = frames_TCHW.shape[:2]
     tables_TCL = np.empty((num_frames, channels, 256), dtype=np.uint8)
@@ -100,13 +100,13 @@ def equalize(frames_TCHW: torch.Tensor) -> torch.Tensor:
 
 
 def color(frames_TCHW: torch.Tensor, factor: float) -> torch.Tensor:
-    """Move pixels away from (`factor` > 1) or towards (< 1) their own grey: 0 is black and white.
+    """Move pixels away from (`factor` > 1) or towards (< 1) their own grey; 0 removes all colour.
 
     Takes RGB frames.
     """
     blended_TCHW = torch.empty_like(frames_TCHW)
     luma = torch.tensor(_LUMA)
-    # One frame at a time stays in the processor's cache: half the time of the whole clip at once.
+    # A single frame fits the CPU cache, which takes half the time of the whole clip at once.
     for frame_CHW, blended_CHW in zip(frames_TCHW, blended_TCHW, strict=True):
         pixels_CP = frame_CHW.flatten(1).float()
         grey_P = (luma @ pixels_CP).add_(32768.0).mul_(1.0 / 65536.0).floor_()
@@ -116,10 +116,10 @@ def color(frames_TCHW: torch.Tensor, factor: float) -> torch.Tensor:
 
 
 def sharpness(frames_TCHW: torch.Tensor, factor: float) -> torch.Tensor:
-    """Move pixels away from (`factor` > 1) or towards (< 1) a smoothed frame: 0 is smooth.
+    """Move pixels away from (`factor` > 1) or towards (< 1) the smoothed frame; 0 returns it.
 
-    The smoothed frame is the 3x3 mean in which the middle weighs five times as much as each
-    neighbour. The outermost pixels have no full neighbourhood and stay as they are.
+    Smoothing is a 3x3 mean in which the middle pixel weighs five times as much as each neighbour.
+    The outermost pixels have no full neighbourhood and are unchanged.
     """
     blended_TCHW = frames_TCHW.clone()
     if min(frames_TCHW.shape[-2:]) < 3:
@@ -132,12 +132,12 @@ def sharpness(frames_TCHW: torch.Tensor, factor: float) -> torch.Tensor:
         block += across[..., 2:, :]
         middle = levels[..., 1:-1, 1:-1]
         smooth = block.add_(middle, alpha=4).float().mul_(1.0 / 13.0).add_(0.5).floor_()
-        # As a difference, so that a flat area stays exactly as it is.
+        # Computed from the difference, so that a flat area stays exactly the same.
         blended = (middle - smooth).mul_(factor).add_(smooth).clamp_(0.0, 255.0)
         blended_CHW[..., 1:-1, 1:-1] = blended
     return blended_TCHW
 
 
 def _truncate(table: np.ndarray) -> np.ndarray:
-    """Cut a float table off to levels 0..255."""
+    """Clip a float table to 0..255 and truncate it to whole levels."""
     return np.clip(table, 0.0, 255.0).astype(np.uint8)

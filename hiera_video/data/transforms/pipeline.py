@@ -1,4 +1,4 @@
-"""The two ways from decoded frames to model input: one for training, one for testing.
+"""Turn decoded frames into model input: one pipeline for training, one for testing.
 
 Legend: T frames of a clip, N decoded frames, H height, W width (pixels), C colour channels,
 V clips, S spatial crops.
@@ -21,24 +21,24 @@ from hiera_video.data.transforms.erasing import Erasure, check_mode, draw_erasur
 from hiera_video.data.transforms.normalize import Finish
 from hiera_video.data.transforms.randaugment import Policy, rand_augment
 
-# Few enough for the processor's cache to keep them from being resized until they are written.
+# Small enough that resized frames stay in the CPU cache until they are written.
 _FRAMES_AT_ONCE = 4
 
 
 def to_frames(frames_THWC: np.ndarray) -> torch.Tensor:
-    """Return a decoder's uint8 RGB frames as a tensor [T, C, H, W], without copying if it can.
+    """Return a decoder's uint8 RGB frames as a tensor [T, C, H, W], without a copy if possible.
 
-    Channels stay innermost in memory. Frames that are read-only or stored backwards (a rotated
-    video) are copied, because torch knows neither.
+    Channels stay innermost in memory. Frames that are read-only or have negative strides (from a
+    rotated video) are copied, because torch supports neither.
     """
     frames_THWC = np.require(frames_THWC, requirements=["C", "W"])
     return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
 
 
 def write_pixels(frames_TCHW: torch.Tensor, out_THWC: torch.Tensor) -> None:
-    """Write uint8 frames where a view's pixels go, whose channels stay innermost."""
+    """Copy uint8 frames into the pixels of a view, whose channels are innermost in memory."""
     if frames_TCHW.stride(-1) == 1:
-        # Planes, one after the other: less than half the time of torch's copy of all.
+        # Copying plane by plane takes less than half the time of one copy by torch.
         for channel_THW, out_THW in zip(frames_TCHW.unbind(1), out_THWC.unbind(-1), strict=True):
             out_THW.copy_(channel_THW)
     else:
@@ -46,19 +46,20 @@ def write_pixels(frames_TCHW: torch.Tensor, out_THWC: torch.Tensor) -> None:
 
 
 class TrainTransform:
-    """Random-resized crop, flip, RandAugment, normalisation and erasing of one clip.
+    """Apply random-resized crop, flip, RandAugment, normalisation and erasing to one clip.
 
     `crop_size` is the side of the result in pixels; `scale` and `aspect` are those of
     `random_resized_crop`; `flip` mirrors half of all clips; `policy` is a RandAugment policy or
     None; `erase_probability` and `erase_mode` are those of `random_erase`; `mean` and `std` those
-    of `to_clip`. All frames of a clip are treated alike. Raises a UserError for a number outside
-    its range.
+    of `to_clip`. All frames of a clip are transformed alike. Raises a UserError for a number
+    outside its range.
 
-    Order: PySlowFast's recipes, VideoMAE's and with them Hiera's apply RandAugment to whole decoded
-    frames and crop afterwards; here the crop comes first, as in timm's image recipes. RandAugment
-    then handles 224x224 pixels, whatever the video's size, and never spends time on what is cut
-    away. The difference it makes: translations and shears are relative to the crop, the fill at a
-    moved picture's edge is not cropped away again, and histogram statistics are those of the crop.
+    Order: the recipes of PySlowFast and VideoMAE, and so Hiera's, apply RandAugment to the decoded
+    frames and crop afterwards. Here the crop comes first, as in timm's image recipes. RandAugment
+    then handles 224x224 pixels whatever the size of the video, and spends no time on pixels that
+    are cut away. The results differ in three ways. Translations and shears are relative to the
+    crop. The fill at the edge of a moved picture is not cropped away. Histogram statistics are
+    those of the crop.
     """
 
     def __init__(
@@ -92,8 +93,8 @@ class TrainTransform:
     def __call__(self, frames_THWC: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
         """Turn decoded frames, uint8 RGB [T, H, W, 3], into a clip, float32 [3, T, S, S].
 
-        S is `crop_size`. The frames are not changed, so that one decode can give several views
-        (repeated augmentation) by calling this again with the same `rng`.
+        S is `crop_size`. The frames are not changed, so further calls with the same `rng` give
+        more views of one decode (repeated augmentation).
         """
         pixels_THWC = torch.empty(
             (len(frames_THWC), self.crop_size, self.crop_size, 3), dtype=torch.uint8
@@ -104,7 +105,7 @@ class TrainTransform:
     def write(
         self, frames_THWC: np.ndarray, rng: np.random.Generator, out_THWC: torch.Tensor
     ) -> Erasure | None:
-        """Do all but `finish`: write a view's pixels to `out_THWC`, return what is to be erased."""
+        """Do all but `finish`: write a view's pixels to `out_THWC`, return the box to erase."""
         frames_TCHW = random_resized_crop(
             to_frames(frames_THWC),
             size=self.crop_size,
@@ -129,10 +130,10 @@ class TrainTransform:
 
 
 class TestTransform:
-    """Shorter side to the crop's size, then one or three crops along the longer side.
+    """Resize the shorter side to the crop's size, then take 1 or 3 crops along the longer side.
 
     `crop_size` is in pixels, `num_crops` is 1 (centre) or 3, `mean` and `std` are those of
-    `to_clip`. Nothing here is random. Raises a UserError for another number of crops.
+    `to_clip`. Nothing here is random. Raises a UserError for any other number of crops.
     """
 
     __test__ = False  # the name is not a test for pytest to collect
@@ -160,7 +161,7 @@ class TestTransform:
     def write(
         self, frames_NHWC: np.ndarray, clips_VT: np.ndarray, out_VSTHWC: torch.Tensor
     ) -> None:
-        """Write the pixels of all crops of clips of the frames `clips_VT`; each is resized once."""
+        """Write the pixels of all crops of the clips `clips_VT`, resizing each frame once."""
         out = out_VSTHWC.numpy()
         for start in range(0, len(frames_NHWC), _FRAMES_AT_ONCE):
             frames_NCHW = to_frames(frames_NHWC[start : start + _FRAMES_AT_ONCE])

@@ -1,10 +1,11 @@
-"""RandAugment as video recipes use it: `rand-m7-mstd0.5-inc1`, the same for a whole clip.
+"""RandAugment as video recipes use it: `rand-m7-mstd0.5-inc1`, the same for all frames of a clip.
 
 Legend: T frames, C colour channels, H height, W width (pixels).
-RandAugment is Cubuk et al. 2019 (arXiv 1909.13719): n operations out of a fixed set, one magnitude
-for all. The string form, the noise on the magnitude, the probability of 0.5 and the 'increasing'
-set, in which a larger magnitude always means a stronger change, come from timm; PySlowFast uses
-them for video, and Hiera's paper gives "RandAug (7, 0.5)" (arXiv 2306.00989, tables 11 and 12).
+RandAugment is Cubuk et al. 2019 (arXiv 1909.13719): n operations out of a fixed set, with one
+magnitude for all. Four things come from timm: the policy string, the noise on the magnitude, the
+probability of 0.5, and the 'increasing' set, in which a larger magnitude always means a stronger
+change. PySlowFast uses them for video, and Hiera's paper gives "RandAug (7, 0.5)" (arXiv
+2306.00989, tables 11 and 12).
 """
 
 from collections.abc import Callable, Sequence
@@ -17,50 +18,50 @@ from hiera_video.data.transforms import geometric, photometric
 from hiera_video.utils.errors import UserError
 
 FULL_STRENGTH = 10.0
-"""The magnitude that means full strength, and the default of a policy's `m` and `mmax` (timm)."""
+"""The magnitude of full strength, and the default of a policy's `m` and `mmax` (timm)."""
 
 UNIFORM_ABOVE = 100.0
-"""A magnitude's standard deviation above this means a uniform draw instead of a gaussian (timm)."""
+"""With a standard deviation above this, magnitudes are uniform instead of gaussian (timm)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many operations to draw, how often they are carried out, and how strong they are."""
+    """How many operations to draw, how often they are applied, and how strong they are."""
 
     magnitude: float = FULL_STRENGTH
     """Mean strength, 0..`magnitude_max`."""
     num_operations: int = 2
     """Operations drawn per clip, with repetition."""
     magnitude_std: float = 0.0
-    """Standard deviation of the gaussian noise that each operation's magnitude gets; above 100, the
-    magnitude is uniform in 0..`magnitude`."""
+    """Standard deviation of the gaussian noise on each operation's magnitude. Above 100, the
+    magnitude is uniform in 0..`magnitude` instead."""
     probability: float = 0.5
-    """Chance that a drawn operation is carried out."""
+    """Probability that a drawn operation is applied."""
     magnitude_max: float = FULL_STRENGTH
-    """Limit of the magnitude with its noise; above 10, operations go beyond full strength."""
+    """Limit of the magnitude including noise; above 10, operations exceed full strength."""
     increasing: bool = True
     """Whether all operations grow stronger with the magnitude; False: timm's set without inc1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation as drawn: its name in `OPERATIONS` and its one number, in its own unit."""
+    """A drawn operation: its name in `OPERATIONS` and its argument, in the operation's unit."""
 
     name: str
     argument: float
 
 
 def parse_policy(text: str) -> Policy:
-    """Read a policy such as "rand-m7-mstd0.5-inc1", as timm and PySlowFast do.
+    """Parse a policy such as "rand-m7-mstd0.5-inc1", as timm and PySlowFast do.
 
-    Parts may stand in any order, and each has a default. `m` is the magnitude (0..10; 10), `n` the
-    number of operations (2), `p` the chance of each (0.5), `mstd` the standard deviation of the
-    magnitude (0; above 100: uniform), `mmax` the magnitude's limit (10). `inc1` chooses the
-    increasing set; without it, six operations act as in timm's other set, where some grow weaker
-    with m. timm's weighted sets (`t`, formerly `w`) are refused.
+    Parts may come in any order, and each has a default. `m` is the magnitude (0..10; 10), `n` the
+    number of operations (2), `p` the probability of each (0.5), `mstd` the standard deviation of
+    the magnitude (0; above 100: uniform), `mmax` the limit of the magnitude (10). `inc1` chooses
+    the increasing set. Without it, six operations act as in timm's other set, where some become
+    weaker as m grows. timm's weighted sets (`t`, formerly `w`) are refused.
 
     Raises:
-        UserError: names the part that is unknown, out of range or there twice.
+        UserError: names the part that is unknown, out of range or given twice.
     """
     head, *parts = text.split("-")
     if head != "rand":
@@ -90,7 +91,7 @@ def parse_policy(text: str) -> Policy:
 
 
 def _check_ranges(values: dict[str, float], text: str) -> None:
-    """Raise a UserError for a part of the policy `text` whose value is out of its range."""
+    """Raise a UserError for a part of the policy `text` whose value is out of range."""
     limit = values.get("mmax", FULL_STRENGTH)
     beyond = ", or a larger mmax" if limit == FULL_STRENGTH else ""
     ranges = {
@@ -110,8 +111,8 @@ def _check_ranges(values: dict[str, float], text: str) -> None:
 def draw_operations(policy: Policy, *, rng: np.random.Generator) -> list[Operation]:
     """Draw the operations for one clip, at most `policy.num_operations`, in order.
 
-    Each of the n places gets any operation with equal chance (repeats allowed), is then left
-    empty unless `policy.probability` has it, and has its own magnitude and sign.
+    Each of the n operations is drawn uniformly, with repetition, and has its own magnitude and
+    sign. It is kept with probability `policy.probability`.
     """
     names = list(OPERATIONS)
     drawn = []
@@ -128,7 +129,7 @@ def draw_operations(policy: Policy, *, rng: np.random.Generator) -> list[Operati
 
 
 def operation_at(name: str, policy: Policy, magnitude: float, sign: int) -> Operation:
-    """Return the operation at a magnitude, cut off to the policy's range; `sign` is 1 or -1."""
+    """Return the operation at a magnitude, clipped to the policy's range; `sign` is 1 or -1."""
     kind = OPERATIONS[name]
     strength = min(max(magnitude, 0.0), policy.magnitude_max) / FULL_STRENGTH
     plain = kind.plain_argument_of if not policy.increasing else None
@@ -138,10 +139,9 @@ def operation_at(name: str, policy: Policy, magnitude: float, sign: int) -> Oper
 def apply_operation(
     frames_TCHW: torch.Tensor, operation: Operation, *, fill: Sequence[float]
 ) -> torch.Tensor:
-    """Carry out one drawn operation on all frames (uint8 RGB) and return new ones.
+    """Apply one drawn operation to all frames (uint8 RGB) and return new ones.
 
-    `fill` is the level (0..255) per channel that geometric operations put where nothing comes
-    from.
+    `fill` is the level (0..255) per channel that geometric operations use outside the frame.
     """
     return OPERATIONS[operation.name].apply(frames_TCHW, operation.argument, fill)
 
@@ -149,22 +149,23 @@ def apply_operation(
 def rand_augment(
     frames_TCHW: torch.Tensor, *, policy: Policy, rng: np.random.Generator, fill: Sequence[float]
 ) -> torch.Tensor:
-    """Apply a random policy, the same operations and magnitudes in all frames.
+    """Draw operations from a policy and apply them to all frames alike.
 
-    Takes and returns uint8 RGB [T, 3, H, W]; if nothing is drawn the frames come back as they
-    are. `fill` as in `apply_operation`; usually the mean colour.
+    Takes and returns uint8 RGB [T, 3, H, W]; if no operation is drawn, the frames are unchanged.
+    `fill` is that of `apply_operation`, usually the mean colour.
     """
     for operation in draw_operations(policy, rng=rng):
-        # Planes, which most operations go through one by one; a no-op after the first.
+        # Most operations go through the planes one by one. This is a no-op after the first.
         frames_TCHW = apply_operation(frames_TCHW.contiguous(), operation, fill=fill)
     return frames_TCHW
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What an operation's number means: `argument_of(strength, sign)`, and what it does.
+    """An operation's function, and its argument as a function of strength and sign.
 
-    A strength of 1 is full; `plain_argument_of` is that of the set without inc1 where it differs.
+    Full strength is 1. `plain_argument_of` replaces `argument_of` in the set without inc1, if the
+    two differ.
     """
 
     argument_of: Callable[[float, int], float]
@@ -181,7 +182,7 @@ def _no_argument(strength: float, sign: int) -> float:
 
 
 def _enhancing(function: Callable[[torch.Tensor, float], torch.Tensor]) -> _Kind:
-    """Return an operation whose number is a factor: 1 is no change, full strength 0.1 or 1.9."""
+    """Return an operation whose argument is a factor: 1 no change, 0.1 or 1.9 full strength."""
     return _Kind(
         lambda strength, sign: max(1.0 + sign * 0.9 * strength, 0.1),
         lambda frames, factor, fill: function(frames, factor),
@@ -198,8 +199,8 @@ def _moving(function: Callable[..., torch.Tensor], *, at_full_strength: float) -
 
 # The increasing set, with the ranges of timm 1.0: rotation to 30 degrees, shear to 0.3, translation
 # to 0.45 of the side, solarize thresholds 256 down to 0, solarize-add 0 to 110, posterize 4 bits
-# down to 0. They go back to AutoAugment (Cubuk et al. 2018, arXiv 1805.09501), whose own differ.
-# In the plain set posterize and solarize run the other way, and factors from 0.1 to 1.9.
+# down to 0. They derive from AutoAugment (Cubuk et al. 2018, arXiv 1805.09501), whose ranges
+# differ. In the plain set, posterize and solarize run the other way, and factors from 0.1 to 1.9.
 OPERATIONS: dict[str, _Kind] = {
     "AutoContrast": _Kind(_no_argument, lambda x, _, fill: photometric.auto_contrast(x)),
     "Equalize": _Kind(_no_argument, lambda x, _, fill: photometric.equalize(x)),
