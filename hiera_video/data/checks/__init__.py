@@ -1,1 +1,1 @@
-"""Check lists and videos: decode every video, and note what is wrong or odd about a list."""
+"""Check lists and videos: decode every video, and report what is wrong or unusual in a list."""

@@ -1,4 +1,4 @@
-"""A list without its bad videos, in the format of its data set, to be read back by it."""
+"""Write a list without its bad videos, in the format that its dataset reads."""
 
 import csv
 import os
@@ -19,7 +19,7 @@ _SSV2_PREFIX = "something-something-v2-"
 
 @dataclass(frozen=True, slots=True)
 class SplitList:
-    """The list of a split, where it comes from, and what its classes are called."""
+    """The list of a split, its origin, and the names of its classes."""
 
     name: str
     dataset: str
@@ -30,7 +30,7 @@ class SplitList:
 
     @property
     def file_name(self) -> str:
-        """The name under which a clean list is written, and its data set looks for it."""
+        """The file name of the clean list, under which its dataset looks for it."""
         if self.dataset == "ssv2":
             return "train.json" if self.name == "train" else "validation.json"
         return f"{self.name}.csv"
@@ -41,26 +41,27 @@ class SplitList:
 
 
 def bad_videos(split: SplitList, reasons: Mapping[str, str]) -> dict[str, str]:
-    """Return the reason by path of the bad videos, in the order of the list.
+    """Return {path: reason} of the bad videos, in the order of the list.
 
-    `reasons` has every path; an empty reason stands for a good one. A video whose name no list can
+    `reasons` has every path; an empty reason means a good video. A video whose name no list can
     hold is bad too.
     """
     found = {record.path: reasons[record.path] for record in split.records}
-    if split.dataset != "ssv2":  # whose json names no paths
+    if split.dataset != "ssv2":  # ssv2's json holds no paths
         found = {path: why or unlistable(path) for path, why in found.items()}
     return {path: why for path, why in found.items() if why}
 
 
 def write_clean(folder: str, split: SplitList, bad: Container[str]) -> str:
-    """Write the list without the bad videos; return its path, or "" where none is left.
+    """Write the list without the bad videos; return its path, or "" if no video is left.
 
-    Something-Something v2 stays json; every other data set becomes what datasets/kinetics.py reads.
+    The list of Something-Something v2 is written as json, that of every other dataset in the
+    format of datasets/kinetics.py.
     """
     file = os.path.join(folder, split.file_name)
     good = split.without(bad)
     if not good:
-        with suppress(FileNotFoundError):  # of an earlier check
+        with suppress(FileNotFoundError):  # an earlier check may have written one
             os.unlink(file)
         return ""
     if split.dataset == "ssv2":
@@ -74,17 +75,17 @@ def write_clean(folder: str, split: SplitList, bad: Container[str]) -> str:
 
 
 def write_clean_csv(file: str, records: Iterable[VideoRecord]) -> None:
-    """Write `path label` lines (a path alone where there is no label) for datasets/kinetics.py.
+    """Write `path label` lines (without a label, just the path) for datasets/kinetics.py.
 
     Paths are absolute, so that the list reads the same from any folder and with any
-    DATA.PATH_PREFIX. Those that no list can hold (see `unlistable`) must be left out before.
+    DATA.PATH_PREFIX. The caller must leave out paths that no list can hold (see `unlistable`).
     """
     lines = [_line(record) for record in records]
     _write(file, "".join(lines))
 
 
 def unlistable(path: str) -> str:
-    """Return why a path cannot stand in a list, or ""."""
+    """Return the reason why a list cannot hold a path, or ""."""
     if "\n" in path or "\r" in path:
         return "has a line break in its name, which no list can hold."
     try:
@@ -95,10 +96,10 @@ def unlistable(path: str) -> str:
 
 
 def write_clean_ssv2(folder: str, data_dir: str, split: str, kept: Sequence[bool]) -> str:
-    """Write the split's json with the kept entries as they are, and the labels; return its name.
+    """Write the split's json with the kept entries unchanged, and the labels; return its name.
 
-    `kept` has one entry for each of the list's. "test" is the validation set, as in
-    datasets/ssv2.py, whose names these are.
+    `kept` has one element for each entry of the list. "test" is the validation set, and names are
+    the same as in datasets/ssv2.py.
     """
     name = "train" if split == "train" else "validation"
     entries = _read_ssv2(data_dir, name)
@@ -107,14 +108,14 @@ def write_clean_ssv2(folder: str, data_dir: str, split: str, kept: Sequence[bool
     _write(os.path.join(folder, f"{name}.json"), simplejson.dumps(clean, indent=0))
     try:
         labels = _read_ssv2(data_dir, "labels")
-    except RecordError:  # pretraining does without
+    except RecordError:  # pretraining needs no labels
         return f"{name}.json"
     _write(os.path.join(folder, "labels.json"), simplejson.dumps(labels, indent=0))
     return f"{name}.json"
 
 
 def write_class_names(file: str, names: Sequence[str]) -> None:
-    """Write a class name a line, in the order of the labels."""
+    """Write one class name per line, in the order of the labels."""
     _write(file, "".join(f"{name}\n" for name in names))
 
 
@@ -126,14 +127,14 @@ def write_table(file: str, header: Sequence[str], rows: Iterable[Sequence[str]])
 
 
 def write_json(file: str, content: Mapping[str, Any]) -> None:
-    """Write an object as json for people."""
+    """Write an object as indented json."""
     _write(file, simplejson.dumps(content, indent=2) + "\n")
 
 
 def _line(record: VideoRecord) -> str:
     path = record.path if io.is_url(record.path) else os.path.abspath(record.path)
     alone = record.label == NO_LABEL
-    # The reader would take these ends for a separator, or for a label.
+    # The reader would take such an ending for a separator or a label.
     if path[-1].isspace() or path[-1] == "," or (alone and path[-1].isdigit()):
         path = '"' + path.replace('"', '""') + '"'
     return f"{path}\n" if alone else f"{path} {record.label}\n"

@@ -1,4 +1,4 @@
-"""What a list of videos holds, in figures: classes, hash, and what decoding showed of them."""
+"""Describe a list of videos in figures: its classes, its hash, and the results of decoding."""
 
 import hashlib
 import os
@@ -25,9 +25,9 @@ FRAMES = (0, 2, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 @dataclass(frozen=True, slots=True)
 class VideoFacts:
-    """What decoding showed of one video: width and height upright, length None if unknown.
+    """Properties of one decoded video: upright width and height, length (None if unknown).
 
-    `is_short`: it has fewer frames than a clip takes, which then repeats the last one.
+    `is_short`: the video has fewer frames than a clip needs, so the clip repeats the last one.
     """
 
     num_frames: int
@@ -40,7 +40,7 @@ class VideoFacts:
 
 @dataclass(frozen=True, slots=True)
 class ListFacts:
-    """What the rows of a list say, without opening a video; `per_class` counts rows by label."""
+    """Figures of a list's rows, found without opening a video; `per_class` counts by label."""
 
     num_videos: int
     per_class: dict[int, int]
@@ -48,11 +48,11 @@ class ListFacts:
 
     @property
     def is_labelled(self) -> bool:
-        """Say whether the rows have labels."""
+        """Return whether the rows have labels."""
         return bool(self.per_class)
 
     def empty_classes(self) -> list[int]:
-        """Return the classes that no row has."""
+        """Return the classes without a row."""
         return [label for label, count in self.per_class.items() if count == 0]
 
 
@@ -66,12 +66,12 @@ def list_facts(records: Sequence[VideoRecord], num_classes: int) -> ListFacts:
 
 
 def list_hash(records: Sequence[VideoRecord]) -> str:
-    """Return 16 hexadecimal digits that stand for paths, labels and their order.
+    """Return a hash of the paths, the labels and their order: 16 hexadecimal digits.
 
-    The folder that all videos have in common is left out, so that a copy of the data elsewhere, or
-    the same list with absolute paths, has the same hash.
+    The hash ignores the folder common to all videos. A copy of the data elsewhere, or the same
+    list with absolute paths, therefore has the same hash.
     """
-    # The smallest and the largest path share just what all of them share.
+    # The common prefix of the smallest and the largest path is that of all paths.
     ends = [find((r.path for r in records), default="") for find in (min, max)]
     cut = os.path.commonprefix(ends).rfind("/") + 1  # noqa: RUF071 - cut at a slash
     digest = hashlib.sha256()
@@ -82,11 +82,11 @@ def list_hash(records: Sequence[VideoRecord]) -> str:
 
 
 def describe_records(records: Sequence[VideoRecord], num_classes: int) -> list[str]:
-    """Return the lines a run logs of a list: what it holds, empty classes, the known size.
+    """Return the lines that a run logs about a list: contents, empty classes, published size.
 
-    Reads the rows alone, about a second for 240,000 of them. The known size of Kinetics-400 or
-    Something-Something v2 is named only where the number of classes is theirs, and the number of
-    videos of that order.
+    Reads only the rows, about a second for 240,000 of them. Names the published size of
+    Kinetics-400 or Something-Something v2 only if the number of classes is the same and the
+    number of videos is similar.
     """
     facts = list_facts(records, num_classes)
     lines = [describe_list(facts)]
@@ -98,7 +98,7 @@ def describe_records(records: Sequence[VideoRecord], num_classes: int) -> list[s
 
 
 def describe_list(facts: ListFacts) -> str:
-    """Return the list in one line."""
+    """Describe the list in one line."""
     if not facts.is_labelled:
         return f"{facts.num_videos:,} videos without labels, list {facts.list_hash}"
     counts = list(facts.per_class.values())
@@ -109,10 +109,10 @@ def describe_list(facts: ListFacts) -> str:
 
 
 def describe_check(folders: Iterable[str], split: str, records: Sequence[VideoRecord]) -> list[str]:
-    """Return a line on what tools/check_data.py found of this list, from the first folder with one.
+    """Return one line on what tools/check_data.py found in this list.
 
-    No line if none of `folders` holds its fingerprint; a fingerprint of another list, or one that
-    cannot be read, is said to be that.
+    Uses the first of `folders` that holds a fingerprint of the split; returns no line if none
+    does. If the fingerprint belongs to another list or cannot be read, the line says so.
     """
     for folder in folders:
         path = fingerprint_path(folder, split)
@@ -137,7 +137,7 @@ def describe_check(folders: Iterable[str], split: str, records: Sequence[VideoRe
 
 
 def fingerprint_path(folder: str, split: str) -> str:
-    """Return where the fingerprint of a split lies."""
+    """Return the path of a split's fingerprint."""
     return os.path.join(folder, f"{split}_fingerprint.json")
 
 
@@ -152,10 +152,11 @@ def fingerprint(
     backend: str,
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the figures of a checked list as plain types; None stands for a bad video.
+    """Return the figures of a checked list as plain types.
 
-    Every row counts, so that a video that is listed twice counts twice. The same list and the same
-    videos give the same fingerprint, whenever and wherever it is taken.
+    facts_by_path: the facts of each video, None for a bad one. Every row counts, so a video that
+    is listed twice counts twice. The same list and the same videos give the same fingerprint at
+    any time on any machine.
     """
     rows = list_facts(records, num_classes)
     good = [facts for r in records if (facts := facts_by_path[r.path]) is not None]
@@ -192,7 +193,7 @@ def fingerprint(
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:
-    """Return minimum, median and maximum, each None where there are no values."""
+    """Return minimum, median and maximum, each None if there are no values."""
     if not values:
         return {"min": None, "median": None, "max": None}
     three = {"min": min(values), "median": statistics.median(values), "max": max(values)}
@@ -230,7 +231,7 @@ def render(found: Mapping[str, Any]) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as text that says 100 % only of all, and 0 % only of none."""
+    """Format a fraction in percent: 100 % only if it is exactly 1, 0 % only if exactly 0."""
     digits = next((n for n in (1, 2, 3) if 0 < round(100 * share, n) < 100), 1)
     if share in (0, 1):
         digits = 0

@@ -1,7 +1,7 @@
-"""The verdicts of a scan, written down as they come, so that a killed scan goes on.
+"""Write the verdicts of a scan to disk one by one, so that a killed scan can continue.
 
-One json object a line. A verdict is used again only for the file it was made of (same size and
-modification time) and by a scan with the same settings; others stay in the journal for theirs.
+Each line is one json object. A verdict is reused only if its file has the same size and
+modification time, and only by a scan with the same settings. Others stay in the journal.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from hiera_video.utils.read_json import parse_json
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a scan says of a video: its facts, or why it is bad.
+    """The result of scanning a video: its facts, or the reason why it is bad.
 
-    `lost_after_sec` is the time limit under which its process was lost, hung or dead; None for a
-    verdict that a decoder gave.
+    `lost_after_sec` is the time limit that was set when the process hung or died on this video;
+    None if the verdict came from the decoder.
     """
 
     facts: VideoFacts | None = None
@@ -35,9 +35,9 @@ _State = tuple[int, int] | None  # bytes and modification time in ns; None: no s
 
 
 class Journal:
-    """The journal of a split, open for adding. To be closed, or used as a context manager.
+    """The journal of a split, open for appending. Close it, or use it as a context manager.
 
-    Raises UserError where it cannot be read or written.
+    Raises UserError if it cannot be read or written.
     """
 
     def __init__(self, path: str, settings: Mapping[str, Any], *, afresh: bool = False) -> None:
@@ -48,7 +48,7 @@ class Journal:
             if not afresh and io.is_file(path):
                 self._known = dict(self._read(path))
             self._file: IO[str] = io.open_file(path, "w" if afresh else "a")
-            # A killed scan may have left half a line.
+            # A killed scan may have left an incomplete line.
             self._file.write("\n" if self._file.tell() else "")
         except OSError as error:
             raise UserError(
@@ -56,9 +56,9 @@ class Journal:
             ) from None
 
     def verdict(self, path: str, *, time_limit_sec: float) -> Verdict | None:
-        """Return what is known of a video; None if nothing is, or its file is another one now.
+        """Return the recorded verdict of a video; None if there is none or the file has changed.
 
-        A video whose process was lost gets a second chance under a longer time limit.
+        Also None for a video whose process was lost, if the time limit is longer now.
         """
         state, verdict = self._known.get(path, (None, None))
         if verdict is None or state != _state(path):
@@ -68,13 +68,13 @@ class Journal:
         return verdict
 
     def add(self, path: str, verdict: Verdict) -> None:
-        """Write a verdict down; it survives the death of this process."""
+        """Append a verdict and flush it, so that it survives if this process is killed."""
         entry = {"key": self._key, "path": path, "state": _state(path), **asdict(verdict)}
         self._file.write(simplejson.dumps(entry) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; harmless the second time."""
+        """Close the file; a second call does nothing."""
         self._file.close()
 
     def __enter__(self) -> "Journal":
@@ -95,7 +95,7 @@ class Journal:
                     state = entry["state"] and (entry["state"][0], entry["state"][1])
                     yield entry["path"], (state, verdict)
                 except (ValueError, KeyError, TypeError, IndexError):
-                    continue  # half a line, or of another version: the video is decoded again
+                    continue  # incomplete or from another version: the video is decoded again
 
 
 def _state(path: str) -> _State:

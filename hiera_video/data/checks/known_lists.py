@@ -1,25 +1,25 @@
-"""How many videos published lists have, to hold a user's own list against.
+"""Sizes of published lists, to compare a user's own list with.
 
 - Kinetics-400: the official list names 246,535 training and 19,907 validation videos, by
   facebookresearch/video-nonlocal-net, DATASET.md, and by cvdfoundation/kinetics-dataset, issue 51,
   whose copy has 241,258 and 19,881 of them. (The paper, arXiv 1705.06950, counts 306,245 in all, 50
-  of each class for validation and 100 for testing, which leaves 246,245; the lists are what people
-  have.) Videos vanish from the web, so copies differ: 240,436 and 19,796 videos by
-  open-mmlab/mmaction2, tools/data/kinetics/README.md; 234,643 and 19,761 by video-nonlocal-net, the
-  data of PySlowFast's models (facebookresearch/SlowFast, slowfast/datasets/DATASET.md).
+  of each class for validation and 100 for testing, which leaves 246,245. What people have are the
+  lists.) Videos vanish from the web, so copies differ. One has 240,436 and 19,796 videos, by
+  open-mmlab/mmaction2, tools/data/kinetics/README.md. The data of PySlowFast's models has 234,643
+  and 19,761, by video-nonlocal-net (facebookresearch/SlowFast, slowfast/datasets/DATASET.md).
 - Something-Something v2: 168,913 and 24,777, by OpenGVLab/VideoMAEv2, docs/DATASET.md; 220,847 with
   the test set, by its data set card, which leaves 27,157 for testing.
 """
 
 from dataclasses import dataclass
 
-# A list is held against a known one if it has between half and a tenth more of its videos.
+# A list is compared with a published one if it has 0.5 to 1.1 times as many videos.
 _SAME_ORDER = (0.5, 1.1)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownList:
-    """A published list: its name, its videos, and those of the copies that people have."""
+    """A published list: its name, its number of videos, and those of copies in use."""
 
     num_classes: int
     name: str
@@ -47,7 +47,7 @@ KNOWN_LISTS = (
 
 
 def compare_with_known(num_videos: int, num_classes: int) -> list[str]:
-    """Return one line that holds a number of videos against the nearest known list, or none."""
+    """Compare a number of videos with the nearest published list, in one line or none."""
     low, high = _SAME_ORDER
     fitting = [
         known

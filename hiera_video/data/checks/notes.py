@@ -1,4 +1,4 @@
-"""What is odd about a list, but need not be wrong: told, and nothing done about it."""
+"""Report what is unusual in a list but may be intended; nothing is changed."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """One oddity: its name in a word or two, in a phrase, and the paths or classes concerned."""
+    """One finding: its short name, a phrase that describes it, and the paths or classes."""
 
     kind: str
     text: str
     concerned: tuple[str, ...]
 
     def line(self) -> str:
-        """Return the note as a line, with the first of those concerned."""
+        """Return the note as one line that names the first few paths or classes."""
         shown = ", ".join(map(printable, self.concerned[:_SHOWN]))
         more = len(self.concerned) - _SHOWN
         return f"{self.text} ({len(self.concerned):,}): {shown}" + (
@@ -35,7 +35,7 @@ def find_notes(
     *,
     class_names: Sequence[str] | None = None,
 ) -> list[Note]:
-    """Return the oddities of a list: videos listed twice, with two labels, too short; no videos."""
+    """Find videos listed twice, with two labels, or too short, and classes without a video."""
     labels_of: dict[str, list[int]] = defaultdict(list)
     for record in records:
         labels_of[record.path].append(record.label)

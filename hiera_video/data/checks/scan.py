@@ -1,7 +1,7 @@
 """Decode every video of a list as training would, in processes that can be killed.
 
-A video that hangs its decoder, or takes it down, costs its process and nothing else. Verdicts go
-into a journal at once, so that a scan goes on where it was stopped.
+A video that hangs or crashes its decoder costs one process and nothing else. Verdicts are written
+to a journal at once, so that a scan that was stopped can continue.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +22,14 @@ from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.workers.pool import Lost, WorkerPool
 from hiera_video.data.workers.process import Job
 
-# Where in a video the clips lie that stand for it: at its start, its middle and its end.
+# Where the decoded clips lie in a video: at its start, its middle and its end.
 POSITIONS = (0.0, 0.5, 1.0)
 
-# Frames in memory at a time when all are decoded.
+# Memory for the frames decoded at a time when all are decoded.
 _CHUNK_BYTES = 128 << 20
-# Frames of a video that no clip is too long for.
+# More frames than any clip needs.
 _ENDLESS = 1 << 40
-# Videos handed to the pool ahead of their turn, for each worker.
+# Videos queued in the pool for each worker.
 _AHEAD = 4
 
 
@@ -47,7 +47,7 @@ class ScanSettings:
 
     @property
     def depth(self) -> str:
-        """How deep the scan looks: "full" or "clips"."""
+        """What the scan decodes: "full" (every frame) or "clips"."""
         return "full" if self.full else "clips"
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,9 +61,9 @@ Opener = Callable[..., VideoReader]
 def check_video(
     path: str, job: Job, *, settings: ScanSettings, opener: Opener = open_video
 ) -> Verdict:
-    """Decode one video, as one step of `job`; never raises for what is wrong with it.
+    """Decode one video as one step of `job`; errors of the video become part of the verdict.
 
-    `opener` is `open_video`, or another one with its interface.
+    `opener` is `open_video` or a function with the same interface.
     """
     job.begin(0)
     decoding = Decoding(settings.backend, settings.square_pixels)
@@ -75,7 +75,7 @@ def check_video(
         return Verdict(reason=error.cause)
     except MemoryError:
         return Verdict(reason="takes more memory to decode than there is.")
-    except Exception as error:  # a bug in a decoder: this file is not to stop the scan either
+    except Exception as error:  # a bug in a decoder must not stop the scan either
         text = (str(error).strip().splitlines() or [""])[0]
         return Verdict(reason=f"stopped its decoder with {type(error).__name__}: {text}")
     return Verdict(facts=facts)
@@ -90,10 +90,10 @@ def scan(
     time_limit_sec: float,
     progress: Callable[[Verdict], None] = lambda verdict: None,
 ) -> dict[str, Verdict]:
-    """Return the verdict on every path; those that the journal has are not decoded again.
+    """Return the verdict on every path; paths with a verdict in the journal are not decoded.
 
-    A video that takes longer than `time_limit_sec` is bad, and so is one that takes its process
-    down. `progress` is called with each verdict. Paths are distinct.
+    A video is bad if it takes longer than `time_limit_sec` or crashes its process. Calls
+    `progress` with each verdict. Paths must be distinct.
     """
     verdicts: dict[str, Verdict] = {}
     left: list[str] = []
@@ -118,7 +118,7 @@ def scan(
 def _verdicts(
     pool: WorkerPool, paths: Sequence[str], num_workers: int, time_limit_sec: float
 ) -> Iterator[tuple[str, Verdict]]:
-    """Keep the pool busy; yield the verdicts as they come."""
+    """Keep the pool busy; yield each verdict as it arrives."""
     waiting = iter(enumerate(paths))
     for number, path in islice(waiting, num_workers * _AHEAD):
         pool.submit(number, path)
@@ -135,7 +135,7 @@ def _verdicts(
 
 
 def _decode(reader: VideoReader, settings: ScanSettings) -> np.ndarray:
-    """Decode what the settings want; return one picture."""
+    """Decode the clips or frames that the settings ask for; return one picture."""
     picture_HWC = np.empty(0)
     for frame_indices_T in _wanted(reader, settings):
         picture_HWC = reader.frames_at(frame_indices_T)[0]
@@ -189,7 +189,7 @@ def _facts(reader: VideoReader, picture_HWC: np.ndarray, settings: ScanSettings)
 
 
 def _codec(path: str) -> str:
-    """Return FFmpeg's name of the codec; only the header is read."""
+    """Return FFmpeg's name of the codec, read from the header."""
     try:
         with open_container(fetch_file(path), path) as container:
             stream = container.streams.best("video")
