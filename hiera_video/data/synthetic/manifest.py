@@ -1,4 +1,4 @@
-"""What a folder of demo data says of itself: which parameters made it, which files are ours."""
+"""The record in a folder of demo data: its parameters, and the files that belong to it."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from hiera_video.utils.read_json import parse_json
 
 MANIFEST = "demo_data.json"
 SPLITS = ("train", "val")
-# List file -> the split it lists. Nothing is chosen by the validation videos, so they are the
+# List file -> the split it lists. No choice depends on the validation videos, so they serve as
 # test videos as well.
 LISTS = {"train.csv": "train", "val.csv": "val", "test.csv": "val"}
 CLASSES = "classes.txt"
@@ -22,10 +22,10 @@ CLASSES = "classes.txt"
 
 @dataclass(frozen=True, slots=True)
 class DemoParameters:
-    """What decides every byte of the demo data; equal parameters, equal files.
+    """The parameters of the demo data; equal parameters give the same bytes in every file.
 
     `size` is the side in pixels (even, at least 16), `num_frames` the frames of each video (at
-    least 2), `version` that of the generator: to be raised when what it draws changes.
+    least 2). `version` is that of the generator; raise it when the generated pixels change.
     """
 
     num_train_per_class: int = 200
@@ -36,7 +36,7 @@ class DemoParameters:
     version: int = 3
 
     def check(self) -> None:
-        """Raise a UserError that names the option that is out of its range."""
+        """Raise a UserError that names the option that is out of range."""
         for option, value, least in (
             ("--num-train-per-class", self.num_train_per_class, 1),
             ("--num-val-per-class", self.num_val_per_class, 1),
@@ -55,7 +55,7 @@ class DemoParameters:
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video to be: its path in the folder, and which of its split and class it is."""
+    """One video of the set: its path in the folder, split, class, and number within both."""
 
     path: str
     split: str
@@ -73,31 +73,31 @@ class Manifest:
     num_bytes: int
 
     def videos(self) -> Iterator[Video]:
-        """Yield all videos of the set, split by split, the classes taking turns."""
+        """Yield all videos of the set, split by split, cycling through the classes."""
         for split in SPLITS:
             count = self.parameters[f"num_{split}_per_class"]
             for number, motion in product(range(count), self.classes):
                 yield Video(f"{split}/{motion}/{number:05d}.mp4", split, motion, number)
 
     def paths(self) -> set[str]:
-        """Return all files of the set, relative to its folder, but for the manifest."""
+        """Return the paths of all files of the set except the manifest, relative to its folder."""
         return {video.path for video in self.videos()} | {*LISTS, CLASSES}
 
 
 def new_manifest(parameters: DemoParameters, *, complete: bool, num_bytes: int) -> Manifest:
-    """Return the manifest of a set with these parameters."""
+    """Return the manifest of a dataset with these parameters."""
     return Manifest(asdict(parameters), list(MOTIONS), complete, num_bytes)
 
 
 def read_manifest(root: Path) -> Manifest | None:
-    """Read the manifest in `root`, None where there is none; one that is no such is a UserError."""
+    """Read the manifest in `root`; None if there is none. Raises UserError for an invalid one."""
     path = root / MANIFEST
     if not path.exists():
         return None
     try:
         manifest = Manifest(**parse_json(path.read_text(encoding="utf-8")))
         manifest.paths()
-        # Class names become paths of files that may be removed: nothing may lead out of `root`.
+        # Class names become paths of files that may be removed. None may lead out of `root`.
         valid = all(name.isidentifier() for name in manifest.classes)
     except (ValueError, KeyError, TypeError, AttributeError):
         valid = False
@@ -123,7 +123,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def is_complete(root: Path, found: Manifest | None, parameters: DemoParameters) -> bool:
-    """Say whether `root` holds the whole set with these parameters."""
+    """Return whether `root` holds the complete dataset with these parameters."""
     return (
         found is not None
         and found.complete
@@ -135,7 +135,10 @@ def is_complete(root: Path, found: Manifest | None, parameters: DemoParameters) 
 def refuse_what_is_not_ours(
     root: Path, found: Manifest | None, parameters: DemoParameters, *, overwrite: bool
 ) -> None:
-    """Raise a UserError where writing would replace another set unasked, or files not ours."""
+    """Raise a UserError if writing would replace foreign files, or other data without `overwrite`.
+
+    Foreign files are those that this module did not write.
+    """
     wanted = new_manifest(parameters, complete=False, num_bytes=0)
     if found is not None and found.parameters != wanted.parameters and not overwrite:
         differences = ", ".join(

@@ -1,11 +1,11 @@
-"""Where the object of a demo clip is in each frame: eight motions that no single frame gives away.
+"""Draw where the object of a demo clip is in each frame: eight motions, unseen in a single frame.
 
 Every video loops (as a GIF does) in one of four coordinates: across, down, size or angle. The other
-coordinates stand still at a random point of the same loop. A loop's phase starts uniformly at
-random, so in any one frame position, size and angle have the same distribution whatever the class:
-only the change from frame to frame tells a class. Without a loop this cannot be had: what only ever
-grows is, on average, small in the first frame. About half of all 16-frame clips hold the jump
-where a loop starts anew; the motion before and after it is the same.
+coordinates stay at a random point of the same loop. The phase of a loop is uniform at random. In
+any one frame, position, size and angle therefore have the same distribution for all classes, and
+only the change from frame to frame reveals the class. This needs a loop: an object that only grows
+would, on average, be small in the first frame. About half of all 16-frame clips contain the jump
+at the end of a loop; the motion before and after it is the same.
 
 Shape legend: T frames. Lengths are fractions of the frame's side, measured from its centre with
 x to the right and y down; angles are radians, growing clockwise as seen on the screen.
@@ -27,16 +27,16 @@ MOTIONS: dict[str, tuple[str, int]] = {
     "shrinks": ("size", -1),
 }
 
-# Chosen so that over 16 frames (8 at stride 2) an object moves by at least 0.18 of the frame,
-# turns by at least 65 degrees, or changes its size by a factor of at least 1.29, and so that its
-# centre hardly ever leaves the frame.
+# With these values, over 16 frames (8 at stride 2) an object moves by at least 0.18 of the frame,
+# turns by at least 65 degrees, or changes its size by a factor of at least 1.29. Its centre hardly
+# ever leaves the frame.
 _LOOP_FRAMES = (24.0, 40.0)
 _TRAVEL = (0.5, 0.7)
 _SIZE_RATIO = (2.0, 2.6)
 _MEAN_RADIUS = (0.2, 0.24)
 _TURN_RATE_DEG = (4.5, 9.0)
-_TILT_DEG = 15.0  # by how much "left" may differ from exactly left
-_ROLL_DEG = 6.0  # a slow roll to and fro of every object, well below what a turn covers
+_TILT_DEG = 15.0  # how much "left" may differ from exactly left
+_ROLL_DEG = 6.0  # every object rolls slowly to and fro, by much less than a turn
 _CAMERA_DRIFT = 0.004  # per frame; the slowest object moves three times as fast
 _CAMERA_SHAKE = 0.006
 
@@ -56,13 +56,14 @@ class Track:
 def draw_track(rng: np.random.Generator, motion: str, *, num_frames: int) -> Track:
     """Draw a track of class `motion` (a key of `MOTIONS`) over `num_frames` frames.
 
-    Every class makes the same draws in the same order, which keeps their distributions equal by
-    construction. Returns float64 arrays of shape [num_frames]; `x_T` and `y_T` include the camera.
+    Every class makes the same draws in the same order, so all classes have the same distributions
+    by construction. Returns float64 arrays of shape [num_frames]; `x_T` and `y_T` include the
+    camera.
     """
     coordinate, direction = MOTIONS[motion]
     frames_T = np.arange(num_frames)
     steps_T = direction * frames_T / rng.uniform(*_LOOP_FRAMES)
-    # From -0.5 to 0.5: the point of its loop at which each coordinate is.
+    # The position of each coordinate in its loop, from -0.5 to 0.5.
     loops_T = {}
     for name in ("x", "y", "size"):
         start = rng.uniform()

@@ -1,8 +1,8 @@
-"""Draws a demo clip: one clearly bright or dark object over a dim ground that it lights.
+"""Draw a demo clip: one clearly bright or dark object that lights a dim background.
 
-Shape legend: T frames, H height, W width, C colour (RGB). Colours are float32 in 0..1 until the
-last line. `u` and `v` are the object's own coordinates: `u` points where the object points, and 1
-is its radius.
+Shape legend: T frames, H height, W width, C colour (RGB). Colours are float32 in 0..1 until they
+are written as uint8. `u` and `v` are coordinates of the object: `u` points in its direction, and
+its radius is 1.
 """
 
 import colorsys
@@ -26,8 +26,8 @@ def _wedge(u: Field, v: Field, tail: float, half_v: float) -> Field:
     return np.maximum(side, tail - u)
 
 
-# Shape -> its distance function, negative inside. None is symmetric under a turn once it carries
-# its marking, so that a turn can be seen and its direction too.
+# Shape -> its distance function, negative inside. With its marking, no shape is symmetric under
+# rotation, so that both a turn and its direction are visible.
 SHAPES: dict[str, Callable[[Field, Field], Field]] = {
     "wedge": lambda u, v: _wedge(u, v, -0.75, 0.75),
     "bar": lambda u, v: _box(u, v, -1.0, 1.0, 0.4),
@@ -37,7 +37,7 @@ SHAPES: dict[str, Callable[[Field, Field], Field]] = {
     "arrow": lambda u, v: np.minimum(_box(u, v, -1.0, 0.2, 0.3), _wedge(u, v, 0.0, 0.85)),
 }
 
-# All in the rear half, which every shape fills.
+# All markings are in the rear half, which every shape fills.
 MARKINGS: dict[str, Callable[[Field, Field], Field]] = {
     "spot": lambda u, v: np.hypot(u + 0.5, v) - 0.25,
     "tail": lambda u, v: u + 0.4,
@@ -54,10 +54,10 @@ def render_clip(
     shape: str | None = None,
     bright: bool | None = None,
 ) -> np.ndarray:
-    """Draw a clip of class `motion`: everything but the motion is random and blind to the class.
+    """Draw a clip of class `motion`; all else is random and independent of the class.
 
-    `motion` is a key of `MOTIONS`; `size` the side in pixels; `shape` (a key of `SHAPES`) and
-    `bright` (or dark) are drawn too where they are None. Returns uint8 frames_THWC [T, size, size,
+    `motion` is a key of `MOTIONS`; `size` the side in pixels. `shape` (a key of `SHAPES`) and
+    `bright` (or dark) are drawn too if they are None. Returns uint8 frames_THWC [T, size, size,
     3], RGB, a pure function of the generator's state and the arguments.
     """
     assert motion in MOTIONS, motion
@@ -84,10 +84,11 @@ def _color(rng: np.random.Generator, value: tuple[float, float], saturation: flo
 
 
 def _background(rng: np.random.Generator, track: Track, *, size: int) -> np.ndarray:
-    # A dim ground, nearly grey, that the object lights: less with distance, more where the object
-    # points. So the ground tells, everywhere and smoothly, where the object is, how large and how
-    # turned, which is what can be predicted of hidden parts. (A masked autoencoder normalises each
-    # patch: an even ground would leave it the codec's noise to predict, a tinted one the tint.)
+    # A dim, nearly grey background that the object lights: less with distance, more in the
+    # direction in which the object points. Every part of it thus depends smoothly on the object's
+    # place, size and angle, which a model can predict for hidden parts. (A masked autoencoder
+    # normalises each patch. On an even background it would have to predict the codec's noise, on a
+    # tinted one the tint.)
     x_TW = _pixel_centres(size) - track.camera_x_T[:, None].astype(np.float32)
     y_TH = _pixel_centres(size) - track.camera_y_T[:, None].astype(np.float32)
     color_C = _color(rng, (0.9, 1.0), 0.15)
@@ -127,7 +128,7 @@ def _paint_object(
     radius_T = track.radius_T.astype(np.float32)[:, None, None]
     angle_T = track.angle_T.astype(np.float32)[:, None, None]
 
-    # A distance in pixels, cut off at half a pixel to either side, is the covered share of a pixel.
+    # A distance in pixels, clipped at half a pixel on either side, gives the coverage of a pixel.
     inside_THW = np.clip(0.5 - SHAPES[shape](u_THW, v_THW) * (radius_T * size), 0, 1)
     marked_THW = np.clip(0.5 - marking(u_THW, v_THW) * (radius_T * size), 0, 1)
     # The light comes from a fixed side of the scene, whatever the object's angle.

@@ -1,8 +1,8 @@
-"""Writes the demo data: short H.264 videos of moving shapes, with the csv files of a Kinetics set.
+"""Write the demo data: short H.264 videos of moving shapes, and csv files in Kinetics' format.
 
     FOLDER/train.csv, val.csv, test.csv     lines of `path label`, paths relative to FOLDER
     FOLDER/classes.txt                      one class name per line, in the order of the labels
-    FOLDER/train/<class>/00000.mp4 ...      and FOLDER/val/<class>/...; test.csv is val.csv again
+    FOLDER/train/<class>/00000.mp4 ...      and FOLDER/val/<class>/...; test.csv equals val.csv
     FOLDER/demo_data.json                   the parameters; says whether the set is complete
 
 Shape legend: T frames, H height, W width, C colour (RGB).
@@ -45,7 +45,7 @@ FPS = 30  # the default of DATA.TARGET_FPS, so that a stride of 2 is two frames 
 
 @dataclass(frozen=True, slots=True)
 class DemoSummary:
-    """What a folder of demo data holds; `made` is False where it was complete before."""
+    """The contents of a folder of demo data; `made` is False if it was already complete."""
 
     folder: str
     num_videos: int
@@ -61,13 +61,13 @@ def make_demo_data(
     num_workers: int | None = None,
     overwrite: bool = False,
 ) -> DemoSummary:
-    """Write the demo data into `folder`, or find there what an earlier call has written.
+    """Write the demo data into `folder`, unless an earlier call has already written it.
 
-    The files depend on `parameters` alone, not on `num_workers` (processes; None: one per usable
-    core). Data with other parameters is replaced only if `overwrite`; files that this function has
-    not written are never replaced or removed. Raises UserError for parameters out of range, for a
-    folder that holds something else, and for one that cannot be written. With more than one
-    worker, a script that calls this needs an `if __name__ == "__main__"`.
+    The files depend only on `parameters`, not on `num_workers` (processes; None: one per usable
+    core). Data with other parameters is replaced only if `overwrite` is True. Files that this
+    function did not write are never replaced or removed. Raises UserError for parameters out of
+    range, and if the folder holds something else or cannot be written. With more than one worker,
+    a script that calls this needs an `if __name__ == "__main__"`.
     """
     parameters = parameters or DemoParameters()
     parameters.check()
@@ -99,7 +99,7 @@ def encode_h264(path: str, frames_THWC: np.ndarray, *, fps: int = FPS) -> None:
     One thread and no time stamps: the same frames give the same bytes. Raises OSError.
     """
     _, height, width, _ = frames_THWC.shape
-    # An open file and not a path, so that what the system says of it arrives as an OSError.
+    # Pass an open file instead of a path, so that errors of the system arrive as OSError.
     with (
         open(path, "wb") as file,
         open_output(file, format="mp4", options={"fflags": "+bitexact"}) as container,
@@ -107,7 +107,7 @@ def encode_h264(path: str, frames_THWC: np.ndarray, *, fps: int = FPS) -> None:
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.thread_count = 1
-        # With its macroblock tree, x264 now and then makes other bytes of the same small frames.
+        # With its macroblock tree, x264 occasionally encodes the same small frames differently.
         stream.options = {"preset": "veryfast", "crf": "20", "mbtree": "0"}
         for frame_HWC in frames_THWC:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
@@ -121,7 +121,7 @@ def _write(
     begun = new_manifest(parameters, complete=False, num_bytes=0)
     if found is not None:
         _remove(root, found.paths() - begun.paths())
-    # Written first as begun, so that what an interruption leaves behind is known to be ours.
+    # Write the manifest first, so that files left by an interruption are known to be ours.
     write_manifest(root, begun)
 
     videos = list(begun.videos())
@@ -143,7 +143,7 @@ def _write(
 
 
 def _write_video(folder: str, parameters: DemoParameters, video: Video) -> int:
-    # A generator of the video's own, so that it does not matter which process draws from it.
+    # Each video has its own generator, so its pixels do not depend on the process that draws them.
     key = (SPLITS.index(video.split), list(MOTIONS).index(video.motion), video.number)
     rng = np.random.default_rng(np.random.SeedSequence(parameters.seed, spawn_key=key))
     frames_THWC = render_clip(
@@ -164,8 +164,8 @@ def _map(function: Callable[[Video], int], videos: list[Video], num_workers: int
     if num_workers == 1:
         yield from map(function, videos)
         return
-    # Spawned, not forked: the caller may have threads of its own (torch's, for one). An interrupt
-    # is the caller's to handle; without that each process would print a traceback.
+    # Spawn instead of fork, because the caller may have threads (torch's, for example). Workers
+    # ignore an interrupt, which the caller handles; otherwise each would print a traceback.
     with ProcessPoolExecutor(
         num_workers,
         mp_context=get_context("spawn"),
