@@ -1,4 +1,4 @@
-"""The configuration room: typed, frozen, and wrong in one message or not at all."""
+"""The configuration: typed, frozen, and checked at once, with all problems in one message."""
 
 from hiera_video.config.derived import iterations_per_epoch, views_per_video
 from hiera_video.config.describe import diff_from_defaults, help_text, to_dict, to_yaml, value_of

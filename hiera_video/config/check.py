@@ -1,21 +1,23 @@
-"""Contradictions between keys that are each right on their own.
+"""Find contradictions between keys whose values are each valid.
 
-What the model alone knows (sizes that divide) is the model's to refuse, what the machine alone
-knows (CUDA, files) the engine's. Each entry of `CONTRADICTIONS` names the keys it reads: where one
-of them is itself at fault, the contradiction is not looked for, since it may come from that fault.
+The models check what only they know (sizes that must divide), and the engine checks what depends
+on the machine (CUDA, files). Each entry of `CONTRADICTIONS` names the keys that it reads. If one of
+them is invalid, the entry is skipped, because that key may be the cause of the contradiction.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 from hiera_video.config.derived import views_per_video
+from hiera_video.config.describe import value_of
 from hiera_video.config.rules import value_text
 from hiera_video.config.schema import Config
 
 
 @dataclass(frozen=True)
 class Contradiction:
-    """A rule over several keys; `find` returns the message for the user, or "" if all is well."""
+    """A rule over several keys; `find` returns the message for the user, or ""."""
 
     keys: tuple[str, ...]
     find: Callable[[Config], str]
@@ -31,13 +33,13 @@ def contradictions(cfg: Config, *, faulty: Collection[str] = ()) -> list[tuple[s
     return [(key, message) for key, message in found if message]
 
 
-def _equal_shares(cfg: Config) -> str:
+def _equal_parts(cfg: Config) -> str:
     if not cfg.TRAIN.ENABLE or cfg.TRAIN.BATCH_SIZE % max(cfg.NUM_GPUS, 1) == 0:
         return ""
-    share = -(-cfg.TRAIN.BATCH_SIZE // cfg.NUM_GPUS)
+    part = -(-cfg.TRAIN.BATCH_SIZE // cfg.NUM_GPUS)
     return (
-        f"TRAIN.BATCH_SIZE must be divisible by NUM_GPUS ({cfg.NUM_GPUS}), which share it out, got "
-        f"{cfg.TRAIN.BATCH_SIZE}. Try TRAIN.BATCH_SIZE {share * cfg.NUM_GPUS}."
+        f"TRAIN.BATCH_SIZE must be divisible by NUM_GPUS ({cfg.NUM_GPUS}), since each GPU gets an "
+        f"equal part, got {cfg.TRAIN.BATCH_SIZE}. Try TRAIN.BATCH_SIZE {part * cfg.NUM_GPUS}."
     )
 
 
@@ -138,15 +140,8 @@ def _one_crop_size(cfg: Config) -> str:
     )
 
 
-def _ordered_scales(cfg: Config) -> str:
-    return _ordered("DATA.TRAIN_JITTER_SCALES_RELATIVE", cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE)
-
-
-def _ordered_aspects(cfg: Config) -> str:
-    return _ordered("DATA.TRAIN_JITTER_ASPECT_RELATIVE", cfg.DATA.TRAIN_JITTER_ASPECT_RELATIVE)
-
-
-def _ordered(key: str, pair: tuple[float, ...]) -> str:
+def _ordered(key: str, cfg: Config) -> str:
+    pair: tuple[float, ...] = value_of(cfg, key)
     if pair[0] <= pair[1]:
         return ""
     ascending = value_text(sorted(pair))
@@ -190,22 +185,15 @@ def _warmup_fits(cfg: Config) -> str:
     )
 
 
-def _lr_ends_below_base(cfg: Config) -> str:
-    return _at_most_base("SOLVER.COSINE_END_LR", cfg.SOLVER.COSINE_END_LR, cfg)
-
-
-def _lr_starts_below_base(cfg: Config) -> str:
-    return _at_most_base("SOLVER.WARMUP_START_LR", cfg.SOLVER.WARMUP_START_LR, cfg)
-
-
-def _at_most_base(key: str, rate: float, cfg: Config) -> str:
+def _at_most_base_lr(key: str, cfg: Config) -> str:
+    rate: float = value_of(cfg, key)
     if rate <= cfg.SOLVER.BASE_LR:
         return ""
     return f"{key} must be at most SOLVER.BASE_LR ({cfg.SOLVER.BASE_LR}), got {rate}. Try {key} 0."
 
 
 CONTRADICTIONS = (
-    Contradiction(("TRAIN.BATCH_SIZE", "NUM_GPUS", "TRAIN.ENABLE"), _equal_shares),
+    Contradiction(("TRAIN.BATCH_SIZE", "NUM_GPUS", "TRAIN.ENABLE"), _equal_parts),
     Contradiction(("TRAIN.ENABLE", "TEST.ENABLE"), _something_to_do),
     Contradiction(("TEST.ENABLE", "TASK"), _no_test_of_pixels),
     Contradiction(("MODEL.ARCH", "TASK", "MODEL.MODEL_NAME"), _autoencoder_for_ssl),
@@ -219,8 +207,10 @@ CONTRADICTIONS = (
         ("DATA.TEST_CROP_SIZE", "DATA.TRAIN_CROP_SIZE", "MODEL.ARCH"),
         _one_crop_size,
     ),
-    Contradiction(("DATA.TRAIN_JITTER_SCALES_RELATIVE",), _ordered_scales),
-    Contradiction(("DATA.TRAIN_JITTER_ASPECT_RELATIVE",), _ordered_aspects),
+    *(
+        Contradiction((key,), partial(_ordered, key))
+        for key in ("DATA.TRAIN_JITTER_SCALES_RELATIVE", "DATA.TRAIN_JITTER_ASPECT_RELATIVE")
+    ),
     Contradiction(("DATA.RANDOM_FLIP", "TRAIN.DATASET"), _no_flip_for_left_and_right),
     Contradiction(
         ("MIXUP.ENABLE", "TRAIN.BATCH_SIZE", "AUG.ENABLE", "AUG.NUM_SAMPLE", "NUM_GPUS"),
@@ -228,6 +218,8 @@ CONTRADICTIONS = (
     ),
     Contradiction(("MIXUP.ENABLE", "MIXUP.ALPHA", "MIXUP.CUTMIX_ALPHA"), _something_to_mix_by),
     Contradiction(("SOLVER.WARMUP_EPOCHS", "SOLVER.MAX_EPOCH"), _warmup_fits),
-    Contradiction(("SOLVER.COSINE_END_LR", "SOLVER.BASE_LR"), _lr_ends_below_base),
-    Contradiction(("SOLVER.WARMUP_START_LR", "SOLVER.BASE_LR"), _lr_starts_below_base),
+    *(
+        Contradiction((key, "SOLVER.BASE_LR"), partial(_at_most_base_lr, key))
+        for key in ("SOLVER.COSINE_END_LR", "SOLVER.WARMUP_START_LR")
+    ),
 )

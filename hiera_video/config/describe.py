@@ -1,4 +1,4 @@
-"""A config written out: as plain values, as YAML, as what differs from the defaults, as help."""
+"""Write a config as plain values, as YAML, as differences from the defaults, or as help."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ SOURCES = (
 
 
 class _Dumper(yaml.SafeDumper):
-    """Block style for sections, one line for lists."""
+    """Write sections in block style and each list on one line."""
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
         return super().represent_sequence(tag, sequence, flow_style=True)
@@ -28,12 +28,12 @@ def to_dict(cfg: Config) -> dict[str, Any]:
 
 
 def to_yaml(cfg: Config) -> str:
-    """Return YAML that `load_config` turns into an equal config, in the order of the schema."""
+    """Return YAML in the order of the schema; `load_config` turns it into an equal config."""
     return yaml.dump(to_dict(cfg), Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
 
 
 def value_of(cfg: Config, name: str) -> Any:
-    """Return the value of a dotted key; a name that is no key raises AttributeError."""
+    """Return the value of a dotted key. Raises AttributeError if there is no such key."""
     value: Any = cfg
     for part in name.split("."):
         value = getattr(value, part)
@@ -41,7 +41,7 @@ def value_of(cfg: Config, name: str) -> Any:
 
 
 def diff_from_defaults(cfg: Config) -> dict[str, Any]:
-    """Return, by dotted name, the plain values of the keys that are not at their default."""
+    """Return {dotted name: plain value} of the keys that differ from their defaults."""
     values = {name: value_of(cfg, name) for name in key_specs()}
     return {
         name: _plain(value) for name, value in values.items() if value != key_specs()[name].default
@@ -49,13 +49,13 @@ def diff_from_defaults(cfg: Config) -> dict[str, Any]:
 
 
 def help_text() -> str:
-    """Return a text that lists every key with its default, meaning, unit, rule and source."""
+    """Return a list of all keys as text, with default, meaning, unit, rule and source."""
     lines = []
     section = None
     for spec in key_specs().values():
         if (prefix := spec.name.rpartition(".")[0]) != section:
             section = prefix
-            doc = (sections()[prefix].__doc__ or "").strip() if prefix else "Of the whole run."
+            doc = (sections()[prefix].__doc__ or "").strip() if prefix else "Keys of the run."
             lines += ["", f"{prefix or 'top level'}: {doc}"]
         unit = f" [{spec.key.unit}]" if spec.key.unit else ""
         source = f" Source: {spec.key.source}." if spec.key.source else ""

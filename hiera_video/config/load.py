@@ -1,7 +1,6 @@
-"""From a YAML file and KEY VALUE pairs to a frozen `Config`, or to one list of all problems."""
+"""Turn a YAML file and KEY VALUE pairs into a frozen `Config`, or report all their problems."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from fvcore.common.config import CfgNode
 
@@ -16,19 +15,19 @@ from hiera_video.config.yaml_keys import read_yaml, read_yaml_text
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
-    """Load a YAML file (None: the defaults alone), then apply `KEY VALUE KEY VALUE ...`.
+    """Load a YAML file (None: only the defaults), then apply `KEY VALUE KEY VALUE ...`.
 
-    The file may build on others by `_BASE_`. Raises ConfigError, whose text lists every problem of
-    the files, the overrides and the combination, each on its line with the place it comes from.
+    The file may extend others with `_BASE_`. Raises ConfigError, whose text lists every problem in
+    the files, the overrides and their combination, one per line with its origin.
     """
     file = read_yaml(path) if path is not None else Reading()
     return _resolved(file, overrides, source=path if path is not None else f"the {PLACE}")
 
 
 def load_saved_config(text: str, name: str) -> Config:
-    """Load the YAML text that a run saved with its weights; problems call it `name`.
+    """Load the YAML text that a run saved with its weights; errors refer to it as `name`.
 
-    The file is untrusted, so `_BASE_` is refused and no other file is opened. Raises ConfigError
+    The text is untrusted, so `_BASE_` is refused and no other file is opened. Raises ConfigError
     as `load_config` does.
     """
     return _resolved(read_yaml_text(text, name), (), source=name)
@@ -49,7 +48,7 @@ def _resolved(file: Reading, overrides: Sequence[str], *, source: str) -> Config
 
 
 class _Carrier:
-    """fvcore's CfgNode while it is being filled, with what went wrong on the way."""
+    """Fill a CfgNode of fvcore with settings, and collect the problems."""
 
     def __init__(self) -> None:
         self._node = CfgNode(to_dict(Config()))
@@ -58,7 +57,7 @@ class _Carrier:
         self.faulty: set[str] = set()
 
     def apply(self, reading: Reading) -> None:
-        """Set every key of a file or command line, or note why that cannot be."""
+        """Set every key of a file or command line, or note why it cannot be set."""
         self.problems += reading.problems
         self.faulty |= reading.faulty
         for setting in reading.settings:
@@ -79,23 +78,20 @@ class _Carrier:
             self.faulty.add(setting.name)
             self._note(setting.place, str(error))
             return
-        # CfgNode evaluates text as a Python literal; quoted, it stays the text it is.
+        # CfgNode evaluates text as a Python literal; quoting keeps it as text.
         literal = repr(value) if isinstance(value, str) else value
         self._node.merge_from_list([setting.name, literal])
         self.places[setting.name] = setting.place
 
     def config(self) -> Config:
-        """Return what has been set so far as a frozen Config."""
+        """Return the settings so far as a frozen Config."""
         values = {name: value for name, value in self._node.items() if name not in sections()}
         for name, section in sections().items():
-            values[name] = section(**{k: _frozen(v) for k, v in self._node[name].items()})
+            keys = self._node[name].items()
+            values[name] = section(**{k: tuple(v) if isinstance(v, list) else v for k, v in keys})
         return Config(**values)
 
     def _note(self, place: str, message: str) -> None:
-        # A whole section that is not here would otherwise be reported once for each of its keys.
+        # Report a section that does not exist once, not once for each of its keys.
         if not any(known.endswith(f": {message}") for known in self.problems):
             self.problems.append(f"{place}: {message}")
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""KEY VALUE pairs from a command line, as PySlowFast's users type them."""
+"""Read KEY VALUE pairs from a command line, as users of PySlowFast type them."""
 
 import ast
 import sys
@@ -15,11 +15,12 @@ _OF_LAUNCHER = ("--init_method", "--shard_id", "--num_shards")
 
 
 def read_overrides(words: Sequence[str]) -> Reading:
-    """Return the settings that `KEY VALUE KEY VALUE ...` makes, with the problems found.
+    """Return the settings of `KEY VALUE KEY VALUE ...`, with the problems found.
 
-    A list may be one word, "[0.45,0.45,0.45]", or what a shell makes of one with spaces in it. A
-    key that is given twice takes its last value, so that a script's pairs can be added to. Reading
-    goes on behind a problem: a key without a value does not shift the pairs after it.
+    A list may be one word, "[0.45,0.45,0.45]", or the several words into which a shell splits a
+    list with spaces. The last value of a repeated key wins, so that pairs can be appended to those
+    in a script. Reading continues after a problem: a key without a value does not shift the pairs
+    after it.
     """
     reading = Reading()
     position = 0
@@ -30,7 +31,7 @@ def read_overrides(words: Sequence[str]) -> Reading:
         if problem:
             reading.problems.append(f"{PLACE}: {problem}")
             reading.faulty.add(word.partition("=")[0])
-            # What follows a flag is its value, unless it is the next key or flag.
+            # The word after a flag is its value, unless it is the next key or flag.
             if "=" not in word and position < len(words) and not _starts_pair(words[position]):
                 position += 1
             continue
@@ -48,7 +49,7 @@ def read_overrides(words: Sequence[str]) -> Reading:
 
 
 def _starts_pair(word: object) -> bool:
-    """Say whether a word where a value should stand looks like the next key or flag instead."""
+    """Return whether a word in the place of a value looks like the next key or flag instead."""
     if not isinstance(word, str):
         return False
     key, equals, _ = word.partition("=")
@@ -81,7 +82,7 @@ def _example(word: str) -> str:
 
 
 def _value_size(words: Sequence[str]) -> int:
-    """Return of how many words the value at the front is: more than one for an unquoted list."""
+    """Return the number of words of the first value: more than one for an unquoted list."""
     if isinstance(words[0], str) and words[0].startswith(("[", "(")):
         for size, word in enumerate(words, start=1):
             if not isinstance(word, str) or (size > 1 and word in key_specs()):
@@ -107,13 +108,13 @@ def command_words(argv: Sequence[str] | None) -> list[str]:
     """Return the words of a command line (None: this process's) without PySlowFast's --opts.
 
     Raises:
-        UserError: they say how processes meet, which torchrun does here.
+        UserError: the words set up the rendezvous, which is torchrun's task here.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for option in (word.split("=")[0] for word in words):
         if option in _OF_LAUNCHER:
             raise UserError(
-                f"{option} is an option of PySlowFast; here torchrun says how processes meet. Try "
+                f"{option} is an option of PySlowFast; here torchrun sets up the rendezvous. Try "
                 "torchrun --nnodes 2 --nproc-per-node 8 tools/run_net.py --cfg ..."
             )
     return [word for word in words if word != "--opts"]

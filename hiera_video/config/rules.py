@@ -1,7 +1,7 @@
-"""What a config key means, which values it takes, and how a value written by a person is read.
+"""The meaning and the valid values of a config key, and the parsing of values that people write.
 
-`Key` stands in a field's `Annotated` type in `schema.py`; everything here works from it alone, so a
-new key gets its type check, its rule, its message and its line of help from one declaration.
+Each field of `schema.py` has a `Key` in its `Annotated` type. All functions here work from that
+`Key`, so one declaration gives a new key its type check, its rule, its message and its help.
 """
 
 import ast
@@ -22,10 +22,10 @@ PACKAGE = Path(__file__).resolve().parent.parent
 class Key:
     """Meaning and rule of one config key.
 
-    The bounds hold for each entry of a list. `modules_of` names a folder of the package ("data/
-    datasets"): the value is then the name of a module in it but for `except_modules`, or one of
-    `choices`. `length` is the number of entries of a list, `ending` the end that a file name must
-    have. With `is_path`, a `~` at the beginning becomes the home folder.
+    The bounds apply to each entry of a list. `modules_of` names a folder of the package ("data/
+    datasets"): the value is then the name of a module in it, except `except_modules`, or one of
+    `choices`. `length` is the number of entries of a list, `ending` the required end of a file
+    name. With `is_path`, a leading `~` is replaced by the home folder.
     """
 
     help: str
@@ -47,7 +47,7 @@ class Key:
 
 @dataclass(frozen=True)
 class KeySpec:
-    """A config key with its place in the tree: `name` is dotted, `kind` the type of its value.
+    """A config key with its place in the tree: `name` is dotted, `kind` is the type of its value.
 
     `kind` is bool, int, float, str or tuple; a tuple holds floats.
     """
@@ -59,11 +59,11 @@ class KeySpec:
 
 
 def read_value(spec: KeySpec, raw: object) -> Any:
-    """Turn what a YAML file or a command line holds into the key's type and hold it to the rule.
+    """Convert a value from a YAML file or a command line to the key's type and check it.
 
-    An int does for a float, text that spells a number for the number ("8e-4", which YAML reads as
-    text), a list or its text for a tuple; a bool is no number. Raises ValueError with the message
-    for the user.
+    An int is accepted for a float, and a list or its text for a tuple. Text is accepted for a
+    number if it spells one ("8e-4", which YAML reads as text). A bool is not a number. Raises
+    ValueError with the message for the user.
     """
     try:
         value = _CONVERTERS[spec.kind](raw)
@@ -77,7 +77,7 @@ def read_value(spec: KeySpec, raw: object) -> Any:
 
 
 def rule_text(spec: KeySpec) -> str:
-    """Say in words what the key's value must be, to stand after "must be"."""
+    """Describe the valid values of a key in words that follow "must be"."""
     key = spec.key
     if key.modules_of:
         names = ", ".join(_modules(key))
@@ -96,17 +96,17 @@ def rule_text(spec: KeySpec) -> str:
 
 
 def value_text(value: object) -> str:
-    """Write a value as it would stand in a YAML file, shortened where it is long."""
+    """Write a value as in a YAML file, shortened if it is long."""
     if value is None:
         return "nothing"
     try:
         text = repr(list(value) if isinstance(value, tuple) else value)
-    except ValueError:  # Python writes out no whole number of more than 4300 digits
+    except ValueError:  # Python refuses to print an integer of more than 4300 digits
         return "a number of thousands of digits"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-# What converters raise; OverflowError for whole numbers that no float holds.
+# Exceptions of the converters; OverflowError for integers beyond the range of a float.
 _NOT_READ = (ValueError, TypeError, SyntaxError, OverflowError)
 _KIND_TEXT = {bool: "True or False", int: "an integer", float: "a number"}
 
@@ -152,7 +152,7 @@ _CONVERTERS = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str, tup
 
 
 def _modules(key: Key) -> list[str]:
-    # Files are listed, not imported: the config room knows nothing of the rooms above it.
+    # List the files instead of importing them: config/ must not import the packages above it.
     modules = pkgutil.iter_modules([str(PACKAGE / key.modules_of)])
     others = ("build", *key.except_modules)
     return sorted(m.name for m in modules if not m.name.startswith("_") and m.name not in others)
@@ -202,7 +202,7 @@ def _advice(spec: KeySpec, got: object) -> str:
 
 
 def _candidate(spec: KeySpec, got: object) -> object:
-    """Return the legal value nearest to what the user seems to mean, else the default."""
+    """Return the valid value nearest to what the user seems to mean, else the default."""
     attempts: Sequence[object] = ()
     if spec.kind is int and isinstance(got, float | str):
         attempts = (_whole(got),)

@@ -1,9 +1,9 @@
 """The public keys: one frozen dataclass per YAML section, each key with its meaning and its rule.
 
-The larger sections stand in `schema_data.py` and `schema_model.py`.
-A default is what holds where a YAML file says nothing; recipes stand in configs/, not here.
+The larger sections are in `schema_data.py` and `schema_model.py`.
+A default applies if no YAML file sets the key. Recipes are in configs/, not here.
 Lists in YAML are tuples here, so that a loaded config cannot be changed at any depth.
-Names are PySlowFast's where it has one. Sources: [P] Ryali et al., "Hiera", ICML 2023;
+Names are PySlowFast's if it has the key. Sources: [P] Ryali et al., "Hiera", ICML 2023;
 [ST] Feichtenhofer et al., "Masked Autoencoders As Spatiotemporal Learners", NeurIPS 2022.
 """
 
@@ -21,7 +21,7 @@ from hiera_video.config.schema_model import MaskSection, ModelSection, SolverSec
 
 @dataclass(frozen=True)
 class TrainSection:
-    """Training: which videos, how many at a time, how often it validates and saves."""
+    """Training: the dataset, the batch size, validation, checkpoints and precision."""
 
     ENABLE: Annotated[bool, Key("Train the model.")] = True
     DATASET: Annotated[
@@ -37,19 +37,17 @@ class TrainSection:
         ),
     ] = 8
     EVAL_PERIOD: Annotated[
-        int, Key("Validate after every so many epochs.", unit="epochs", minimum=1, maximum=10**9)
+        int, Key("Validate every this many epochs.", unit="epochs", minimum=1, maximum=10**9)
     ] = 1
     CHECKPOINT_PERIOD: Annotated[
         int,
-        Key(
-            "Save a checkpoint after every so many epochs.", unit="epochs", minimum=1, maximum=10**9
-        ),
+        Key("Save a checkpoint every this many epochs.", unit="epochs", minimum=1, maximum=10**9),
     ] = 1
     CHECKPOINT_ITERS: Annotated[
         int,
         Key(
-            "Save a checkpoint after every so many iterations too, and after every epoch; 0: only "
-            "as CHECKPOINT_PERIOD says. The two newest of those inside an epoch are kept.",
+            "Save a checkpoint every this many iterations and after every epoch; 0: only every "
+            "CHECKPOINT_PERIOD epochs. Of those saved within an epoch, the two newest are kept.",
             unit="iterations",
             minimum=0,
             maximum=10**9,
@@ -57,18 +55,18 @@ class TrainSection:
     ] = 0
     KEEP_CHECKPOINTS: Annotated[
         int,
-        Key("Newest checkpoints after an epoch that are kept; 0: all.", minimum=0, maximum=10**9),
+        Key("Number of newest end-of-epoch checkpoints to keep; 0: all.", minimum=0, maximum=10**9),
     ] = 0
     CHECKPOINT_FILE_PATH: Annotated[
-        str, Key("Weights to start from, a path or URL; empty: a fresh model.", is_path=True)
+        str, Key("Weights to start from, a path or URL; empty: random weights.", is_path=True)
     ] = ""
     AUTO_RESUME: Annotated[
-        bool, Key("Go on from the last checkpoint in OUTPUT_DIR if there is one.")
+        bool, Key("Resume from the last checkpoint in OUTPUT_DIR if there is one.")
     ] = True
     EMA_DECAY: Annotated[
         float,
         Key(
-            "Share that each step keeps of a moving average of the weights, which is then what is "
+            "Decay of an exponential moving average of the weights. If it is used, the average is "
             "validated and tested; 0: none.",
             minimum=0,
             below=1,
@@ -77,7 +75,7 @@ class TrainSection:
     MAX_BAD_STEPS: Annotated[
         int,
         Key(
-            "Stop when so many steps in a row had a loss or gradient that is not finite; each is "
+            "Stop after this many steps in a row whose loss or gradient is not finite; each is "
             "skipped.",
             unit="steps",
             minimum=1,
@@ -85,15 +83,15 @@ class TrainSection:
         ),
     ] = 5
     MIXED_PRECISION: Annotated[
-        bool, Key("Compute in bfloat16 where that is safe; weights stay in float32.")
+        bool, Key("Compute in bfloat16 where it is safe; weights stay in float32.")
     ] = False
 
 
 @dataclass(frozen=True)
 class TestSection:
-    """The multi-view test: which weights, how many views of each video, what is written."""
+    """The multi-view test: the weights, the views of each video, and the results to write."""
 
-    __test__ = False  # the name begins with Test, but this is nothing for pytest to collect
+    __test__ = False  # keeps pytest from collecting a class whose name begins with Test
 
     ENABLE: Annotated[bool, Key("Test the model, after training if TRAIN.ENABLE.")] = True
     DATASET: Annotated[str, Key("Reader of the test list.", modules_of="data/datasets")] = (
@@ -124,9 +122,9 @@ class TestSection:
             source="[P] Tables 4 and 6: 3",
         ),
     ] = 3
-    VIEWS_TABLE: Annotated[bool, Key("Print the accuracy for growing numbers of views too.")] = (
-        False
-    )
+    VIEWS_TABLE: Annotated[
+        bool, Key("Also print the accuracy for an increasing number of views.")
+    ] = False
     SCORES_FILE: Annotated[
         str, Key("File in OUTPUT_DIR for the scores of each video.", ending=".npz")
     ] = "test_scores.npz"
@@ -146,15 +144,15 @@ class DistSection:
     STRATEGY: Annotated[
         str,
         Key(
-            "How processes share a training: ddp, each with the whole model, or fsdp, weights, "
-            "gradients and optimizer state cut up among them, for models that are too large.",
+            "Parallelism: with ddp each process holds the whole model; fsdp shards weights, "
+            "gradients and optimizer state across processes, for models that are too large.",
             choices=("ddp", "fsdp"),
         ),
     ] = "ddp"
     TIMEOUT_SEC: Annotated[
         float,
         Key(
-            "Longest that processes wait for one another, at the start, in a step, and for a "
+            "Longest time that processes wait for one another: at the start, in a step, and for a "
             "checkpoint to be written.",
             unit="s",
             above=0.0,
@@ -164,8 +162,8 @@ class DistSection:
     WATCHDOG_SEC: Annotated[
         float,
         Key(
-            "Name the processes that keep the others waiting when an iteration takes longer than "
-            "this, and five times the usual; 0: never.",
+            "Report which processes are late if an iteration takes longer than this and five times "
+            "the usual time; 0: never.",
             unit="s",
             minimum=0.0,
             maximum=10**7,
@@ -180,8 +178,8 @@ class Config:
     TASK: Annotated[
         str,
         Key(
-            "What is learnt: labels, or hidden pixels without any (self-supervised, a masked "
-            "autoencoder).",
+            "What the model learns: labels, or hidden pixels without labels (ssl: self-supervised, "
+            "a masked autoencoder).",
             choices=("classify", "ssl"),
         ),
     ] = "classify"
@@ -196,9 +194,9 @@ class Config:
             is_path=True,
         ),
     ] = "output"
-    RNG_SEED: Annotated[int, Key("Seed of everything random.", minimum=0, maximum=2**32 - 1)] = 0
+    RNG_SEED: Annotated[int, Key("Seed of all random numbers.", minimum=0, maximum=2**32 - 1)] = 0
     LOG_PERIOD: Annotated[
-        int, Key("Log after every so many iterations.", unit="iterations", minimum=1, maximum=10**9)
+        int, Key("Log every this many iterations.", unit="iterations", minimum=1, maximum=10**9)
     ] = 10
     TRAIN: TrainSection = field(default_factory=TrainSection)
     TEST: TestSection = field(default_factory=TestSection)

@@ -1,6 +1,6 @@
 """Keys of the sections that turn files into batches: DATA, DATA_LOADER, AUG, MIXUP.
 
-The sources are those of `schema.py`.
+`schema.py` lists the sources.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ Floats = tuple[float, ...]
 
 @dataclass(frozen=True)
 class DataSection:
-    """From the lists on disk to a normalised clip."""
+    """Data: from the lists on disk to a normalised clip."""
 
     PATH_TO_DATA_DIR: Annotated[
-        str, Key("Folder of the lists (for Kinetics train.csv...).", is_path=True)
+        str, Key("Folder of the lists (for Kinetics, train.csv etc.).", is_path=True)
     ] = ""
     PATH_PREFIX: Annotated[
-        str, Key("Folder put before each path that a list holds.", is_path=True)
+        str, Key("Folder to put before each relative path in a list.", is_path=True)
     ] = ""
     SPLIT_NUMBER: Annotated[
         int,
-        Key("Which of the published splits of UCF101 or HMDB51.", minimum=1, maximum=3),
+        Key("Number of the published split of UCF101 or HMDB51.", minimum=1, maximum=3),
     ] = 1
     NUM_FRAMES: Annotated[
         int,
@@ -32,7 +32,7 @@ class DataSection:
     SAMPLING_RATE: Annotated[
         int,
         Key(
-            "Distance between the frames of a densely sampled clip, counted at TARGET_FPS.",
+            "Distance between the frames of a densely sampled clip, in frames at TARGET_FPS.",
             unit="frames",
             minimum=1,
             maximum=10**4,
@@ -42,7 +42,7 @@ class DataSection:
     TARGET_FPS: Annotated[
         float,
         Key(
-            "Frame rate at which SAMPLING_RATE counts.",
+            "Frame rate to which SAMPLING_RATE refers.",
             unit="frames per second",
             minimum=0.01,
             maximum=10**4,
@@ -51,8 +51,8 @@ class DataSection:
     SAMPLING: Annotated[
         str,
         Key(
-            "How frames are chosen: dense takes SAMPLING_RATE-spaced frames from one stretch of "
-            "the video, uniform takes one frame from each of NUM_FRAMES equal parts of it.",
+            "How to choose frames: dense takes frames SAMPLING_RATE apart from one stretch of the "
+            "video, uniform takes one frame from each of NUM_FRAMES equal parts of it.",
             choices=("dense", "uniform"),
         ),
     ] = "dense"
@@ -79,7 +79,7 @@ class DataSection:
     TRAIN_JITTER_SCALES_RELATIVE: Annotated[
         Floats,
         Key(
-            "Smallest and largest random crop, as a share of the frame's area.",
+            "Smallest and largest random crop, as a fraction of the frame's area.",
             length=2,
             above=0,
             maximum=1,
@@ -100,7 +100,7 @@ class DataSection:
     MEAN: Annotated[
         Floats,
         Key(
-            "Taken off red, green and blue, which run from 0 to 1.",
+            "Mean of red, green and blue in 0..1, subtracted from them.",
             length=3,
             minimum=-100,
             maximum=100,
@@ -110,7 +110,7 @@ class DataSection:
     STD: Annotated[
         Floats,
         Key(
-            "Red, green and blue are divided by it.",
+            "Standard deviation of red, green and blue, which are divided by it.",
             length=3,
             minimum=1e-6,
             maximum=100,
@@ -120,8 +120,8 @@ class DataSection:
     MAX_BAD_FRACTION: Annotated[
         float,
         Key(
-            "Largest share of videos that may be undecodable: training stops, and a test ends "
-            "with an error status, where there are more.",
+            "Largest fraction of videos that may be undecodable. If there are more, training "
+            "stops, and a test ends with an error status.",
             minimum=0,
             maximum=1,
         ),
@@ -129,7 +129,7 @@ class DataSection:
     DECODING_BACKEND: Annotated[
         str,
         Key(
-            "Library that decodes videos; auto takes the best one that is installed.",
+            "Library that decodes videos; auto chooses the best one that is installed.",
             choices=("auto",),
             modules_of="data/decoders",
         ),
@@ -137,15 +137,15 @@ class DataSection:
     SQUARE_PIXELS: Annotated[
         bool,
         Key(
-            "Show pixels that a file says are not square (sample aspect ratio) as a player does, "
-            "in a wider or higher picture; False: pictures as they are stored, as in PySlowFast."
+            "If a file's pixels are not square (sample aspect ratio), stretch the picture as a "
+            "player does; False: use pictures as they are stored, as in PySlowFast."
         ),
     ] = True
 
 
 @dataclass(frozen=True)
 class DataLoaderSection:
-    """The processes that decode."""
+    """The processes that decode videos."""
 
     NUM_WORKERS: Annotated[
         int,
@@ -154,8 +154,8 @@ class DataLoaderSection:
     TIMEOUT_SEC: Annotated[
         float,
         Key(
-            "Longest that one video may take: then its process is killed and replaced, and the "
-            "video counts as bad; 0: for ever. Without processes of their own there is no limit.",
+            "Longest time to decode one video, after which its process is replaced and the video "
+            "counts as bad; 0: no limit. NUM_WORKERS 0 has no limit either.",
             unit="seconds",
             minimum=0,
             maximum=10**7,
@@ -164,11 +164,11 @@ class DataLoaderSection:
     NORMALIZE_ON_DEVICE: Annotated[
         bool,
         Key(
-            "Send pixels to the device, a quarter of the bytes, and normalise them there; False: "
-            "in the decoding processes. The clips are the same."
+            "Send uint8 pixels to the device, a quarter of the bytes, and normalise them there; "
+            "False: normalise in the decoding processes. The clips are the same."
         ),
     ] = True
-    PIN_MEMORY: Annotated[bool, Key("Hold batches in page-locked memory, for faster copies.")] = (
+    PIN_MEMORY: Annotated[bool, Key("Keep batches in page-locked memory, for faster copies.")] = (
         True
     )
 
@@ -191,14 +191,14 @@ class AugSection:
     AA_TYPE: Annotated[
         str,
         Key(
-            "RandAugment policy as timm writes it, such as rand-m7-mstd0.5-inc1, which draws two "
-            "operations, or with n4 four; empty: none.",
+            "RandAugment policy in timm's notation, such as rand-m7-mstd0.5-inc1, which draws two "
+            "operations (four with n4); empty: none.",
             source="[P] Tables 11, 12: magnitude 7, spread 0.5; inc1 and two operations from [ST]",
         ),
     ] = "rand-m7-mstd0.5-inc1"
-    RE_PROB: Annotated[float, Key("Chance of random erasing.", minimum=0, maximum=1)] = 0.0
+    RE_PROB: Annotated[float, Key("Probability of random erasing.", minimum=0, maximum=1)] = 0.0
     RE_MODE: Annotated[
-        str, Key("What fills the erased box: noise or a constant.", choices=("pixel", "const"))
+        str, Key("Fill of the erased box: noise or a constant.", choices=("pixel", "const"))
     ] = "pixel"
 
 
@@ -225,7 +225,7 @@ class MixupSection:
             source="[P] Tables 11, 12: 1.0",
         ),
     ] = 1.0
-    PROB: Annotated[float, Key("Chance that a batch is mixed at all.", minimum=0, maximum=1)] = 1.0
+    PROB: Annotated[float, Key("Probability that a batch is mixed.", minimum=0, maximum=1)] = 1.0
     SWITCH_PROB: Annotated[
-        float, Key("Chance of cutmix where both are on.", minimum=0, maximum=1)
+        float, Key("Probability of cutmix if both are enabled.", minimum=0, maximum=1)
     ] = 0.5

@@ -1,6 +1,6 @@
-"""Keys of the sections that make and teach the model: MODEL, MASK, SOLVER.
+"""Keys of the sections that define and train the model: MODEL, MASK, SOLVER.
 
-The sources are those of `schema.py`.
+`schema.py` lists the sources.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ NOT_FAMILIES = ("build", "load", "masking", "origin", "parts")
 
 @dataclass(frozen=True)
 class ModelSection:
-    """Which model is built."""
+    """The model."""
 
     ARCH: Annotated[
         str,
@@ -29,24 +29,28 @@ class ModelSection:
         int, Key("Number of labels.", unit="classes", minimum=1, maximum=10**6)
     ] = 400
     DROPOUT_RATE: Annotated[
-        float, Key("Share of features zeroed before the last layer.", minimum=0, below=1)
+        float, Key("Fraction of features zeroed before the last layer.", minimum=0, below=1)
     ] = 0.0
     DROP_PATH_RATE: Annotated[
         float,
-        Key("Chance that training skips the last block; rises from 0.", minimum=0, below=1),
+        Key(
+            "Probability of skipping the last block in training; rises from 0 at the first block.",
+            minimum=0,
+            below=1,
+        ),
     ] = 0.0
     FREEZE_LAYERS: Annotated[
         int,
         Key(
-            "Layers that keep their weights in training, from the first: 1 the embeddings, 2 the "
-            "first block too, and so on; 0: all learn.",
+            "Number of frozen layers, from the first: 1 the embeddings, 2 also the first block, "
+            "and so on; 0: none.",
             unit="layers",
             minimum=0,
             maximum=1000,
         ),
     ] = 0
     LINEAR_PROBE: Annotated[
-        bool, Key("Train the classifier alone, with its norm, on a frozen body.")
+        bool, Key("Train only the classifier and its norm, and freeze all other layers.")
     ] = False
     ACT_CHECKPOINT: Annotated[
         bool,
@@ -56,7 +60,7 @@ class ModelSection:
         str,
         Key(
             "What torch.compile compiles for training: nothing, the blocks of the encoder, or the "
-            "whole forward and backward pass. The first step then takes a minute or more.",
+            "whole forward and backward pass. Compiling takes a minute or more in the first step.",
             choices=("none", "encoder", "step"),
         ),
     ] = "none"
@@ -64,20 +68,20 @@ class ModelSection:
 
 @dataclass(frozen=True)
 class MaskSection:
-    """The masked autoencoder, which TASK ssl trains: what is hidden, and the decoder."""
+    """The masked autoencoder that TASK ssl trains: its masks and its decoder."""
 
     STRATEGY: Annotated[
         str,
         Key(
-            "Which mask units are hidden: tube one spatial pattern through all time, random any "
-            "in space and time (the published one), frame whole time steps.",
+            "Which mask units are hidden: tube hides one spatial pattern through all time, random "
+            "any units in space and time (as published), frame whole time steps.",
             choices=("tube", "random", "frame"),
         ),
     ] = "tube"
     RATIO: Annotated[
         float,
         Key(
-            "Share of the mask units that is hidden.",
+            "Fraction of the mask units that are hidden.",
             above=0,
             below=1,
             source="[P] Table 11: 0.9 for video; Table 14: 0.6 for images",
@@ -86,7 +90,7 @@ class MaskSection:
     DECODER_KEEP_RATIO: Annotated[
         float,
         Key(
-            "Share of the hidden mask units that the decoder reconstructs; less is faster.",
+            "Fraction of the hidden mask units that the decoder reconstructs; less is faster.",
             above=0,
             maximum=1,
             source="1 as published; 0.5 in VideoMAE V2, arXiv 2303.16727, section 3.2",
@@ -121,11 +125,13 @@ class MaskSection:
 class SolverSection:
     """Optimizer, schedule and loss."""
 
-    OPTIMIZING_METHOD: Annotated[str, Key("Which optimizer.", choices=("adamw", "sgd"))] = "adamw"
+    OPTIMIZING_METHOD: Annotated[str, Key("Name of the optimizer.", choices=("adamw", "sgd"))] = (
+        "adamw"
+    )
     BASE_LR: Annotated[
         float,
         Key(
-            "Highest learning rate at BASE_BATCH_SIZE clips per step; scaled to a step's clips.",
+            "Peak learning rate at BASE_BATCH_SIZE clips per step; scaled to the clips of a step.",
             above=0,
             maximum=1e30,
             source="[P] Table 11: 8e-4 at 256 videos, 2 views of each",
@@ -134,20 +140,24 @@ class SolverSection:
     BASE_BATCH_SIZE: Annotated[
         int,
         Key(
-            "Clips per step (videos x views) that BASE_LR is meant for; 0: BASE_LR as it is.",
+            "Clips per step (videos x views) for which BASE_LR is given; 0: BASE_LR is not scaled.",
             minimum=0,
             maximum=10**9,
         ),
     ] = 512
     COSINE_END_LR: Annotated[
-        float, Key("Learning rate at the end; scaled as BASE_LR.", minimum=0, maximum=1e30)
+        float, Key("Learning rate at the end; scaled like BASE_LR.", minimum=0, maximum=1e30)
     ] = 0.0
     WARMUP_EPOCHS: Annotated[
-        float, Key("Linear rise of the learning rate.", unit="epochs", minimum=0, maximum=10**6)
+        float, Key("Length of the linear warm-up.", unit="epochs", minimum=0, maximum=10**6)
     ] = 0.0
     WARMUP_START_LR: Annotated[
         float,
-        Key("Learning rate at the first step of it; scaled as BASE_LR.", minimum=0, maximum=1e30),
+        Key(
+            "Learning rate at the start of the warm-up; scaled like BASE_LR.",
+            minimum=0,
+            maximum=1e30,
+        ),
     ] = 0.0
     MAX_EPOCH: Annotated[
         int,
@@ -165,20 +175,18 @@ class SolverSection:
     BETAS: Annotated[
         Floats,
         Key(
-            "AdamW's averaging of the gradient and of its square.",
+            "AdamW's decay of the averages of the gradient and of its square.",
             length=2,
             minimum=0,
             below=1,
             source="[P] Table 11",
         ),
     ] = (0.9, 0.999)
-    MOMENTUM: Annotated[
-        float, Key("SGD's (Nesterov) averaging of the gradient.", minimum=0, below=1)
-    ] = 0.9
+    MOMENTUM: Annotated[float, Key("Momentum of SGD (Nesterov).", minimum=0, below=1)] = 0.9
     LAYER_DECAY: Annotated[
         float,
         Key(
-            "Each block learns at this factor of the rate of the block above it; 1: all alike.",
+            "Ratio of the learning rate of each block to that of the block above it; 1: all equal.",
             above=0,
             maximum=1,
             source="[P] Tables 11, 12",
@@ -187,7 +195,7 @@ class SolverSection:
     CLIP_GRAD_L2NORM: Annotated[
         float,
         Key(
-            "Largest norm of the gradient; 0: no limit.",
+            "Largest L2 norm of the gradient; 0: no limit.",
             minimum=0,
             maximum=10**9,
             source="[P] Table 11: 5.0",
@@ -196,8 +204,8 @@ class SolverSection:
     ACCUM_STEPS: Annotated[
         int,
         Key(
-            "Forward passes per step of the optimizer: a step sees TRAIN.BATCH_SIZE x this many "
-            "videos.",
+            "Forward passes per optimizer step (gradient accumulation): a step sees this many "
+            "times TRAIN.BATCH_SIZE videos.",
             minimum=1,
             maximum=10**6,
         ),
@@ -205,7 +213,7 @@ class SolverSection:
     LABEL_SMOOTHING: Annotated[
         float,
         Key(
-            "Share of a label that is spread over all classes.",
+            "Fraction of a label that is spread over all classes.",
             minimum=0,
             below=1,
             source="[P] Tables 11, 12: 0.1",

@@ -1,4 +1,4 @@
-"""What a file or a command line says, before anyone has asked whether it makes sense."""
+"""The settings of a file or a command line before they are checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from hiera_video.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Setting:
-    """One key as a person set it: dotted name, raw value, and where ("file:line")."""
+    """One key as a person set it: dotted name, raw value, and place ("file:line")."""
 
     name: str
     value: object
@@ -17,10 +17,10 @@ class Setting:
 
 @dataclass
 class Reading:
-    """The settings of one source, in order, and what was wrong with how they are written.
+    """The settings of one source, in order, and the problems in the way they are written.
 
-    `faulty` holds the keys whose value is in doubt for that reason; `complete` is False where a
-    whole part could not be read, so that any key may be in doubt.
+    `faulty` holds the keys whose value is uncertain because of a problem. `complete` is False if
+    part of the source could not be read, so that any key may be uncertain.
     """
 
     settings: list[Setting] = field(default_factory=list)
@@ -30,7 +30,7 @@ class Reading:
 
 
 class ConfigError(UserError):
-    """All problems of one configuration: `problems` holds them, `str()` lists one per line."""
+    """All problems of one configuration, in `problems`; `str()` lists one per line."""
 
     def __init__(self, problems: Sequence[str], *, source: str) -> None:
         self.problems = tuple(problems)

@@ -1,4 +1,4 @@
-"""What to say of a key that is not there: PySlowFast's name for another, or a misspelling."""
+"""Explain a key that does not exist: PySlowFast's name for another key, or a misspelling."""
 
 import difflib
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from hiera_video.config.schema import key_specs, sections
 
 @dataclass(frozen=True)
 class Unknown:
-    """What to tell of an unknown key, and the keys of ours that may have been meant."""
+    """The message about an unknown key, and the keys that may have been meant."""
 
     message: str
     meant: tuple[str, ...] = ()
 
 
 def explain_unknown(name: str) -> Unknown:
-    """Explain a dotted name that is no key: renamed, elsewhere, misspelt, or simply not there."""
+    """Explain a dotted name that is not a key: renamed, elsewhere, misspelt, or missing."""
     specs = key_specs()
     if name in RENAMED:
         new = RENAMED[name]
@@ -50,7 +50,7 @@ def explain_unknown(name: str) -> Unknown:
 
 
 def _meant(name: str, section: str, leaf: str) -> tuple[str, ...]:
-    """Return the likely keys: another case, a slip, another section, a part of the name."""
+    """Return the likely keys: in another case, with a typo, elsewhere, or by part of the name."""
     by_folded = {spec.casefold(): spec for spec in key_specs()}
     name, section, leaf = name.casefold(), section.casefold(), leaf.casefold()
     if name in by_folded:
@@ -60,7 +60,7 @@ def _meant(name: str, section: str, leaf: str) -> tuple[str, ...]:
     elsewhere = [key for key in by_folded if key.rpartition(".")[2] == leaf]
     part = [key for key in here if len(leaf) > 2 and leaf in key.rpartition(".")[2]]
     near = difflib.get_close_matches(name, by_folded, n=1, cutoff=0.75)
-    # A longer list is no advice: ENABLE is a key of most sections.
+    # A longer list does not help: ENABLE is a key of most sections.
     found = next((keys for keys in (slip, elsewhere, part, near) if 0 < len(keys) <= 3), [])
     return tuple(by_folded[key] for key in found)
 

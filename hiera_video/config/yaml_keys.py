@@ -1,8 +1,8 @@
-"""A YAML file, and the `_BASE_` files under it, as a flat list of settings with file and line.
+"""Read a YAML file and its `_BASE_` files into a flat list of settings with file and line.
 
-YAML is composed into nodes, which know their lines, before it is turned into values: a plain load
-drops both the lines and the first of two equal keys. `_BASE_` is fvcore's convention: a path, or a
-list of them, relative to the file it stands in; what the file itself says comes last and wins.
+YAML is first composed into nodes, which know their lines. A plain load would lose the lines, and
+the first of two equal keys. `_BASE_` is fvcore's convention: a path or a list of paths, relative to
+the file that contains it. The settings of the file itself come last and win.
 """
 
 import difflib
@@ -22,7 +22,7 @@ _TEMPLATE = "Try one of the files in configs/ as a pattern."
 def read_yaml(path: str) -> Reading:
     """Return the settings of a YAML file, those of its bases first, with the problems found.
 
-    Nothing is raised for a bad file: its problems are listed and the rest is read as far as it can.
+    An invalid file raises nothing: its problems are listed, and the rest is read if possible.
     """
     reader = _Reader(with_bases=True)
     reader.read(path, asked="--cfg", chain=())
@@ -30,9 +30,9 @@ def read_yaml(path: str) -> Reading:
 
 
 def read_yaml_text(text: str, name: str) -> Reading:
-    """Return the settings of a YAML text, called `name` in problems; it may have no `_BASE_`.
+    """Return the settings of a YAML text without `_BASE_`; problems refer to it as `name`.
 
-    For text from a file that may be anyone's: `_BASE_` would open any path or URL it names.
+    Use this for untrusted text: a `_BASE_` could open any path or URL.
     """
     reader = _Reader(with_bases=False)
     reader.read_text(text, name, chain=())
@@ -45,12 +45,15 @@ class _Reader:
         self._with_bases = with_bases
 
     def read(self, path: str, *, asked: str, chain: tuple[str, ...]) -> None:
-        """Read `path`, its bases first; `asked` says who wants it, `chain` the files on the way."""
+        """Read `path`, its bases first.
+
+        `asked` names what refers to the file, and `chain` holds the files that led to it.
+        """
         identity = os.path.realpath(path)
         if identity in chain:
             route = " -> ".join(map(os.path.basename, (*chain, identity)))
             self._give_up(
-                f"{asked} must not lead back to a file that is being read, got {route}. "
+                f"{asked} must not form a cycle, got {route}. "
                 "Try removing one of these _BASE_ lines."
             )
             return
@@ -68,7 +71,7 @@ class _Reader:
         except yaml.YAMLError as error:
             self._give_up(_yaml_problem(path, error))
         except RecursionError:
-            self._give_up(f"{path} must hold sections of keys, got keys nested without end.")
+            self._give_up(f"{path} must hold sections of keys, got keys nested too deep.")
 
     def _text(self, path: str, *, asked: str) -> str | None:
         problem = _why_not_a_file(path)
@@ -77,7 +80,7 @@ class _Reader:
                 with open_file(path) as file:
                     return file.read()
             except UnicodeDecodeError:
-                problem = f"{path!r}, which holds no text. {_TEMPLATE}"
+                problem = f"{path!r}, which is not a text file. {_TEMPLATE}"
             except OSError as error:
                 problem = f"{path!r}, which cannot be read: {error.strerror or error}."
         self._give_up(f"{asked} must be a YAML file, got {problem}")
@@ -104,8 +107,8 @@ class _Reader:
         for setting in self._leaves(loader, root, path):
             if setting.name == BASE_KEY and not self._with_bases:
                 self._give_up(
-                    f"{setting.place}: {BASE_KEY} must not stand in a saved config, which is "
-                    "complete without it."
+                    f"{setting.place}: {BASE_KEY} must not be in a saved config, which is complete "
+                    "without it."
                 )
             elif setting.name == BASE_KEY:
                 self._read_bases(setting, path, chain=chain)
@@ -193,7 +196,7 @@ def _base_path(base: str, path: str) -> str:
 
 
 def _why_not_a_file(path: str) -> str:
-    """Return what is wrong with the path, in words that follow "got", or "" for a file."""
+    """Return the problem of a path, in words that follow "got", or "" if it is a file."""
     if _is_url(path) or is_file(path):
         return ""
     if not path:
@@ -213,7 +216,7 @@ def _why_not_a_file(path: str) -> str:
 def _yaml_names(folder: str) -> list[str]:
     try:
         entries = os.listdir(folder)
-    except OSError:  # a folder that may be entered but not listed: there is nothing to suggest
+    except OSError:  # a folder that can be entered but not listed has nothing to suggest
         return []
     return [entry for entry in entries if entry.endswith((".yaml", ".yml"))]
 

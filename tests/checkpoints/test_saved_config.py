@@ -20,7 +20,7 @@ BROKEN = {
     "mappings of aliases": MAPS,
     "merged aliases": MAPS + "<<: [*m29, *m28]\n",
     "a long text": "a: [" + "1, " * 200_000 + "]",
-    "nested without end": "a: " + "[" * 500,
+    "nested too deep": "a: " + "[" * 500,
     "itself": "a: &a {b: *a}\n",
     "no YAML": "- [",
     "not text": "a: \x00",
@@ -51,7 +51,7 @@ def test_a_saved_config_opens_nothing_else(tmp_path, asked):
     other = tmp_path / "other.yaml"
     other.write_text("RNG_SEED: 7\n")
     for base in (f"{asked[0]}/a.yaml", str(other), f"[{other}]"):
-        with pytest.raises(ConfigError, match=r"config\.yaml:1: _BASE_.*must not stand in a saved"):
+        with pytest.raises(ConfigError, match=r"config\.yaml:1: _BASE_.*must not be in a saved"):
             load_saved_config(f"_BASE_: {base}\n", "config.yaml")
     assert len(asked) == 1
     assert load_config(str(other)).RNG_SEED == 7

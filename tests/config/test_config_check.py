@@ -11,8 +11,8 @@ from hiera_video.config.schema import key_specs, sections
 
 SSL = "TASK ssl MODEL.ARCH hiera_mae TEST.ENABLE False"
 CASES = {
-    "NUM_GPUS 4 TRAIN.BATCH_SIZE 6": "TRAIN.BATCH_SIZE must be divisible by NUM_GPUS (4), which "
-    "share it out, got 6. Try TRAIN.BATCH_SIZE 8.",
+    "NUM_GPUS 4 TRAIN.BATCH_SIZE 6": "TRAIN.BATCH_SIZE must be divisible by NUM_GPUS (4), since "
+    "each GPU gets an equal part, got 6. Try TRAIN.BATCH_SIZE 8.",
     "TRAIN.ENABLE False TEST.ENABLE False": "TRAIN.ENABLE or TEST.ENABLE must be True",
     "TASK ssl MODEL.ARCH hiera_mae": "TEST.ENABLE must be False for TASK ssl, which learns "
     "no labels to test, got True.",

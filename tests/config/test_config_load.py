@@ -122,7 +122,7 @@ def test_base_that_is_no_path_is_refused(write):
         ("? [a, b]\n: 3\n", ["x.yaml:1", "a key must be a name"]),
         ("DATA: &a\n  MEAN: &b [*b]\n", ["x.yaml:2", "DATA.MEAN must be a plain value"]),
         ("DATA: &a\n  X:\n    Y: *a\n", ["x.yaml:3", "must not contain itself"]),
-        ("A: " + "[" * 3000, ["nested without end"]),
+        ("A: " + "[" * 3000, ["nested too deep"]),
     ],
 )
 def test_broken_yaml_is_one_problem_with_its_line(write, text, words):
@@ -138,7 +138,7 @@ def test_paths_that_are_no_yaml_file(write, tmp_path):
     assert "Did you mean configs/HIERA_B.yaml?" in problems("configs/HIERA_C.yaml")[0]
     assert "the directory 'configs'. It holds HIERA_B.yaml" in problems("configs")[0]
     assert "there is no directory 'config'" in problems("config/HIERA_B.yaml")[0]
-    assert "'weights.pyth', which holds no text" in problems("weights.pyth")[0]
+    assert "'weights.pyth', which is not a text file" in problems("weights.pyth")[0]
     assert "got an empty path" in problems("")[0]
 
 

@@ -164,7 +164,7 @@ def test_what_there_is_instead_exists(entry):
     ("name", "words"),
     [
         ("DATA.USE_OFFSET_SAMPLING", "dense test always spread from the first frame to the last"),
-        ("MVIT.DROPOUT_RATE", "MODEL.DROPOUT_RATE acts before the classifier alone"),
+        ("MVIT.DROPOUT_RATE", "MODEL.DROPOUT_RATE acts only before the classifier"),
         ("MVIT.DEPTH", "MVIT is a section of PySlowFast"),
         ("MVIT", "MVIT is a section of PySlowFast"),
         ("MVIT.REV.ENABLE", "MVIT is a section of PySlowFast"),

@@ -205,4 +205,4 @@ def test_pyslowfasts_command_line_is_taken_or_answered(run_tool, small_run):
     one_error(wrong, "NUM_GPUS")  # which was read behind --opts
     for option in ("--init_method tcp://localhost:9999", "--num_shards=2"):
         outcome = run_tool("run_net", f"{option} {small_run}")
-        one_error(outcome, "here torchrun says how processes meet")
+        one_error(outcome, "here torchrun sets up the rendezvous")
