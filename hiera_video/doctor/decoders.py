@@ -114,7 +114,7 @@ def try_decoder(name: str) -> Finding:
             module = importlib.import_module(f"hiera_video.data.decoders.{name}")
             getattr(module, "check_available", lambda: None)()
             begin = time.monotonic()
-            reader = module.open_video(path)
+            reader = module.open_video(path, file=path)
             frames_THWC = reader.frames_at(_ASKED)
             elapsed_sec = time.monotonic() - begin
             reader.close()

@@ -70,6 +70,7 @@ class FramesReader:
     """
 
     path = "frames"
+    file = ""
 
     def __init__(self, frames_THWC: np.ndarray, *, fps: float | None) -> None:
         shape, dtype = frames_THWC.shape, frames_THWC.dtype

@@ -139,8 +139,8 @@ def test_wrong_frames_are_a_trouble(monkeypatch):
     right = pyav.open_video
 
     class OneLate:
-        def __init__(self, path):
-            self._reader = right(path)
+        def __init__(self, path, file):
+            self._reader = right(path, file=file)
 
         def frames_at(self, indices):
             return self._reader.frames_at([index + (index < 11) for index in indices])

@@ -18,7 +18,6 @@ from hiera_video.data.checks.fingerprint import VideoFacts
 from hiera_video.data.checks.journal import Journal, Verdict
 from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_container
-from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.workers.pool import Lost, WorkerPool
 from hiera_video.data.workers.process import Job
 
@@ -183,15 +182,15 @@ def _facts(reader: VideoReader, picture_HWC: np.ndarray, settings: ScanSettings)
         length_sec=round(reader.num_ticks / reader.fps, 3) if reader.fps > 0 else None,
         width=int(picture_HWC.shape[1]),
         height=int(picture_HWC.shape[0]),
-        codec=_codec(reader.path),
+        codec=_codec(reader),
         is_short=reader.num_ticks < needed,
     )
 
 
-def _codec(path: str) -> str:
+def _codec(reader: VideoReader) -> str:
     """Return FFmpeg's name of the codec, read from the header."""
     try:
-        with open_container(fetch_file(path), path) as container:
+        with open_container(reader.file, reader.path) as container:
             stream = container.streams.best("video")
             return stream.codec_context.codec.canonical_name
     except (DecodeError, av.FFmpegError, AttributeError):

@@ -1,15 +1,19 @@
-"""Videos as numbered frames, behind one small interface, whatever decodes them.
+"""Open videos as numbered frames, with any of several decoders behind one interface.
 
-A backend is a file here with `open_video(path)`; `DATA.DECODING_BACKEND` names it, or "auto".
+A backend is a module of this package with `open_video(path, *, file)`. `DATA.DECODING_BACKEND`
+names a backend, or is "auto". `path` names the video in errors; `file` is where its bytes are on
+this machine. The bytes are fetched once, here, whichever backends then try to decode them.
 
-No backend is trusted to find frame k: what a full sequential decode gives is the judge. PyAV checks
-every step against the packets and falls back to decoding from the start. The others are refused the
-kinds of files in which they went astray. Named in the config, a backend raises there; "auto" goes
-on to the next.
+Frame k is defined by a full sequential decode, and no backend is trusted to find it by seeking.
+PyAV checks every step against the packets and falls back to decoding from the start. The other
+backends refuse the kinds of files in which they returned wrong frames. A refusal is an error if the
+config names the backend; "auto" tries the next backend instead.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
+from types import ModuleType
 
 from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._pixels import SquareReader
@@ -69,31 +73,35 @@ def open_video(path: str, backend: str | Decoding = "auto") -> VideoReader:
 
 def _open_stored(path: str, backend: str) -> BaseReader:
     """Open a video whose frames come as they are stored."""
-    if backend != "auto":
-        return _open_with(backend, path)
-    # What is wrong with the file itself is the same for all of them. Some files are there only
-    # while their path is held.
-    held = fetch_file(path)
+    backends = _LADDER if backend == "auto" else (backend,)
+    modules = [_backend(name) for name in backends]
+    # Some files (videos in shards) exist only while `file` is referenced. Readers keep it.
+    file = fetch_file(path)
     first_error: UserError | None = None
-    for name in _LADDER:
+    for module in modules:
         try:
-            return _open_with(name, path)
+            reader: BaseReader = module.open_video(path, file=file)
+            return reader
         except UserError as error:
             first_error = first_error or error
     assert first_error is not None
     try:
         raise first_error
     finally:
-        # An error holds this frame, and with it the readers that failed, and the bytes they held:
-        # if the frame held the error in turn, all would stay until the garbage collector comes.
-        del first_error, held
+        # The error's traceback references this frame, the failed readers and the bytes of the file.
+        # Without this `del`, the cycle would keep them until the garbage collector runs.
+        del first_error, file
+
+
+@cache
+def _backend(name: str) -> ModuleType:
+    return find_module(__name__, name, key="DATA.DECODING_BACKEND")
 
 
 def check_backend(backend: str) -> None:
     """Raise UserError if `backend` is neither "auto" nor a decoder that is installed here."""
     if backend != "auto":
-        module = find_module(__name__, backend, key="DATA.DECODING_BACKEND")
-        getattr(module, "check_available", lambda: None)()
+        getattr(_backend(backend), "check_available", lambda: None)()
 
 
 def describe_backend(backend: str) -> str:
@@ -121,9 +129,3 @@ def _version_of(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return ""
-
-
-def _open_with(backend: str, path: str) -> BaseReader:
-    module = find_module(__name__, backend, key="DATA.DECODING_BACKEND")
-    reader: BaseReader = module.open_video(path)
-    return reader

@@ -56,6 +56,7 @@ class SquareReader(BaseReader):
     def __init__(self, reader: BaseReader) -> None:
         self._reader = reader
         self.path = reader.path
+        self.file = reader.file
         self.num_frames = reader.num_frames
         self.timeline = reader.timeline
 

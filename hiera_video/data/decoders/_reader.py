@@ -23,6 +23,8 @@ from hiera_video.utils.io import forget_download, is_url, local_path
 class VideoReader(Protocol):
     """An opened video; nothing is decoded before `frames_at`. One thread, not to be shared.
 
+    `path` is the name that `open_video` was given. `file` is the path of the bytes on this machine,
+    or "" for frames in memory; it may be deleted once the string is no longer referenced.
     `num_frames` is what the file promises. Frame k is the k-th of a full sequential decode, in
     presentation order, rotation tag applied.
 
@@ -31,6 +33,7 @@ class VideoReader(Protocol):
     """
 
     path: str
+    file: str
     num_frames: int
 
     @property
@@ -78,6 +81,7 @@ class BaseReader(ABC):
     """
 
     path: str
+    file: str
     num_frames: int
     timeline: Timeline
     pixel_ratio: Fraction = Fraction(1)

@@ -22,7 +22,7 @@ from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import first_matrix
 from hiera_video.data.decoders._packets import PacketTable, count_decodable, open_stream, scan
 from hiera_video.data.decoders._pixels import pixel_ratio
-from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
+from hiera_video.data.decoders._reader import BaseReader, as_asked, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
 
@@ -34,9 +34,9 @@ _REPLACED_FRAMES = 0.0001
 _MAX_MISSING_FRAMES = 1_000_000
 
 
-def open_video(path: str) -> "DecordReader":
+def open_video(path: str, *, file: str) -> "DecordReader":
     """Open a video with decord; raises DecodeError if it cannot be read, or not be relied on."""
-    return DecordReader(path)
+    return DecordReader(path, file)
 
 
 def check_available() -> None:
@@ -82,10 +82,10 @@ def _doubt(
 class DecordReader(BaseReader):
     """An opened video; see VideoReader. Holds one file and one single-threaded decoder."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: str) -> None:
         self.path = path
-        self._file = fetch_file(path)
-        container, stream = open_stream(self._file, path)
+        self.file = file
+        container, stream = open_stream(self.file, path)
         with container:
             table = scan(container, stream)
             self.num_frames = table.num_frames
@@ -102,7 +102,7 @@ class DecordReader(BaseReader):
         decord = _decord()
         try:
             self._reader = decord.VideoReader(
-                self._file, ctx=decord.cpu(0), num_threads=1, fault_tol=_REPLACED_FRAMES
+                self.file, ctx=decord.cpu(0), num_threads=1, fault_tol=_REPLACED_FRAMES
             )
         except (decord.DECORDError, RuntimeError):
             raise DecodeError(path, f"decord cannot open its codec or format. {WAY_OUT}") from None
@@ -115,7 +115,7 @@ class DecordReader(BaseReader):
         try:
             frames_UHWC = self._reader.get_batch(wanted_U.tolist()).asnumpy()
         except (decord.DECORDError, decord.DECORDLimitReachedError):
-            decoded, _damaged = count_decodable(self._file, self.path)
+            decoded, _damaged = count_decodable(self.file, self.path)
             self._require(decoded)
             raise DecodeError(self.path, f"decord fails to decode it. {WAY_OUT}") from None
         return as_asked(frames_UHWC, place_T)

@@ -27,7 +27,7 @@ from hiera_video.data.decoders._packets import (
     scan,
 )
 from hiera_video.data.decoders._pixels import pixel_ratio
-from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
+from hiera_video.data.decoders._reader import BaseReader, as_asked, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 
 # Decoding on to a key frame this near costs no more than seeking to it: after a seek the decoder
@@ -37,9 +37,9 @@ _READ_ON_FRAMES = 4
 _UNKNOWN = -1  # the number of a frame whose time is not in the packet table
 
 
-def open_video(path: str) -> "PyavReader":
+def open_video(path: str, *, file: str) -> "PyavReader":
     """Open a video with PyAV; raises DecodeError if it cannot be read or holds no frames."""
-    return PyavReader(path)
+    return PyavReader(path, file)
 
 
 class _DoubtError(Exception):
@@ -52,10 +52,10 @@ class PyavReader(BaseReader):
     `mode` is the way of reading that is in use: "sparse", "seek" or "start".
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: str) -> None:
         self.path = path
-        self._file = fetch_file(path)
-        self._container, self._stream = open_stream(self._file, path)
+        self.file = file
+        self._container, self._stream = open_stream(self.file, path)
         try:
             self._table = scan(self._container, self._stream)
             self.mode = self._first_mode()
@@ -63,7 +63,7 @@ class PyavReader(BaseReader):
             stamps: list[int | None] | None = None
             if self.mode == "start":
                 # Packets without proper times may also be more than the frames they decode to.
-                stamps, damaged = decoded_stamps(self._file, path)
+                stamps, damaged = decoded_stamps(self.file, path)
                 self.num_frames = max(self.num_frames, len(stamps)) if damaged else len(stamps)
             if self.num_frames == 0:
                 raise DecodeError(path, "holds a video stream without frames.")
@@ -161,7 +161,7 @@ class PyavReader(BaseReader):
 
     def _read_from_start(self, wanted_U: np.ndarray) -> np.ndarray:
         self._container.close()
-        self._container, self._stream = open_stream(self._file, self.path)
+        self._container, self._stream = open_stream(self.file, self.path)
         missing = set(wanted_U.tolist())
         pictures = _Pictures(self.path, wanted_U)
         number = 0

@@ -20,7 +20,7 @@ from hiera_video.data.decoders._errors import DecodeError, too_few
 from hiera_video.data.decoders._orientation import first_matrix
 from hiera_video.data.decoders._packets import count_decodable, open_stream, scan
 from hiera_video.data.decoders._pixels import pixel_ratio
-from hiera_video.data.decoders._reader import BaseReader, as_asked, fetch_file, unique_indices
+from hiera_video.data.decoders._reader import BaseReader, as_asked, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
 
@@ -28,9 +28,9 @@ from hiera_video.utils.errors import UserError
 _FAILURES = (RuntimeError, ValueError, IndexError, OSError)
 
 
-def open_video(path: str) -> "TorchcodecReader":
+def open_video(path: str, *, file: str) -> "TorchcodecReader":
     """Open a video with torchcodec; raises DecodeError if it cannot be read or not be relied on."""
-    return TorchcodecReader(path)
+    return TorchcodecReader(path, file)
 
 
 def check_available() -> None:
@@ -64,10 +64,10 @@ def _not_installed(cause: str, way_out: str) -> UserError:
 class TorchcodecReader(BaseReader):
     """An opened video; see VideoReader. Holds one file and one single-threaded decoder."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, file: str) -> None:
         self.path = path
-        self._file = fetch_file(path)
-        container, stream = open_stream(self._file, path, needs_decoder=False)
+        self.file = file
+        container, stream = open_stream(self.file, path, needs_decoder=False)
         with container:
             self._table = scan(container, stream)
             doubt = doubt_of_seeking(container, stream, self._table)
@@ -104,7 +104,7 @@ class TorchcodecReader(BaseReader):
         decoder_class = _decoder_class()
         try:
             return decoder_class(
-                self._file,
+                self.file,
                 stream_index=self._stream_index,
                 dimension_order="NHWC",
                 num_ffmpeg_threads=1,
@@ -116,7 +116,7 @@ class TorchcodecReader(BaseReader):
 
     def _check_matrix(self) -> None:
         """Raise unless the display matrix is one that it follows as we do: a quarter turn."""
-        container, stream = open_stream(self._file, self.path, needs_decoder=False)
+        container, stream = open_stream(self.file, self.path, needs_decoder=False)
         with container:
             matrix = first_matrix(container, stream)
         if matrix is None or matrix.is_mirrored or not matrix.is_right_angle:
@@ -131,7 +131,7 @@ class TorchcodecReader(BaseReader):
             raise DecodeError(self.path, f"torchcodec gave the frame of another time. {WAY_OUT}")
 
     def _failure(self, wanted_U: np.ndarray) -> DecodeError:
-        decoded, _damaged = count_decodable(self._file, self.path)
+        decoded, _damaged = count_decodable(self.file, self.path)
         missing_U = wanted_U[wanted_U >= decoded]
         if len(missing_U) and decoded < self.num_frames:
             first = int(missing_U[0])

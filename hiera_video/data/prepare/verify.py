@@ -11,8 +11,9 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from hiera_video.data.decoders._packets import open_stream
+from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.decoders._timeline import Timeline
-from hiera_video.data.decoders.pyav import open_video
+from hiera_video.data.decoders.pyav import PyavReader, open_video
 from hiera_video.data.prepare.encode import STEP_FRAMES, Begin, Encoded, Phase
 
 _BRIGHTNESS_TOLERANCE = 16  # of 255; compression changes a picture's mean by less than one
@@ -45,7 +46,7 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
                     _verify_frame(frame, number - 1, encoded, half_a_tick)
         except av.FFmpegError as error:
             raise VerifyError(f"it stops to decode after {number} frames ({error})") from None
-    with open_video(path) as reader:
+    with _open(path) as reader:
         found = {number, reader.num_frames}
         timeline, written = reader.timeline, reader.pixel_ratio
     if found != {len(encoded.times_N)}:
@@ -58,6 +59,10 @@ def verify(path: str, encoded: Encoded, begin: Begin) -> None:
     _verify_timeline(timeline, encoded.timeline)
 
 
+def _open(path: str) -> PyavReader:
+    return open_video(path, file=fetch_file(path))
+
+
 def compare_pictures(path: str, source: str, encoded: Encoded, begin: Begin) -> None:
     """Raise VerifyError unless pictures of `path` match those that a seek finds in `source`.
 
@@ -67,7 +72,7 @@ def compare_pictures(path: str, source: str, encoded: Encoded, begin: Begin) -> 
     if not encoded.is_seekable:
         return
     last = len(encoded.times_N) - 1
-    with open_video(source) as before, open_video(path) as after:
+    with _open(source) as before, _open(path) as after:
         for number in sorted({0, last // 2, last}):
             begin(Phase.VERIFYING, number)
             wanted, found = (

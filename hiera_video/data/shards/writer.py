@@ -191,28 +191,33 @@ def _good(
 ) -> Iterator[dict[str, str | bytes]]:
     """Yield the samples of the videos that can be opened, as webdataset writes them."""
     for video in videos:
-        if why := _why_bad(video):
-            bad.append((video.record.path, why))
+        content = _read(video)
+        if isinstance(content, str):
+            bad.append((video.record.path, content))
         else:
-            yield _sample(video, data_dir)
+            yield _sample(video, content, data_dir)
         progress(video.num_bytes)
 
 
-def _why_bad(video: Planned) -> str:
+def _read(video: Planned) -> bytes | str:
+    """Open a video as a check and return its bytes, or the reason why it cannot go into a shard."""
     try:
-        with open_video(video.record.path):
-            pass
-        if os.stat(fetch_file(video.record.path)).st_size != video.num_bytes:
-            return "was changed while the shards were written."
+        with open_video(video.record.path) as reader, open(reader.file, "rb") as file:
+            content = file.read()
     except DecodeError as error:
         return error.cause
-    return ""
+    if len(content) != video.num_bytes:
+        return "was changed while the shards were written."
+    return content
 
 
-def _sample(video: Planned, data_dir: str) -> dict[str, str | bytes]:
+def _why_bad(video: Planned) -> str:
+    content = _read(video)
+    return content if isinstance(content, str) else ""
+
+
+def _sample(video: Planned, content: bytes, data_dir: str) -> dict[str, str | bytes]:
     path, label = video.record.path, video.record.label
-    with open(fetch_file(path), "rb") as file:
-        content = file.read()
     root = os.path.join(os.path.abspath(data_dir), "") if data_dir else ""
     is_inside = bool(root) and path.startswith(root)
     notes: dict[str, str | int] = {

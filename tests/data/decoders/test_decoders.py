@@ -278,7 +278,7 @@ def test_pictures_that_change_size_are_refused(tmp_path, make_video, index_frame
 def test_auto_goes_to_the_next_backend_for_a_file(
     backend, videos, decode_index, monkeypatch
 ) -> None:
-    def refuse(path: str) -> VideoReader:
+    def refuse(path: str, *, file: str) -> VideoReader:
         raise DecodeError(path, "made to fail")
 
     before = {"torchcodec": (pyav_backend,), "decord": (pyav_backend, torchcodec_backend)}

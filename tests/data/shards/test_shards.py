@@ -6,16 +6,19 @@ import multiprocessing
 import os
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
 import pytest
 import webdataset
 
+from hiera_video.data.checks.scan import ScanSettings, check_video
 from hiera_video.data.datasets import shards as dataset
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.decoders._reader import fetch_file
 from hiera_video.data.shards import cache as shard_cache
+from hiera_video.data.shards import members
 from hiera_video.data.shards.index import Shard, scan_shard, write_index
 from hiera_video.data.shards.members import (
     HeldFile,
@@ -26,6 +29,8 @@ from hiera_video.data.shards.members import (
     remote_shard_numbers,
     shard_order,
 )
+from hiera_video.data.shards.writer import plan_shards, write_shards
+from hiera_video.data.workers.process import Job
 from hiera_video.utils.cache import make_room
 
 NUM_FRAMES = 8
@@ -101,6 +106,41 @@ def test_videos_in_shards_decode_as_their_files_do(root, files, backend):
         pytest.importorskip(backend)
     for path, file in zip(paths_of(root), files, strict=True):
         np.testing.assert_array_equal(read(path, backend), read(file, backend))
+
+
+@pytest.mark.parametrize("backend", ["auto", "pyav", "decord", "torchcodec"])
+def test_a_video_in_a_shard_is_read_once(root, videos, backend, monkeypatch, tmp_path):
+    if backend not in ("auto", "pyav"):
+        pytest.importorskip(backend)
+    with webdataset.TarWriter(str(root / "train-9.tar")) as tar:
+        with open(videos["h264_b.avi"], "rb") as file:  # decord and torchcodec refuse it
+            tar.write({"__key__": "doubtful", "avi": file.read(), "cls": 0})
+        tar.write({"__key__": "noise", "mp4": bytes(range(256)) * 20, "cls": 0})
+    opened = []
+    monkeypatch.setattr(
+        members, "open_shard", lambda shard: opened.append(shard) or shard_cache.open_shard(shard)
+    )
+    for path in paths_of(root):
+        opened.clear()
+        with suppress(DecodeError):
+            read(path, backend)
+        assert opened == [file_behind(path)]
+
+
+def test_checking_or_copying_a_video_in_a_shard_reads_it_once(root, monkeypatch, tmp_path):
+    opened = []
+    monkeypatch.setattr(
+        members, "open_shard", lambda shard: opened.append(shard) or shard_cache.open_shard(shard)
+    )
+    records = dataset.read_index(str(root), "train")
+    settings = ScanSettings("auto", True, "dense", 4, 2, 30.0)
+    for record in records:
+        assert not check_video(record.path, Job(), settings=settings).reason
+    assert opened == [file_behind(record.path) for record in records]
+    opened.clear()
+    plan = plan_shards(records, "val", shard_bytes=1 << 20, seed=0)
+    assert not write_shards(plan, str(tmp_path), "val")
+    assert opened == [file_behind(record.path) for record in records]
 
 
 def test_every_kind_of_file_decodes_from_a_shard(videos, tmp_path):
