@@ -48,7 +48,6 @@ from hiera_video.benchmark.pretraining import StepComparison, compare_steps
 from hiera_video.benchmark.timing import (
     CPU,
     compare_forward,
-    find_device,
     forward_operations,
     published_model,
 )
@@ -60,6 +59,7 @@ from hiera_video.data.build import read_records
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.records import SPLITS, VideoRecord
 from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.scores import pick_device
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 from hiera_video.utils.outputs import refuse_unwritable
@@ -93,7 +93,8 @@ def model(arguments: argparse.Namespace) -> None:
 
 def mae(arguments: argparse.Namespace) -> None:
     """Time our pretraining step against the published package's: same weights, same masks."""
-    make, device = find_model(arguments.model, "mae_hiera_"), find_device(arguments.device)
+    make = find_model(arguments.model, "mae_hiera_")
+    device = pick_device(arguments.device, key="--device")
     theirs, ours = published_model(arguments.model).train(), make().train()
     ours.load_state_dict(theirs.state_dict())
     bfloat16 = arguments.dtype == "bfloat16"

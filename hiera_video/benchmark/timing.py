@@ -104,13 +104,6 @@ def state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None
     return sum(tensor.nbytes for tensor in kept)
 
 
-def find_device(name: str) -> torch.device:
-    """Return the device "cpu" or "cuda". Raises a UserError if there is none of that kind."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device must be cpu without a CUDA device, got cuda. Try --device cpu.")
-    return torch.device(name)
-
-
 def forward_operations(model: nn.Module, clips: torch.Tensor) -> float:
     """Return the multiplies and adds of a forward pass, attention counted, by PyTorch's counter.
 

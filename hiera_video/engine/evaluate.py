@@ -22,6 +22,7 @@ from hiera_video.metrics.confusion import confusion_matrix, mean_class_accuracy
 from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
 from hiera_video.metrics.topk import topk_accuracy
 from hiera_video.models.build import build_model
+from hiera_video.models.parts.scores import probabilities
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 
@@ -159,7 +160,6 @@ def log_failures(failures: Sequence[Failure], log: RunLog) -> None:
         log.warning(f"{failure.reason} Not evaluated.")
 
 
-@torch.inference_mode()
 def add_batch(
     scores: VideoScores,
     batch: Batch,
@@ -172,20 +172,12 @@ def add_batch(
     """Run the model on a batch's views, TEST.BATCH_SIZE at a time, and add the videos' scores."""
     if len(batch) == 0:
         return
-    parts = []
-    for part in batch.split(cfg.TEST.BATCH_SIZE):
-        clips_BCTHW = part.to(device).clips_BCTHW
-        with torch.autocast(device.type, torch.bfloat16, enabled=cfg.TRAIN.MIXED_PRECISION):
-            logits_BK = model(clips_BCTHW)
-        parts.append(logits_BK.float().softmax(-1).cpu())
-    probabilities_BK = torch.cat(parts)
-    if not probabilities_BK.isfinite().all():
-        # No comparison with NaN is true, so such scores would pass for right ones.
-        raise UserError(
-            "the model's outputs are not finite: its weights are broken. Try an older checkpoint, "
-            "or training with a lower SOLVER.BASE_LR."
-        )
-    probabilities_NVK = probabilities_BK.unflatten(0, (-1, views_per_video)).numpy()
+    mixed = cfg.TRAIN.MIXED_PRECISION
+    parts = [
+        probabilities(model, part.to(device).clips_BCTHW, mixed_precision=mixed)
+        for part in batch.split(cfg.TEST.BATCH_SIZE)
+    ]
+    probabilities_NVK = torch.cat(parts).unflatten(0, (-1, views_per_video)).numpy()
     labels_N = batch.labels_B[::views_per_video].tolist()
     indices_N = batch.video_indices_B[::views_per_video].tolist()
     for index, label, probabilities_VK in zip(indices_N, labels_N, probabilities_NVK, strict=True):

@@ -28,6 +28,7 @@ from hiera_video.engine.train_run import (
     prepare,
 )
 from hiera_video.models import origin
+from hiera_video.models.parts.scores import autocast
 from hiera_video.solver.build import set_lr
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
@@ -240,11 +241,6 @@ def optimizer_step(run: TrainRun, lr: float, where: str) -> float:
             run.average.update()
     run.optimizer.zero_grad(set_to_none=True)
     return norm
-
-
-def autocast(device: torch.device, *, enabled: bool) -> torch.autocast:
-    """Return the bfloat16 autocast context of the device."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def log_validation(run: TrainRun, result: Evaluation, finished: int) -> None:

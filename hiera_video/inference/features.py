@@ -24,6 +24,7 @@ from hiera_video.data.dataset import Failure
 from hiera_video.inference.load import Trained
 from hiera_video.inference.videos import read_videos
 from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.scores import autocast
 from hiera_video.utils import disk, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.read_json import parse_json
@@ -105,11 +106,10 @@ def extract(
         UserError: the features are not finite.
     """
     cfg, device = trained.cfg, trained.device
-    mixed = cfg.TRAIN.MIXED_PRECISION and device.type == "cuda"
     for batch, places in read_videos(cfg, paths, device=device):
         parts = []
         for part in batch.split(cfg.TEST.BATCH_SIZE):
-            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            with autocast(device, enabled=cfg.TRAIN.MIXED_PRECISION):
                 clips_BCTHW = part.to(device).clips_BCTHW
                 parts.append(features_of(trained.model, clips_BCTHW, kind).cpu().numpy())
         for path, place in places:

@@ -22,6 +22,7 @@ from hiera_video.data.class_names import (
 from hiera_video.inference.exported import read_folder
 from hiera_video.models import hiera, hiera_mae
 from hiera_video.models.build import build_model
+from hiera_video.models.parts.scores import pick_device
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, public_functions
@@ -82,29 +83,6 @@ def load_trained(
         found = replace(found, class_names=names)
     found.model.to(place).eval()
     return replace(found, device=place)
-
-
-def pick_device(device: str | torch.device | None) -> torch.device:
-    """Return the device of that name; None: the first CUDA device if there is one, else the CPU.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-    except RuntimeError:
-        found = None
-    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    present = ["cpu", *(f"cuda:{number}" for number in range(num_cuda))]
-    name = f"{found.type}:{found.index or 0}" if found and found.type == "cuda" else str(found)
-    if found is None or name not in present:
-        raise UserError(
-            f"device must be one of this machine ({', '.join(present)}), got {str(device)!r}. Try "
-            f"{present[-1]}."
-        )
-    return found
 
 
 def saved_config(content: dict[str, Any], path: str, *, key: str = _KEY) -> Config | None:

@@ -20,6 +20,7 @@ from hiera_video.data.decoders import DecodeError
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.inference.load import load_trained, num_classes_of
 from hiera_video.inference.videos import FramesReader, read_videos
+from hiera_video.models.parts.scores import probabilities
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.text import printable
 
@@ -161,24 +162,15 @@ class Predictor:
                 else:
                     yield self.prediction(scores_NK[place], path)
 
-    @torch.inference_mode()
     def probabilities(self, clips_BCTHW: torch.Tensor) -> np.ndarray:
         """Return the probabilities of normalised clips, float32 `[B, K]`.
 
         Raises:
             UserError: the outputs are not finite, or the clips of another size than the model's.
         """
+        mixed = self.cfg.TRAIN.MIXED_PRECISION
         clips_BCTHW = clips_BCTHW.to(self.device)
-        mixed = self.cfg.TRAIN.MIXED_PRECISION and self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=mixed):
-            logits_BK = self.model(clips_BCTHW)
-        probabilities_BK = logits_BK.float().softmax(-1).cpu().numpy()
-        if not np.isfinite(probabilities_BK).all():
-            raise UserError(
-                "the model's outputs are not finite: its weights are broken. Try an older "
-                "checkpoint."
-            )
-        return probabilities_BK
+        return probabilities(self.model, clips_BCTHW, mixed_precision=mixed).numpy()
 
     def prediction(self, scores_K: np.ndarray, path: str = "") -> Prediction:
         """Return scores with the names of their classes."""

@@ -17,6 +17,7 @@ from hiera_video.models import masking
 from hiera_video.models.build import build_model
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.scores import pick_device
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function
 from hiera_video.utils.outputs import make_folder
@@ -86,8 +87,7 @@ def add_masks_options(parser: argparse.ArgumentParser) -> None:
 
 def show_mae(arguments: argparse.Namespace) -> int:
     """Write original | visible | reconstruction of videos; return 1 if one failed."""
-    if arguments.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device must be cpu without a CUDA device, got cuda. Try --device cpu.")
+    device = pick_device(arguments.device, key="--device")
     _check_seed(arguments.seed)
     model, cfg = load_autoencoder(
         arguments.checkpoint,
@@ -97,7 +97,7 @@ def show_mae(arguments: argparse.Namespace) -> int:
     visible_BU = draw_mask(
         model, cfg, strategy=arguments.strategy, ratio=arguments.ratio, seed=arguments.seed
     )
-    model.to(arguments.device)
+    model.to(device)
     strategy = arguments.strategy or cfg.MASK.STRATEGY
     hidden = f"{strategy} mask, {int(visible_BU.sum())} of {model.num_units} mask units visible"
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hiera_video.models.hiera import Hiera
+from hiera_video.models.parts.scores import softmax
 from hiera_video.utils.errors import UserError
 
 # Colours that a colour-blind person tells apart, too: for the class, and against it.
@@ -64,7 +65,7 @@ def find_evidence(model: nn.Module, clip_CTHW: torch.Tensor, label: int | None =
     if label is not None and not 0 <= label < num_classes:
         raise UserError(f"--label must be in 0 to {num_classes - 1}, got {label}.")
     logits_BK, stages = model(clip_CTHW[None].to(head.weight.device), return_intermediates=True)
-    probabilities_K = logits_BK[0].float().softmax(-1)
+    probabilities_K = softmax(logits_BK)[0]
     label = int(probabilities_K.argmax()) if label is None else label
 
     tokens_THWD = stages[-1][0].float()

@@ -68,6 +68,19 @@ def test_it_gives_the_scores_of_the_multi_view_test(checkpoint, small_cfg, test_
     assert alone.name == CLASSES[found[-1].label]
 
 
+def test_the_rule_for_precision_is_that_of_the_test_on_a_cpu_too(
+    checkpoint, small_cfg, test_videos
+):
+    mixed = "TRAIN.MIXED_PRECISION True"
+    path = checkpoint(class_names=None)
+    keys = f"TRAIN.ENABLE False TEST.CHECKPOINT_FILE_PATH {path}"
+    plain, result = (launch(small_cfg(words)) for words in (keys, f"{keys} {mixed}"))
+    found = Predictor(checkpoint(mixed), device="cpu")(test_videos)
+    scores_NK = np.stack([one.scores for one in found])
+    assert np.allclose(scores_NK, result.scores_NK, atol=1e-6)
+    assert not np.allclose(scores_NK, plain.scores_NK, atol=1e-6)
+
+
 def test_frames_in_memory_are_the_video(checkpoint, videos):
     predictor = Predictor(checkpoint())
     path = videos["lossless.mkv"]

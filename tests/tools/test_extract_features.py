@@ -197,7 +197,7 @@ def test_videos_of_the_same_names_elsewhere_are_not_taken_for_done(
 
 def test_a_disk_that_is_full_at_the_start_is_one_line(checkpoint, folder, output):
     # From the first file of the folder on; earlier, temporary files need room too.
-    code = "import resource, runpy, sys; from hiera_video.engine import features; "
+    code = "import resource, runpy, sys; from hiera_video.inference import features; "
     code += "settle = features.settle; none = (0, resource.RLIM_INFINITY); "
     code += "features.settle = lambda *a, **k: (resource.setrlimit(resource.RLIMIT_FSIZE, none), "
     code += "settle(*a, **k)); sys.argv = sys.argv[1:]; "

@@ -121,7 +121,8 @@ def test_a_device_that_is_not_there_is_refused(show, small_set):
     (video, *_) = small_set.glob("val/*/00000.mp4")
     outcome, _ = show(video, "--device cuda")
     assert outcome.status == 1
-    assert outcome.err.startswith("error: --device must be cpu without a CUDA device")
+    said = "error: --device must be one of this machine (cpu), got 'cuda'. Try cpu."
+    assert outcome.err.startswith(said)
 
 
 def test_the_figure_of_the_docs_can_be_drawn_again(run_tool, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from hiera_video.benchmark.loader.measure import usable_cores
-from hiera_video.benchmark.timing import find_device, forward_operations
+from hiera_video.benchmark.timing import forward_operations
 from hiera_video.benchmark.train.figures import TrainReport, TrainSettings
 from hiera_video.benchmark.train.step import Feed, FromLoader, InMemory
 from hiera_video.benchmark.train.variants import Bench
@@ -17,6 +17,7 @@ from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_records
 from hiera_video.engine.parallel.processes import process_group, run_processes
 from hiera_video.models.build import build_model
+from hiera_video.models.parts.scores import pick_device
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 
@@ -59,7 +60,7 @@ def measure_training(settings: TrainSettings) -> TrainReport:
     Raises:
         UserError: there is no such device, or data or model cannot be had.
     """
-    find_device(settings.device)
+    pick_device(settings.device, key="--device")
     if settings.processes == 1:
         return _measure(settings)
     if settings.cfg.DATA.PATH_TO_DATA_DIR:

@@ -14,7 +14,7 @@ from hiera_video.benchmark.timing import wait_for
 from hiera_video.data.batch import Batch
 from hiera_video.data.loader import BatchLoader
 from hiera_video.engine.tasks import Task
-from hiera_video.engine.train import autocast
+from hiera_video.models.parts.scores import autocast
 from hiera_video.solver.build import set_lr
 from hiera_video.utils.errors import UserError
 
