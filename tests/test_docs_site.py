@@ -8,6 +8,8 @@ import sys
 import pytest
 import yaml
 
+import hiera_video
+
 from .doc_pages import ROOT, blocks
 
 
@@ -21,7 +23,8 @@ def test_the_site_leads_to_every_page():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """The folder of the built site; a warning is an error."""
-    pytest.importorskip("material", reason="mkdocs-material is not installed (the extra 'docs')")
+    for module in ("material", "mkdocstrings_handlers"):
+        pytest.importorskip(module, reason=f"{module} is not installed (the extra 'docs')")
     folder = tmp_path_factory.mktemp("site")
     # With --quiet it would not count warnings.
     words = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(folder)]
@@ -39,6 +42,13 @@ def test_the_site_is_made_of_nothing_from_elsewhere(site):
         # Links lead elsewhere; what a page is made of does not come from there.
         assert re.findall(r"<(?:script|img|iframe)[^>]+src=\"?(?:https?:)?//[^\s>]+", text) == []
         assert re.findall(r"<link[^>]+rel=\"?(?:stylesheet|preconnect)[^>]+//[^>]+", text) == []
+
+
+def test_the_api_reference_has_every_public_name(site):
+    anchors = re.findall(r'<h\d id="hiera_video\.([\w.]+)"', (site / "api.html").read_text())
+    shown = {anchor.split(".")[-1] for anchor in anchors}
+    assert set(hiera_video.__all__) - {"__version__"} <= shown
+    assert {"open_video", "load_config", "launch", "extract"} <= shown
 
 
 @pytest.mark.slow
