@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from hiera_video.version import __version__
 
 if TYPE_CHECKING:
-    from hiera_video.checkpoints.hub import from_pretrained
     from hiera_video.inference.predictor import ClassScore, Prediction, Predictor
     from hiera_video.models.hiera import (
         Hiera,
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
         mae_hiera_small_224,
         mae_hiera_tiny_224,
     )
-    from hiera_video.models.load import load_model
+    from hiera_video.models.load import from_pretrained, load_model
 
 __all__ = [
     "ClassScore",
@@ -78,7 +77,6 @@ __all__ = [
 _MODULES = (
     "models.hiera",
     "models.hiera_mae",
-    "checkpoints.hub",
     "models.load",
     "inference.predictor",
 )

@@ -29,107 +29,73 @@ from hiera_video.utils.read_json import parse_json
 
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "hiera_video.json"
 _KEY = "from_pretrained"  # what messages call it
-# Where a class stands that can be read from a folder.
-_HOMES = {"Hiera": "hiera", "MaskedAutoencoderHiera": "hiera_mae"}
+# The classes that a folder may hold; models/load.py knows where they stand.
+_CLASSES = ("Hiera", "MaskedAutoencoderHiera")
 
-M = TypeVar("M", bound="HubModel")
-
-
-class HubModel(nn.Module):
-    """A model that can be written to a folder and built again from it.
-
-    `settings` are the keyword arguments that it was called with.
-    """
-
-    settings: dict[str, Any]
-
-    @classmethod
-    def from_pretrained(
-        cls: type[M],
-        where: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        **changes: Any,
-    ) -> M:
-        """Return the model of a folder, or of a hub repository "owner/name", in evaluation mode.
-
-        `changes` override its settings: for another `input_size` the position embeddings are
-        interpolated, for another `num_classes` the classifier starts afresh. `revision` is a
-        repository's branch, tag or commit. A repository needs huggingface_hub (the extra `hub`).
-
-        Raises:
-            UserError: there is no such model, it is broken, or it is one of another class.
-        """
-        folder = local_folder(os.fspath(where), revision)
-        settings = _read_json(os.path.join(folder, CONFIG))
-        if (theirs := _class_name(settings)) != _known_name(cls):
-            raise UserError(
-                f"{_KEY}: {folder!r} must hold a {cls.__name__}, got a {theirs}. Try "
-                f"{theirs}.from_pretrained."
-            )
-        source = os.path.join(folder, CONFIG)
-        check_settings(settings, cls, source=f"{_KEY}: {source!r}")
-        try:
-            with torch.device("meta"):
-                shell = cls(**{**settings, **changes})
-        except UserError:
-            raise
-        except Exception as error:  # a value of any wrong kind may end anywhere in the building
-            raise UserError(
-                f"{_KEY}: the settings in {source!r} must be those of "
-                f"{cls.__name__}, got some that do not build one ({_first_line(error)})."
-            ) from None
-        path = os.path.join(folder, WEIGHTS)
-        content = matching.read_checkpoint(path, key=_KEY)
-        if not changes:  # before memory is taken that only a damaged config asks for
-            state = matching.model_state(content, shell)
-            matching.refuse_other_state(shell, state, path=path, key=_KEY)
-        model = cls(**{**settings, **changes})
-        _load(model, content, path, settings, changed=bool(changes))
-        return model.eval()
-
-    def save_pretrained(
-        self, folder: str | os.PathLike[str], *, facts: Mapping[str, Any] | None = None
-    ) -> None:
-        """Write `config.json`, `model.safetensors` and, with `facts`, `hiera_video.json`.
-
-        Other files in the folder are left alone; each file is replaced whole or not at all.
-
-        Raises:
-            UserError: the folder cannot be written to, or a fact is of a wrong kind.
-        """
-        folder = os.fspath(folder)
-        check_facts(facts or {}, source="save_pretrained: facts")
-        state = {name: value.contiguous() for name, value in self.state_dict().items()}
-        contents = {
-            WEIGHTS: save(state, metadata={"format": "pt"}),
-            CONFIG: to_json(all_settings(self)),
-        }
-        if facts is not None:
-            contents[FACTS] = to_json(facts)
-        try:
-            io.make_dirs(folder)
-            for name, content in contents.items():
-                write_bytes(os.path.join(folder, name), content)
-        except OSError as error:
-            raise UserError(
-                f"save_pretrained: {folder!r} must be a folder that can be written to "
-                f"({error.strerror or error}). Try another one."
-            ) from None
+M = TypeVar("M", bound=nn.Module)
 
 
-def from_pretrained(
-    where: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
-) -> HubModel:
-    """Return the model of a folder or repository, of whatever class; see `HubModel`.
+def read_model(
+    model_class: type[M], where: str, revision: str | None, changes: Mapping[str, Any]
+) -> M:
+    """Build a `model_class` from a folder or repository; `HubModel.from_pretrained` says more."""
+    folder = local_folder(where, revision)
+    settings = _read_json(os.path.join(folder, CONFIG))
+    if (theirs := _name_in(settings)) != _known_name(model_class):
+        raise UserError(
+            f"{_KEY}: {folder!r} must hold a {model_class.__name__}, got a {theirs}. Try "
+            f"{theirs}.from_pretrained."
+        )
+    source = os.path.join(folder, CONFIG)
+    check_settings(settings, model_class, source=f"{_KEY}: {source!r}")
+    try:
+        with torch.device("meta"):
+            shell = model_class(**{**settings, **changes})
+    except UserError:
+        raise
+    except Exception as error:  # a value of the wrong kind may fail anywhere in the constructor
+        raise UserError(
+            f"{_KEY}: the settings in {source!r} must be those of "
+            f"{model_class.__name__}, got some that do not build one ({_first_line(error)})."
+        ) from None
+    path = os.path.join(folder, WEIGHTS)
+    content = matching.read_checkpoint(path, key=_KEY)
+    if not changes:  # before allocating memory that only a damaged config asks for
+        state = matching.model_state(content, shell)
+        matching.refuse_other_state(shell, state, path=path, key=_KEY)
+    model = model_class(**{**settings, **changes})
+    _load(model, content, path, settings, changed=bool(changes))
+    return model.eval()
+
+
+def write_model(model: nn.Module, folder: str, facts: Mapping[str, Any] | None) -> None:
+    """Write a model to `folder`; `HubModel.save_pretrained` says more."""
+    check_facts(facts or {}, source="save_pretrained: facts")
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    contents = {
+        WEIGHTS: save(state, metadata={"format": "pt"}),
+        CONFIG: to_json(all_settings(model)),
+    }
+    if facts is not None:
+        contents[FACTS] = to_json(facts)
+    try:
+        io.make_dirs(folder)
+        for name, content in contents.items():
+            write_bytes(os.path.join(folder, name), content)
+    except OSError as error:
+        raise UserError(
+            f"save_pretrained: {folder!r} must be a folder that can be written to "
+            f"({error.strerror or error}). Try another one."
+        ) from None
+
+
+def class_name(folder: str) -> str:
+    """Return the name of the class that a folder of `local_folder` holds.
 
     Raises:
-        UserError: there is no such model, or it is broken.
+        UserError: its `config.json` is broken.
     """
-    folder = local_folder(os.fspath(where), revision)
-    name = _class_name(_read_json(os.path.join(folder, CONFIG)))
-    model_class = getattr(importlib.import_module(f"hiera_video.models.{_HOMES[name]}"), name)
-    return model_class.from_pretrained(folder, **changes)
+    return _name_in(_read_json(os.path.join(folder, CONFIG)))
 
 
 def read_facts(where: str | os.PathLike[str], *, revision: str | None = None) -> dict[str, Any]:
@@ -151,7 +117,7 @@ def is_pretrained_folder(path: str) -> bool:
     return io.is_file(os.path.join(path, CONFIG)) and io.is_file(os.path.join(path, WEIGHTS))
 
 
-def hub_class(model_class: type[HubModel]) -> Any:
+def hub_class(model_class: type[nn.Module]) -> Any:
     """Return `model_class` with huggingface_hub's PyTorchModelHubMixin: it has `push_to_hub`.
 
     Its `from_pretrained` and `save_pretrained` are huggingface_hub's.
@@ -163,12 +129,14 @@ def hub_class(model_class: type[HubModel]) -> Any:
     return type(model_class.__name__, (mixin, model_class), {}, library_name="hiera_video")
 
 
-def all_settings(model: HubModel) -> dict[str, Any]:
-    """Return the settings of a model with those that it took by default.
+def all_settings(model: nn.Module) -> dict[str, Any]:
+    """Return a model's settings, including those that it took by default.
 
-    Written out, so that another default of a later version changes no saved model.
+    A saved model states the defaults too, so that a later version with other defaults does not
+    change it.
     """
-    return default_settings(type(model)) | model.settings
+    settings: Any = model.settings
+    return {**default_settings(type(model)), **settings}
 
 
 def default_settings(model_class: type) -> dict[str, Any]:
@@ -250,17 +218,17 @@ def _read_json(path: str) -> dict[str, Any]:
     return content
 
 
-def _class_name(settings: Mapping[str, Any]) -> str:
+def _name_in(settings: Mapping[str, Any]) -> str:
     return "MaskedAutoencoderHiera" if "decoder_embed_dim" in settings else "Hiera"
 
 
 def _known_name(model_class: type) -> str:
     """Return the name of the class of ours that a class is, or is made of."""
-    return next((base.__name__ for base in model_class.__mro__ if base.__name__ in _HOMES), "")
+    return next((base.__name__ for base in model_class.__mro__ if base.__name__ in _CLASSES), "")
 
 
 def _load(
-    model: HubModel,
+    model: nn.Module,
     content: Mapping[str, Any],
     path: str,
     settings: Mapping[str, Any],

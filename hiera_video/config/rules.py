@@ -7,13 +7,12 @@ Each field of `schema.py` has a `Key` in its `Annotated` type. All functions her
 import ast
 import math
 import os
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
-from hiera_video.utils.lookup import closest
+from hiera_video.utils.lookup import closest, module_names
 
 PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -22,10 +21,11 @@ PACKAGE = Path(__file__).resolve().parent.parent
 class Key:
     """Meaning and rule of one config key.
 
-    The bounds apply to each entry of a list. `modules_of` names a folder of the package ("data/
-    datasets"): the value is then the name of a module in it, except `except_modules`, or one of
-    `choices`. `length` is the number of entries of a list, `ending` the required end of a file
-    name. With `is_path`, a leading `~` is replaced by the home folder.
+    The bounds apply to each entry of a list. `modules_of` names a folder of the package, such as
+    "data/datasets": the value is then the name of a module in it, or one of `choices`. With
+    `taking`, the module must define a function that takes these keywords. `length` is the number of
+    entries of a list, `ending` the required end of a file name. With `is_path`, a leading `~`
+    becomes the home folder.
     """
 
     help: str
@@ -38,7 +38,7 @@ class Key:
     below: float | None = None
     choices: tuple[Any, ...] = ()
     modules_of: str = ""
-    except_modules: tuple[str, ...] = ()
+    taking: tuple[str, ...] = ()
     length: int | None = None
     ending: str = ""
     is_path: bool = False
@@ -153,9 +153,7 @@ _CONVERTERS = {bool: _to_bool, int: _to_int, float: _to_float, str: _to_str, tup
 
 def _modules(key: Key) -> list[str]:
     # List the files instead of importing them: config/ must not import the packages above it.
-    modules = pkgutil.iter_modules([str(PACKAGE / key.modules_of)])
-    others = ("build", *key.except_modules)
-    return sorted(m.name for m in modules if not m.name.startswith("_") and m.name not in others)
+    return module_names(str(PACKAGE / key.modules_of), taking=key.taking)
 
 
 def _in_rule(key: Key, value: Any) -> bool:

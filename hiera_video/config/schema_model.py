@@ -10,8 +10,8 @@ from hiera_video.config.rules import Key
 
 Floats = tuple[float, ...]
 
-# What stands beside the families in models/ and is none.
-NOT_FAMILIES = ("build", "load", "masking", "origin", "parts")
+# A file of models/ is a family if it has a public function that takes these keywords.
+FAMILY_TAKES = ("input_size", "drop_path_rate")
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class ModelSection:
 
     ARCH: Annotated[
         str,
-        Key("File of the model family.", modules_of="models", except_modules=NOT_FAMILIES),
+        Key("File of the model family.", modules_of="models", taking=FAMILY_TAKES),
     ] = "hiera"
     MODEL_NAME: Annotated[str, Key("Function in that file that builds it.", nonempty=True)] = (
         "hiera_base_16x224"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hiera_video.checkpoints.hub import CONFIG, FACTS, WEIGHTS, HubModel, write_bytes
+from hiera_video.checkpoints.hub import CONFIG, FACTS, WEIGHTS, write_bytes
 from hiera_video.checkpoints.run_folder import RESULTS_FILE
 from hiera_video.config import Config
 from hiera_video.export.card import CARD_MARK, CardFacts, write_card
@@ -16,6 +16,7 @@ from hiera_video.flops.count import count
 from hiera_video.flops.report import report_config
 from hiera_video.inference.load import Trained, load_trained
 from hiera_video.models.origin import Origin, origin_of
+from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder

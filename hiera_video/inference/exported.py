@@ -3,9 +3,11 @@
 import os
 from typing import Any
 
-from hiera_video.checkpoints.hub import FACTS, HubModel, from_pretrained, read_facts
+from hiera_video.checkpoints.hub import FACTS, read_facts
 from hiera_video.config import Config, ConfigError, load_config
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.load import from_pretrained
+from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.utils.errors import UserError
 
 # What the folder says of its clips, and the keys of a config that say it.

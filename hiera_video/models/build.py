@@ -7,7 +7,7 @@ from torch import nn
 
 from hiera_video import models
 from hiera_video.config import Config
-from hiera_video.config.schema_model import NOT_FAMILIES
+from hiera_video.config.schema_model import FAMILY_TAKES
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.encoder import HieraEncoder
@@ -26,7 +26,7 @@ def build_model(cfg: Config) -> nn.Module:
     Raises:
         UserError: no such model, or it cannot be built for these clips.
     """
-    family = find_module(models.__name__, cfg.MODEL.ARCH, key="MODEL.ARCH", exclude=NOT_FAMILIES)
+    family = find_module(models.__name__, cfg.MODEL.ARCH, key="MODEL.ARCH", taking=FAMILY_TAKES)
     make_model = find_function(family, cfg.MODEL.MODEL_NAME, key="MODEL.MODEL_NAME")
     settings = _settings(cfg)
     try:

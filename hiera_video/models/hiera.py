@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from hiera_video.checkpoints.hub import HubModel
 from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.models.parts.initialise import initialise
 from hiera_video.models.parts.layers import NORM_EPS, Head
 from hiera_video.models.parts.sizes import MICRO, build_size

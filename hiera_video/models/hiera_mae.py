@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hiera_video.checkpoints.hub import HubModel
 from hiera_video.models import masking
 from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.models.parts.initialise import initialise
 from hiera_video.models.parts.layers import NORM_EPS, HieraBlock
 from hiera_video.models.parts.patches import normalised, pixel_patches

@@ -8,11 +8,16 @@ from typing import Any
 from torch import nn
 
 from hiera_video.checkpoints.decoder_heads import saved_heads
+from hiera_video.checkpoints.hub import class_name, local_folder
 from hiera_video.checkpoints.matching import LoadSummary, model_state, some
 from hiera_video.checkpoints.published import read_published, start_from_published
+from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, public_functions
 from hiera_video.utils.text import printable
+
+# Where the classes stand that a folder may hold.
+_FAMILIES = {"Hiera": "hiera", "MaskedAutoencoderHiera": "hiera_mae"}
 
 
 def load_model(
@@ -41,6 +46,23 @@ def load_model(
         lines = [f"{name} from {path}", *describe(summary)]
         print(printable("\n".join(lines), keep="\n"))
     return model.eval()
+
+
+def from_pretrained(
+    where: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
+) -> HubModel:
+    """Load the model of a folder or hub repository, whichever class it is, in evaluation mode.
+
+    See `HubModel.from_pretrained` for the arguments.
+
+    Raises:
+        UserError: there is no such model, or it is broken.
+    """
+    folder = local_folder(os.fspath(where), revision)
+    name = class_name(folder)
+    family = importlib.import_module(f"hiera_video.models.{_FAMILIES[name]}")
+    model_class: type[HubModel] = getattr(family, name)
+    return model_class.from_pretrained(folder, **changes)
 
 
 def describe(summary: LoadSummary) -> list[str]:

@@ -1,10 +1,13 @@
 """Names in a config are files and public functions; this finds them, or says what is there."""
 
+import ast
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -19,27 +22,70 @@ def closest(name: str, options: Iterable[str]) -> str:
     return f" Did you mean {by_folded[near[0]]}?" if near else ""
 
 
-def find_module(
-    package: str, name: str, *, key: str, exclude: Iterable[str] = ("build",)
-) -> ModuleType:
+def module_names(folder: str, *, taking: Sequence[str] = ()) -> list[str]:
+    """List the modules in a folder of the package, without importing them.
+
+    `build` and names that begin with "_" do not count. With `taking`, a module counts only if it
+    defines a public function that can be called with these keywords: a helper file beside model
+    families is none.
+    """
+    names = [m.name for m in pkgutil.iter_modules([folder]) if not m.name.startswith("_")]
+    return sorted(
+        name
+        for name in names
+        if name != "build" and (not taking or _has_function(os.path.join(folder, name), taking))
+    )
+
+
+def find_module(package: str, name: str, *, key: str, taking: Sequence[str] = ()) -> ModuleType:
     """Import the module `name` of `package`; a name that is no module there is a UserError.
 
-    Modules that begin with "_" and those in `exclude` do not count. `key` is the config key the
-    name came from, for the message. Errors raised while importing a module that does exist are
-    passed on: they are bugs, or missing dependencies, not typing errors.
+    `module_names` says which modules count; `key` is the config key of the name, for the message.
+    Errors raised while importing an existing module are passed on: they are bugs or missing
+    dependencies, not typing errors.
     """
-    parent = importlib.import_module(package)
-    neighbours = sorted(
-        module.name
-        for module in pkgutil.iter_modules(parent.__path__)
-        if not module.name.startswith("_") and module.name not in exclude
-    )
+    (folder,) = importlib.import_module(package).__path__
+    neighbours = module_names(folder, taking=taking)
     if name not in neighbours:
         raise UserError(
             f"{key} must be a module of {package} ({', '.join(neighbours)}), got {name!r}."
             + closest(name, neighbours)
         )
     return importlib.import_module(f"{package}.{name}")
+
+
+def _has_function(module: str, keywords: Sequence[str]) -> bool:
+    """Say whether a module or package, given by its path without .py, has such a function."""
+    path = f"{module}.py" if os.path.isfile(f"{module}.py") else os.path.join(module, "__init__.py")
+    try:
+        return _defines(path, os.stat(path).st_mtime_ns, tuple(keywords))
+    except (OSError, ValueError, SyntaxError):  # not a package, or no source that can be imported
+        return False
+
+
+@cache
+def _defines(path: str, written: int, keywords: tuple[str, ...]) -> bool:
+    """Parse a source file once for each time that it was `written`."""
+    with open(path, encoding="utf-8") as file:
+        tree = ast.parse(file.read())
+    return any(
+        isinstance(node, ast.FunctionDef)
+        and not node.name.startswith("_")
+        and _takes(node.args, keywords)
+        for node in tree.body
+    )
+
+
+def _takes(arguments: ast.arguments, keywords: Sequence[str]) -> bool:
+    """Say whether a function takes each keyword by name, or any keyword and nothing but keywords.
+
+    `load_model(name, **settings)` is thus no function of `input_size`, but `base(**settings)` is.
+    """
+    positional = [*arguments.posonlyargs, *arguments.args]
+    if arguments.kwarg and not positional and not arguments.vararg:
+        return True
+    named = {argument.arg for argument in (*arguments.args, *arguments.kwonlyargs)}
+    return named.issuperset(keywords)
 
 
 def public_functions(module: ModuleType) -> dict[str, Callable[..., Any]]:

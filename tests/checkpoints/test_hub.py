@@ -6,9 +6,10 @@ import torch
 from safetensors.torch import load_file
 
 from hiera_video.checkpoints import hub
-from hiera_video.checkpoints.hub import all_settings, from_pretrained, hub_class, read_facts
+from hiera_video.checkpoints.hub import all_settings, hub_class, read_facts
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera, mae_hiera_micro_8x64
+from hiera_video.models.load import from_pretrained
 from hiera_video.utils.errors import UserError
 
 CLIPS = torch.randn(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))

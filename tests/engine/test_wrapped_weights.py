@@ -8,12 +8,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from hiera_video.checkpoints.hub import from_pretrained
 from hiera_video.engine.launch import launch
 from hiera_video.export.state_dict import export_checkpoint
 from hiera_video.inference.load import load_trained
 from hiera_video.models.build import build_model
-from hiera_video.models.load import load_model
+from hiera_video.models.load import from_pretrained, load_model
 from hiera_video.visualize.reconstruct import load_autoencoder
 
 UNWRAPPED = "unwrapped: taken from state_dict, without 'module.' before each name"

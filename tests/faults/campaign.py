@@ -32,7 +32,6 @@ import simplejson
 import torch
 
 from hiera_video import Predictor, load_model
-from hiera_video.checkpoints.hub import from_pretrained
 from hiera_video.config import load_config, to_yaml
 from hiera_video.config.schema import key_specs
 from hiera_video.data.build import build_loader, read_class_names, read_records
@@ -42,6 +41,7 @@ from hiera_video.data.workers.pool import Done, WorkerPool
 from hiera_video.data.workers.process import Job
 from hiera_video.engine.launch import launch, preflight
 from hiera_video.export.model import Export, export_model
+from hiera_video.models.load import from_pretrained
 from hiera_video.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiera_video.checkpoints.hub import from_pretrained
 from hiera_video.checkpoints.matching import start_from_weights
 from hiera_video.config import load_config, to_yaml
 from hiera_video.inference.load import load_trained
 from hiera_video.models.build import build_model
+from hiera_video.models.load import from_pretrained
 from hiera_video.utils.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))  # as python does for the scripts here

@@ -1,10 +1,14 @@
 import dataclasses
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from hiera_video.config import load_config
+from hiera_video import models
+from hiera_video.config import ConfigError, load_config, rules
+from hiera_video.config.rules import PACKAGE
 from hiera_video.models import baselines
 from hiera_video.models.build import build_model
 from hiera_video.utils.errors import UserError
@@ -52,6 +56,51 @@ def test_files_of_the_room_that_are_no_family_are_not_offered():
     cfg = dataclasses.replace(cfg, MODEL=dataclasses.replace(cfg.MODEL, ARCH="masking"))
     with pytest.raises(UserError, match=r"\(baselines, hiera, hiera_mae\), got 'masking'"):
         build_model(cfg)
+
+
+@pytest.fixture
+def new_file(tmp_path, monkeypatch):
+    """Write a file into a copy of models/, which stands in for the real folder."""
+    for entry in PACKAGE.iterdir():
+        (tmp_path / entry.name).symlink_to(entry)
+    folder = tmp_path / "models"
+    folder.unlink()
+    shutil.copytree(PACKAGE / "models", folder)
+    monkeypatch.setattr(rules, "PACKAGE", tmp_path)
+    monkeypatch.setattr(models, "__path__", [str(folder)])
+    yield (folder / "written_by_a_test.py").write_text
+    sys.modules.pop("hiera_video.models.written_by_a_test", None)
+    vars(models).pop("written_by_a_test", None)
+
+
+FAMILY = """
+from torch import nn
+
+def tiny(*, input_size, num_classes, head_dropout, drop_path_rate):
+    return nn.Sequential(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, num_classes))
+"""
+HELPERS = (
+    "def sizes(*, input_size): pass",
+    "def load(name, **settings): pass",
+    "def _hidden(*, input_size, drop_path_rate): pass",
+    "class Net:\n    def build(self, *, input_size, drop_path_rate): pass",
+    "def broken(",
+)
+
+
+def test_a_new_file_with_a_function_of_the_settings_is_a_family(new_file):
+    new_file(FAMILY)
+    words = ["MODEL.ARCH", "written_by_a_test", "MODEL.MODEL_NAME", "tiny"]
+    model = build_model(load_config("configs/Demo/HIERA_MICRO.yaml", words))
+    assert model(torch.zeros(1, 3, 8, 64, 64)).shape == (1, 8)
+
+
+@pytest.mark.parametrize("source", HELPERS)
+def test_a_new_helper_file_is_no_family(new_file, source):
+    new_file(source)
+    words = ["MODEL.ARCH", "written_by_a_test", "MODEL.MODEL_NAME", "tiny"]
+    with pytest.raises(ConfigError, match=r"\(baselines, hiera, hiera_mae\), got 'written_by"):
+        load_config("configs/Demo/HIERA_MICRO.yaml", words)
 
 
 @pytest.mark.parametrize("keys", ["MODEL.LINEAR_PROBE True", "MODEL.FREEZE_LAYERS 1"])

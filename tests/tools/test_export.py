@@ -6,10 +6,11 @@ import simplejson
 import torch
 import yaml
 
-from hiera_video.checkpoints.hub import from_pretrained, read_facts
+from hiera_video.checkpoints.hub import read_facts
 from hiera_video.config import load_config, to_yaml
 from hiera_video.models.build import build_model
 from hiera_video.models.hiera import hiera_micro_8x64
+from hiera_video.models.load import from_pretrained
 
 TINY = (
     "DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32 MODEL.NUM_CLASSES 3 "

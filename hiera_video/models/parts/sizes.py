@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from hiera_video.checkpoints.published import load_published
 from hiera_video.utils.errors import UserError
 
 M = TypeVar("M", bound=nn.Module)
@@ -75,5 +74,8 @@ def build_size(
     video = VIDEO if "x" in clip else {}
     model = make(**{**SIZES[size], **video, **family, **settings})
     if pretrained:
+        # Here, so that a model without weights needs no readers of files.
+        from hiera_video.checkpoints.published import load_published
+
         load_published(model, name, checkpoint)
     return model
