@@ -15,6 +15,7 @@ python tools/benchmark.py loader --cfg X.yaml [DATA.PATH_TO_DATA_DIR DIR KEY VAL
 """
 
 from hiera_video.utils import cli
+from hiera_video.utils.machine import usable_cores
 
 cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 
@@ -34,7 +35,6 @@ import hiera_video
 from hiera_video.benchmark.loader.measure import (
     backends_to_compare,
     compare_loading,
-    usable_cores,
 )
 from hiera_video.benchmark.loader.parts import training_parts
 from hiera_video.benchmark.loader.report import (

@@ -8,6 +8,7 @@ line that begins with "error:" says), 2 for a wrong command line, 130 after Ctrl
 """
 
 from hiera_video.utils import cli
+from hiera_video.utils.machine import usable_cores
 
 cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 
@@ -175,13 +176,6 @@ def run_scan(
                 file=sys.stderr,
             )
             raise
-
-
-def usable_cores() -> int:
-    """Return how many processes make sense here."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def take_fingerprint(

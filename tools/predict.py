@@ -9,12 +9,12 @@ be done; 2 for a wrong command line; 130 after Ctrl-C.
 """
 
 from hiera_video.utils import cli
+from hiera_video.utils.machine import usable_cores
 
 cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -136,13 +136,6 @@ def make_predictor(arguments: argparse.Namespace, *, num_videos: int) -> Predict
             file=sys.stderr,
         )
     return predictor
-
-
-def usable_cores() -> int:
-    """Return how many processes make sense here."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def predict_files(

@@ -4,6 +4,7 @@ python tools/prepare_videos.py SOURCE [SOURCE ...] OUTPUT [--short-side 256] [--
 """
 
 from hiera_video.utils import cli
+from hiera_video.utils.machine import usable_cores
 
 cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 
@@ -75,7 +76,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     group = parser.add_argument_group("run")
     group.add_argument(
-        "--workers", type=int, default=_usable_cores(), help="processes (one per core)"
+        "--workers", type=int, default=usable_cores(), help="processes (one per core)"
     )
     group.add_argument(
         "--time-limit",
@@ -152,12 +153,6 @@ def _print_summary(summary: Summary, output: str) -> None:
         parts[-1] += f", see {os.path.join(output, FAILED)}"
     lists = ", ".join(f"{split}.csv {count}" for split, count in summary.lists.items())
     print(f"{'; '.join(parts)}; in {output}: {lists or 'no lists'}")
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

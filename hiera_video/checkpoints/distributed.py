@@ -14,7 +14,7 @@ import torch
 
 from hiera_video.checkpoints.distributed_layout import INDEX, PLAIN, check_sums
 from hiera_video.utils import io
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.errors import UserError, first_line
 from hiera_video.utils.torch_files import load_plain
 
 ENDING = ".dcp"
@@ -150,7 +150,7 @@ def _or_damaged(path: str, key: str, read_it: Callable[[], Any]) -> Any:
     except PermissionError:
         raise UserError(f"{key}: {path!r} may not be read (no permission).") from None
     except Exception as error:  # a damaged file makes the readers raise anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"{key}: {path!r} is damaged ({reason}). Try copying it again, or an older one."
         ) from None

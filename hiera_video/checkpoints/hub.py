@@ -24,7 +24,7 @@ from hiera_video.checkpoints.decoder_heads import compare_heads
 from hiera_video.checkpoints.facts import check_facts, check_settings
 from hiera_video.checkpoints.unwrap import unwrap
 from hiera_video.utils import disk, io
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.errors import UserError, first_line
 from hiera_video.utils.read_json import parse_json
 
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "hiera_video.json"
@@ -56,7 +56,7 @@ def read_model(
     except Exception as error:  # a value of the wrong kind may fail anywhere in the constructor
         raise UserError(
             f"{_KEY}: the settings in {source!r} must be those of "
-            f"{model_class.__name__}, got some that do not build one ({_first_line(error)})."
+            f"{model_class.__name__}, got some that do not build one ({first_line(error)})."
         ) from None
     path = os.path.join(folder, WEIGHTS)
     content = matching.read_checkpoint(path, key=_KEY)
@@ -193,7 +193,7 @@ def _download(where: str, revision: str | None) -> str:
     except Exception as error:  # whatever its client raises, without a network among it
         raise UserError(
             f"{_KEY}: {where!r} is no folder here, and could not be had from the hub "
-            f"({_first_line(error)}). Try the path of a folder."
+            f"({first_line(error)}). Try the path of a folder."
         ) from None
 
 
@@ -203,7 +203,7 @@ def _huggingface_hub(wanted_for: str) -> Any:
     except ImportError as error:
         raise UserError(
             f"{_KEY} must be given a folder where huggingface_hub is not installed, got "
-            f"{wanted_for!r} ({_first_line(error)}). Try pip install -e '.[hub]'."
+            f"{wanted_for!r} ({first_line(error)}). Try pip install -e '.[hub]'."
         ) from None
 
 
@@ -212,7 +212,7 @@ def _read_json(path: str) -> dict[str, Any]:
         with io.open_file(path) as file:
             content = parse_json(file.read())
     except (OSError, ValueError) as error:
-        raise UserError(f"{_KEY}: {path!r} is not readable JSON ({_first_line(error)}).") from None
+        raise UserError(f"{_KEY}: {path!r} is not readable JSON ({first_line(error)}).") from None
     if not isinstance(content, dict):
         raise UserError(f"{_KEY}: {path!r} must hold an object, got a {type(content).__name__}.")
     return content
@@ -247,7 +247,3 @@ def _load(
     logging.getLogger("hiera_video").info("%s: %s", path, summary)
     there = {**default_settings(type(model)), **settings}.get("decoder_num_heads")
     matching.warn(replace(summary, warnings=compare_heads(model, there)), path)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [""])[0] or type(error).__name__

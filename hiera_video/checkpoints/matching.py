@@ -19,7 +19,7 @@ from hiera_video.checkpoints.misfits import find_misfits
 from hiera_video.checkpoints.positions import resize_positions
 from hiera_video.checkpoints.unwrap import refuse_odd_content, shown, unwrap
 from hiera_video.utils import cache, io
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.errors import UserError, first_line
 from hiera_video.utils.lookup import closest
 from hiera_video.utils.torch_files import load_plain
 
@@ -121,7 +121,7 @@ def fetch(path: str, *, key: str) -> str:
     try:
         return io.local_path(path)
     except Exception as error:  # whatever the handler of the URL raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"{key}: {path!r} could not be fetched ({reason}). Try downloading it by hand and "
             f"{advice}."

@@ -24,10 +24,10 @@ from hiera_video.doctor.machine import (
     OK,
     TROUBLE,
     Finding,
-    reason_of,
     stderr_in,
     version_of,
 )
+from hiera_video.utils.errors import reason_of
 
 # Backends of data/decoders and the packages they come with; only the first is required.
 DECODERS = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}

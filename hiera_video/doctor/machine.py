@@ -16,6 +16,8 @@ from functools import partial
 from importlib import metadata
 from typing import Any
 
+from hiera_video.utils.errors import reason_of
+from hiera_video.utils.machine import usable_cores
 from hiera_video.version import __version__
 
 OK, NOTE, TROUBLE = "ok", "note", "TROUBLE"
@@ -64,12 +66,6 @@ def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
     return found
 
 
-def reason_of(error: BaseException) -> str:
-    """Return an error in one line, with the kind of it."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
 def check_versions() -> Iterator[Finding]:
     """Python, and the packages that are installed, by their metadata alone."""
     where = f"python {platform.python_version()}, {platform.platform()}"
@@ -93,9 +89,8 @@ def version_of(package: str) -> str:
 def check_devices() -> Iterator[Finding]:
     """The cores this process may use, and each CUDA device, by a product on it."""
     torch = importlib.import_module("torch")
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding(
-        "CPU", OK, f"{usable} cores for this process, torch uses {torch.get_num_threads()}"
+        "CPU", OK, f"{usable_cores()} cores for this process, torch uses {torch.get_num_threads()}"
     )
     if not torch.cuda.is_available():
         built = f"torch {torch.__version__} is built for " + (torch.version.cuda or "the CPU alone")

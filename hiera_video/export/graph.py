@@ -26,7 +26,7 @@ from torch import nn
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.layers import MAX_WINDOWS
 from hiera_video.utils import io
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.errors import UserError, first_line
 from hiera_video.utils.seed import rng_for
 
 FILES: Mapping[str, str] = {"pt2": "model.pt2", "onnx": "model.onnx"}
@@ -128,7 +128,7 @@ def _write(name: str, model: nn.Module, path: str, clips_BX: torch.Tensor, facts
     except OSError:
         raise
     except Exception as error:  # the exporters raise classes of their own, and of everybody's
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise UserError(
             f"--format must be one that the model can be exported to, got {name} ({reason}). Try "
             "--format safetensors."

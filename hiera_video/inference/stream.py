@@ -21,7 +21,7 @@ from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import demux
 from hiera_video.data.decoders._pixels import pixel_ratio, square
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.errors import UserError, cause_of
 
 _KEY = "--stream"
 # A URL that does not answer, or stops sending, for so long is given up.
@@ -98,7 +98,7 @@ def _decoded(container: Any, stream: Any, source: str) -> Iterator[av.VideoFrame
         except av.InvalidDataError:
             continue
         except (av.FFmpegError, OSError) as error:
-            raise UserError(f"{_KEY}: {source!r} broke off ({_words(error)}).") from None
+            raise UserError(f"{_KEY}: {source!r} broke off ({cause_of(error)}).") from None
         yield from frames
 
 
@@ -149,7 +149,7 @@ def _open(source: str, wait_sec: float) -> Any:
         raise UserError(f"{_KEY}: {source!r}: no such file.") from None
     except (av.FFmpegError, OSError) as error:
         raise UserError(
-            f"{_KEY}: {source!r} cannot be opened as a video ({_words(error)}). Try a camera "
+            f"{_KEY}: {source!r} cannot be opened as a video ({cause_of(error)}). Try a camera "
             "(/dev/video0), a URL, a pipe or a video file."
         ) from None
 
@@ -173,8 +173,3 @@ def _picture(frame: av.VideoFrame, ratio: Fraction) -> np.ndarray:
     matrix = display_matrix(frame)
     picture_HWC = upright(frame.to_ndarray(format="rgb24"), matrix)
     return square(picture_HWC[None], ratio, matrix)[0]
-
-
-def _words(error: BaseException) -> str:
-    text = getattr(error, "strerror", "") or str(error) or type(error).__name__
-    return text.splitlines()[0]

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -47,7 +47,7 @@ def open_store(*, timeout_sec: float, serve: bool = False) -> dist.Store:
             timeout=timedelta(seconds=timeout_sec),
         )
     except (KeyError, ValueError, RuntimeError) as error:
-        raise OSError(str(error).splitlines()[0]) from None
+        raise OSError(first_line(error)) from None
     return dist.PrefixStore("hiera_video", store)
 
 
@@ -198,5 +198,5 @@ def barrier(timeout_sec: float) -> None:
     except RuntimeError as error:
         raise UserError(
             f"rank {rank()} waited {timeout_sec:g} s for the other processes, in vain "
-            f"({str(error).splitlines()[0]}). Their logs may say what keeps them."
+            f"({first_line(error)}). Their logs may say what keeps them."
         ) from None

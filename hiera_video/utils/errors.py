@@ -19,6 +19,23 @@ class UserError(ValueError):
         super().__init__("\n".join(map(_shortened, lines)))
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its class if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the system's message for an OSError that has one, else the first line of `error`."""
+    return getattr(error, "strerror", None) or first_line(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error's class and the first line of its message."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"
+
+
 def _shortened(line: str) -> str:
     half = _LONGEST_LINE // 2
     return line if len(line) <= _LONGEST_LINE else f"{line[:half]} [...] {line[-half:]}"

@@ -1,5 +1,14 @@
 """The machine that the code runs on, and times as people read them."""
 
+import os
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
 
 def clock(seconds: float) -> str:
     """Write seconds as h:mm:ss."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from hiera_video.utils import disk, io
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.errors import UserError, cause_of
 
 
 def refuse_unwritable(path: str, *, key: str) -> None:
@@ -27,8 +27,8 @@ def refuse_unwritable(path: str, *, key: str) -> None:
         os.unlink(trial)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{key} must be a file that can be written, got {_short(path)} ({_reason(error)}). Try "
-            "another one."
+            f"{key} must be a file that can be written, got {_short(path)} ({cause_of(error)}). "
+            "Try another one."
         ) from None
 
 
@@ -45,7 +45,7 @@ def make_folder(path: str, *, key: str) -> None:
         os.unlink(trial)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{key} must be a folder that can be written, got {_short(path)} ({_reason(error)}). "
+            f"{key} must be a folder that can be written, got {_short(path)} ({cause_of(error)}). "
             "Try another one."
         ) from None
 
@@ -78,13 +78,9 @@ def write_or_elsewhere(
             except BaseException:
                 os.unlink(other)
                 raise
-            warn(f"{_short(path)} cannot be written ({_reason(first)}). Written: {other!r}.")
+            warn(f"{_short(path)} cannot be written ({cause_of(first)}). Written: {other!r}.")
             return other
-    raise OSError(f"{_short(path)}: {_reason(first)}")
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    raise OSError(f"{_short(path)}: {cause_of(first)}")
 
 
 def _short(path: str) -> str:

@@ -5,7 +5,6 @@ same videos, and is told by its CPU time, for whatever else runs on the machine 
 """
 
 import itertools
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -214,10 +213,3 @@ class _Bench:
         readings = [reading for _, reading in self._read("clock", "", [(0, 0)] * self._num_workers)]
         assert len({reading.process_id for reading in readings}) == self._num_workers
         return sum(reading.clock_sec for reading in readings)
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-from hiera_video.benchmark.loader.measure import usable_cores
 from hiera_video.benchmark.timing import forward_operations
 from hiera_video.benchmark.train.figures import TrainReport, TrainSettings
 from hiera_video.benchmark.train.step import Feed, FromLoader, InMemory
@@ -20,6 +19,7 @@ from hiera_video.models.build import build_model
 from hiera_video.models.parts.scores import pick_device
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.machine import usable_cores
 
 
 def training_config(

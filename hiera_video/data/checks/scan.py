@@ -20,6 +20,7 @@ from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_v
 from hiera_video.data.decoders._container import open_container
 from hiera_video.data.workers.pool import Lost, WorkerPool
 from hiera_video.data.workers.process import Job
+from hiera_video.utils.errors import reason_of
 
 # Where the decoded clips lie in a video: at its start, its middle and its end.
 POSITIONS = (0.0, 0.5, 1.0)
@@ -75,8 +76,7 @@ def check_video(
     except MemoryError:
         return Verdict(reason="takes more memory to decode than there is.")
     except Exception as error:  # a bug in a decoder must not stop the scan either
-        text = (str(error).strip().splitlines() or [""])[0]
-        return Verdict(reason=f"stopped its decoder with {type(error).__name__}: {text}")
+        return Verdict(reason=f"stopped its decoder with {reason_of(error)}")
     return Verdict(facts=facts)
 
 

@@ -17,6 +17,7 @@ from hiera_video.data.decoders._orientation import DisplayMatrix
 from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.shards.members import ShardError, parse_member, read_member
 from hiera_video.utils.disk import absolute
+from hiera_video.utils.errors import cause_of
 from hiera_video.utils.io import forget_download, is_url, local_path
 
 
@@ -135,7 +136,7 @@ def fetch_file(path: str) -> str:
     try:
         here = local_path(path)
     except Exception as error:  # whatever the handler of the URL raises
-        raise DecodeError(path, f"cannot be fetched ({_reason(error)}).") from None
+        raise DecodeError(path, f"cannot be fetched ({cause_of(error)}).") from None
     try:
         found = os.stat(here)
     except (FileNotFoundError, NotADirectoryError):
@@ -143,7 +144,7 @@ def fetch_file(path: str) -> str:
     except PermissionError:
         raise DecodeError(path, "may not be read (no permission for its folder).") from None
     except (OSError, ValueError) as error:  # too long a name, a disk that fails, a NUL in it
-        raise DecodeError(path, f"cannot be read ({_reason(error)}).") from None
+        raise DecodeError(path, f"cannot be read ({cause_of(error)}).") from None
     if stat.S_ISDIR(found.st_mode):
         raise DecodeError(path, "is a directory, not a video file.")
     if not stat.S_ISREG(found.st_mode):
@@ -187,10 +188,3 @@ def as_asked(frames_UHWC: np.ndarray, place_T: np.ndarray) -> np.ndarray:
     """Return the frames in the order asked for, [T,H,W,3]; no copy if they are in that order."""
     in_order = len(place_T) == len(frames_UHWC) and bool(np.all(np.diff(place_T) > 0))
     return frames_UHWC if in_order else frames_UHWC[place_T]
-
-
-def _reason(error: BaseException) -> str:
-    """Return one line: the system's word for it, or the first line of the error's own."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

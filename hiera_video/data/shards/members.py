@@ -21,6 +21,7 @@ import numpy as np
 
 from hiera_video.data.shards.cache import cached_shard, drop_damaged, open_shard
 from hiera_video.utils.disk import anonymous_memory
+from hiera_video.utils.errors import cause_of
 from hiera_video.utils.io import is_url
 
 _PATH = re.compile(
@@ -129,8 +130,7 @@ def _read(member: Member) -> HeldFile:
     except FileNotFoundError:
         raise ShardError(f"its shard is missing: no such file as {member.shard}.") from None
     except OSError as error:
-        reason = error.strerror or (str(error).splitlines() or [type(error).__name__])[0]
-        raise ShardError(f"its shard cannot be read or fetched ({reason}).") from None
+        raise ShardError(f"its shard cannot be read or fetched ({cause_of(error)}).") from None
     except (ValueError, OverflowError) as error:  # a NUL in its name, a place beyond 2^63
         raise ShardError(f"its shard cannot be read ({error}).") from None
 

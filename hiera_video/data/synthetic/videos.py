@@ -39,6 +39,7 @@ from hiera_video.data.synthetic.manifest import (
 from hiera_video.data.synthetic.motion import MOTIONS
 from hiera_video.data.synthetic.render import SHAPES, render_clip
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.machine import usable_cores
 
 FPS = 30  # the default of DATA.TARGET_FPS, so that a stride of 2 is two frames of the file
 
@@ -79,7 +80,7 @@ def make_demo_data(
         if found is not None and is_complete(root, found, parameters):
             return _summary(root, found, made=False)
         refuse_what_is_not_ours(root, found, parameters, overwrite=overwrite)
-        return _write(root, found, parameters, num_workers or _usable_cores())
+        return _write(root, found, parameters, num_workers or usable_cores())
     except OSError as error:
         where = error.filename or folder
         raise UserError(
@@ -191,9 +192,3 @@ def _summary(root: Path, manifest: Manifest, *, made: bool) -> DemoSummary:
         num_bytes=manifest.num_bytes,
         made=made,
     )
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

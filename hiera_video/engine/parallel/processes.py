@@ -20,7 +20,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from hiera_video.engine.signals import CTRL_C_STATUS, REQUEUE_STATUS
 from hiera_video.utils import dist
-from hiera_video.utils.errors import UserError
+from hiera_video.utils.errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def meet(timeout_sec: float) -> torch.distributed.Store:
     except RuntimeError as error:
         raise UserError(
             f"rank 0, which all processes meet at, has ended before all were there "
-            f"({str(error).splitlines()[0]}). Its output says why."
+            f"({first_line(error)}). Its output says why."
         ) from None
 
 
