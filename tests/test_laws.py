@@ -6,30 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from .house import FLOORS as ROOMS
+from .house import modules_of
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hiera_video"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# A file may import from its own room and the floors below; rooms of a floor are blind to others.
-FLOORS = {
-    "utils": 0,
-    "version": 0,
-    "config": 1,
-    "checkpoints": 1,
-    "data": 2,
-    "models": 2,
-    "solver": 2,
-    "metrics": 2,
-    "engine": 3,
-    "inference": 3,
-    "flops": 3,
-    "doctor": 3,
-    "serve": 4,
-    "export": 4,
-    "visualize": 4,
-    "benchmark": 4,
-    "report": 5,
-    "commands": 6,
-}
+FLOORS = {room: number for number, floor in enumerate(ROOMS) for room in floor} | {"version": 0}
 READ_CFG = ("config", "engine", "inference", "flops", "export", "visualize", "benchmark", "report")
 MAY_READ_CFG = ("build.py",)
 USE_ENGINE = ("engine", "benchmark", "commands")
@@ -95,10 +78,6 @@ def test_files_and_functions_keep_to_their_caps(path):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < MAX_FUNCTION, node.name
-
-
-def modules_of(folder):
-    return [path.stem for path in folder.glob("*.py") if path.stem != "__init__"]
 
 
 def crowded(names):

@@ -271,7 +271,7 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_nothing_behind(data, tmp_path) -> N
         "import runpy, sys\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "import slow_decoder\n"
-        "from hiera_video.data import scan\n"
+        "from hiera_video.data.checks import scan\n"
         "if __name__ == '__main__':\n"
         "    scan.open_video = slow_decoder.open_video\n"
         "    runpy.run_path('tools/check_data.py', run_name='__main__')\n"

@@ -72,7 +72,7 @@ def test_a_file_is_written_where_its_mode_may_not_be_set(tmp_path, error):
 
 
 FLUSH = """
-from hiera_video.utils import io
+from hiera_video.utils import disk
 # refuse
 try:
     disk.write_atomic("{path}", lambda file: file.write(b"content"))

@@ -227,4 +227,4 @@ def test_only_one_place_hands_names_to_ffmpeg() -> None:
     """`open_container` and `open_output`; the others open cameras, URLs, and the doctor's file."""
     files = (ROOT / "hiera_video").rglob("*.py")
     users = {path.name for path in files if "av.open(" in path.read_text()}
-    assert users == {"_container.py", "predict_stream.py", "doctor_decoders.py"}
+    assert users == {"_container.py", "stream.py", "decoders.py"}

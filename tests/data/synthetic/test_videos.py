@@ -17,7 +17,7 @@ from hiera_video.data.synthetic.videos import encode_h264, make_demo_data
 from hiera_video.utils.errors import UserError
 
 SMALL = DemoParameters(num_train_per_class=2, num_val_per_class=1, size=32, num_frames=6, seed=3)
-TOOL = Path(__file__).parents[2] / "tools" / "make_demo_data.py"
+TOOL = Path(__file__).parents[3] / "tools" / "make_demo_data.py"
 
 
 def contents(folder: Path) -> dict[str, bytes]:

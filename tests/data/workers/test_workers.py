@@ -182,7 +182,7 @@ SERVER = """
 import signal
 from multiprocessing import forkserver
 from pathlib import Path
-from hiera_video.data.workers.pool import process as worker
+from hiera_video.data.workers import process as worker
 worker._start_server()
 status = Path(f"/proc/{forkserver._forkserver._forkserver_pid}/status").read_text()
 blocked = int(status.split("SigBlk:")[1].split()[0], 16)
