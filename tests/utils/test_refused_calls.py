@@ -52,7 +52,7 @@ def refused(code, *calls, error):
 
 
 WRITE = """
-from hiera_video.utils import disk, io
+from hiera_video.utils import disk
 # refuse
 try:
     os.chmod(sys.argv[0] or ".", 0o777)
