@@ -1,1 +1,1 @@
-"""What every floor may use: errors, files, names, repairs."""
+"""Helpers that every package may import: errors, files, names, repairs of dependencies."""

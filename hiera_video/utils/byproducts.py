@@ -1,4 +1,4 @@
-"""Files that a run writes but does not need: a failure to write one is only a warning."""
+"""Write files that a run does not depend on: a failure to write one is only a warning."""
 
 import os
 from collections.abc import Callable
@@ -10,9 +10,9 @@ Warn = Callable[[str], None]
 
 
 def write_by_product(path: str, content: bytes, warn: Warn) -> bool:
-    """Write a file as `disk.write_atomic` does, making its folder; return whether that worked.
+    """Write a file atomically, creating its folder; return whether it was written.
 
-    A failure is handed to `warn` in one line.
+    On failure, calls `warn` with one line.
     """
     try:
         io.make_dirs(os.path.dirname(path))
@@ -24,19 +24,19 @@ def write_by_product(path: str, content: bytes, warn: Warn) -> bool:
 
 
 class AppendedFile:
-    """A file that grows by whole pieces, and loses pieces while it cannot be written.
+    """A file to which complete pieces are appended; pieces are lost while it cannot be written.
 
-    The first lost piece gives a warning. Each later piece tries again; folder and file are created
-    again if they are gone.
+    The first lost piece causes a warning. Each later piece tries again. If the folder or the file
+    has disappeared, it is created again.
 
     Args:
-        path: of the file, which is opened at once.
-        warn: gets one line when writing fails after it worked.
-        header: what a new file begins with.
-        gap: from the number of lost pieces, what is written in their place.
+        path: Path of the file, which is opened at once.
+        warn: Called with one line when writing fails for the first time since it last worked.
+        header: Beginning of a new file.
+        gap: Returns the bytes that replace a given number of lost pieces.
 
     Raises:
-        OSError: the file cannot be opened; only here.
+        OSError: The file cannot be opened. Only the constructor raises this.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class AppendedFile:
             self._write(self._gap(self._num_lost) + piece if self._num_lost else piece)
             self._num_lost = 0
         except OSError as error:
-            self.close()  # a file server that was away may not know the open file any more
+            self.close()  # after an outage, a file server may no longer know the open file
             self._num_lost += 1
             if self._num_lost == 1:
                 self._warn(_cannot_write(self._path, error))
 
     def close(self) -> None:
-        """Close the file; the next piece would open it again."""
+        """Close the file; appending another piece would open it again."""
         if self._descriptor is not None:
-            with suppress(OSError):  # as of a network file system that was full before
+            with suppress(OSError):  # a network file system may report here that it was full
                 os.close(self._descriptor)
             self._descriptor = None
 
@@ -82,7 +82,7 @@ class AppendedFile:
         self._descriptor = os.open(self._path, flags | getattr(os, "O_BINARY", 0), 0o666)
 
     def _is_gone(self) -> bool:
-        """Say whether the file that is open no longer has its name, or none is open."""
+        """Return whether no file is open, or the open file no longer has its name."""
         if self._descriptor is None:
             return True
         try:
@@ -95,7 +95,7 @@ class AppendedFile:
         size = os.fstat(self._descriptor).st_size
         left = memoryview(content if size else self._header + content)
         try:
-            while left:  # a disk with a little room takes a part
+            while left:  # an almost full disk may write only a part
                 left = left[os.write(self._descriptor, left) :]
         except OSError:
             with suppress(OSError):
@@ -106,6 +106,6 @@ class AppendedFile:
 def _cannot_write(path: str, error: OSError) -> str:
     reason = error.strerror or type(error).__name__
     return (
-        f"{path!r} cannot be written ({reason}). The run goes on without it, and tries again the "
-        "next time."
+        f"{path!r} cannot be written ({reason}). The run continues without it and tries again next "
+        "time."
     )

@@ -1,7 +1,7 @@
 """Cache copies of URLs in a shared folder: check versions, bound the size, drop damaged copies.
 
-`KEY-NAME` is a copy; its modification time is its last use. `KEY-NAME.origin` holds the version
-that the server stated; its modification time is the last check.
+`KEY-NAME` is a copy; its modification time is the time of its last use. `KEY-NAME.origin` holds
+the version that the server stated; its modification time is the time of the last check.
 """
 
 import hashlib
@@ -32,15 +32,15 @@ DEFAULT_GIB = 50.0
 
 # A process checks a copy with the server on first use, and again after this time.
 FRESH_SEC = 300.0
-# A copy without a version cannot be checked. Each process fetches it again, except processes that
-# start together.
+# A copy without a version cannot be checked, so each process fetches it again. Processes that
+# start within this time share one copy.
 _TOGETHER_SEC = 10.0
 # A partial download unchanged for this long is left over from a killed process.
 _STALE_SEC = 3600.0
-# A file that was fetched is opened within this time, and not removed before.
+# A fetched file is not removed before this time, within which its process opens it.
 _GRACE_SEC = 60.0
 _RETRIED_STATUS = (408, 425, 429)
-# Names in the query of a URL that is signed for one user and some hours.
+# Parameter names in the query of a URL that is signed for one user and a few hours.
 _SECRETS = re.compile(
     r"x-(amz|goog)-.*|.*signature|sig|.*token|.*api[-_]?key|key-pair-id|auth|authorization",
     re.IGNORECASE,
@@ -51,12 +51,16 @@ Fetch = Callable[[str, IO[bytes], Mapping[str, str]], dict[str, str] | None]
 
 
 class _CurrentError(Exception):
-    """The server says that the copy at hand is current."""
+    """The server says that the local copy is current."""
 
 
 @dataclass(slots=True)
 class _Memory:
-    """When this process checked a copy, or failed at a host; what it brought, and holds."""
+    """What this process remembers about copies.
+
+    checked: time of the last check, by path. failed: time of the last failure, by host. brought:
+    bytes fetched since the last clean-up, by folder. held: copies of signed URLs in use, by URL.
+    """
 
     checked: dict[str, float] = field(default_factory=dict)
     failed: dict[str, float] = field(default_factory=dict)
@@ -72,10 +76,10 @@ def _memory() -> _Memory:
 
 
 class UrlHandler(HTTPURLHandler):
-    """Copies of http and https URLs for iopath, whose own handler keeps a copy for ever.
+    """Let iopath cache http and https URLs with version checks.
 
-    It also files a copy under the path of its URL alone, so that a mirror's file would pass for
-    the original's.
+    iopath's own handler keeps a copy for ever. It also names a copy only after the path of its
+    URL, so that a mirror's file would be taken for the original's.
     """
 
     def _get_local_path(
@@ -90,20 +94,20 @@ class UrlHandler(HTTPURLHandler):
 
 
 class _TemporaryCopy(str):
-    """The path of a copy that is removed when this object goes."""
+    """The path of a copy that is removed when this object is collected."""
 
 
 def is_signed(url: str) -> bool:
-    """Say whether the query of `url` holds a signature or a token.
+    """Return whether the query of `url` holds a signature or a token.
 
-    Such a URL changes each time it is issued, and whoever does not know it may not have the file.
+    Such a URL is different each time it is issued. Only those who know it may access the file.
     """
     query = url.partition("?")[2].partition("#")[0]
     return any(_SECRETS.fullmatch(name) for name, _ in parse_qsl(query, keep_blank_values=True))
 
 
 def _fetch_signed(url: str, folder: str) -> str:
-    """Return a copy that nobody else uses, or the one that this process still holds."""
+    """Return a private copy, or the one that this process still holds."""
     held = _memory().held.get(url)
     if held is not None:
         return held
@@ -127,12 +131,21 @@ def copy_of(
     force: bool = False,
     asks_again: bool = True,
 ) -> str:
-    """Return the path of a copy of `url` that is current, fetching it if need be.
+    """Return the path of a current copy of `url`, fetching it if necessary.
 
-    `fetch` is `fetch.fetch` or an equivalent. `limit`: bytes that the folder may hold; copies used
-    in the last `grace_sec` seconds stay. `force`: fetch it even if current. Without `asks_again`
-    an existing copy counts as current. If the server does not answer, an existing copy is used
-    with a warning. Raises OSError if there is none, or if the server refuses the URL.
+    If the server does not answer, an existing copy is used with a warning.
+
+    Args:
+        url: The URL.
+        folder: The cache.
+        fetch: `fetch.fetch` or an equivalent.
+        limit: Bytes that the folder may hold.
+        grace_sec: Copies used in the last `grace_sec` seconds are not removed.
+        force: Fetch the URL even if the copy is current.
+        asks_again: If False, an existing copy counts as current.
+
+    Raises:
+        OSError: The server refuses the URL, or does not answer and there is no copy.
     """
     target = cached_path(url, folder)
     began, brought = time.time(), 0
@@ -140,7 +153,7 @@ def copy_of(
         _touch(target)
         return target
     try:
-        with file_lock(target):  # another process may be at it: its file will do
+        with file_lock(target):  # another process may be fetching it, so check again
             is_current = _is_current(url, target, since=began, asks_again=asks_again)
             if (force or not is_current) and _refresh(url, target, fetch, force=force):
                 brought = os.path.getsize(target)
@@ -149,7 +162,7 @@ def copy_of(
             raise
         _memory().failed[_host(url)] = time.monotonic()
         logging.getLogger("hiera_video").warning(
-            "%s could not be asked whether %s has changed (%s); the copy at hand is used",
+            "%s did not say whether %s has changed (%s); the local copy is used",
             *(_host(url), url, str(error) or type(error).__name__),
         )
     else:
@@ -160,23 +173,23 @@ def copy_of(
 
 
 def cached_path(url: str, cache_dir: str | None = None) -> str:
-    """Return where the download of `url` stands, or will: in $FVCORE_CACHE or iopath's default."""
+    """Return the path of the copy of `url`, in $FVCORE_CACHE or iopath's default folder."""
     key = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     name = url.partition("?")[0].partition("#")[0].rpartition("/")[2]
-    # With its ending, which says what it is, and without what no file's name may hold.
+    # Keep the ending, which tells the type; replace characters that a file name cannot hold.
     name = re.sub(r"[^a-zA-Z0-9._%+-]", "_", name)[-100:]
     return os.path.join(get_cache_dir(cache_dir), f"{key}-{name}")
 
 
 def forget_copy(copy: str) -> None:
-    """Remove a copy of a URL, and what is known of its version; harmless if there is none."""
+    """Remove a copy of a URL and the record of its version, if there is one."""
     for path in (copy, origin_path(copy)):
-        with suppress(OSError):  # not there, or another's
+        with suppress(OSError):  # it does not exist, or belongs to another user
             os.unlink(path)
 
 
 def origin_path(copy: str) -> str:
-    """Return the file that holds what the server said of the version of a copy."""
+    """Return the path of the file that holds the version of a copy, as the server stated it."""
     return f"{copy}.origin"
 
 
@@ -186,7 +199,7 @@ def was_checked_lately(target: str) -> bool:
 
 
 def limit_bytes(variable: str, default_gib: float) -> int:
-    """Return the limit in bytes that an environment variable gives in GiB; raises UserError."""
+    """Return in bytes a limit that an environment variable gives in GiB. Raises UserError."""
     text = os.environ.get(variable) or str(default_gib)
     try:
         limit = float(text)
@@ -200,8 +213,8 @@ def limit_bytes(variable: str, default_gib: float) -> int:
 def make_room(folder: str, limit: int, *, keep: str, grace_sec: float = 0.0) -> None:
     """Remove the least recently used copies until the folder holds at most `limit` bytes.
 
-    `keep` stays, and so does what was used in the last `grace_sec` seconds. Left-overs of downloads
-    that were killed go too.
+    Does not remove `keep`, nor copies used in the last `grace_sec` seconds. Also removes partial
+    downloads of killed processes.
     """
     with file_lock(os.path.join(folder, "room")):
         copies = _copies(folder)
@@ -228,9 +241,9 @@ def _is_current(url: str, target: str, *, since: float, asks_again: bool) -> boo
 
 
 def _bound(folder: str, limit: int, num_bytes: int, *, keep: str, grace_sec: float) -> None:
-    """Make room once this process has brought more than a hundredth of `limit` bytes.
+    """Make room once this process has fetched more than a hundredth of `limit` bytes.
 
-    The folder may hold many files, and looking through it for every new one would take long.
+    The folder may hold many files, so listing it for every new one would take too long.
     """
     brought = _memory().brought
     brought[folder] = brought.get(folder, math.inf) + num_bytes
@@ -240,7 +253,7 @@ def _bound(folder: str, limit: int, num_bytes: int, *, keep: str, grace_sec: flo
 
 
 def _refresh(url: str, target: str, fetch: Fetch, *, force: bool) -> bool:
-    """Replace the copy unless it is current; say whether it was replaced."""
+    """Replace the copy unless it is current; return whether it was replaced."""
     known = {} if force or not os.path.isfile(target) else _version(target)
     found: dict[str, str] = {}
 
@@ -255,7 +268,7 @@ def _refresh(url: str, target: str, fetch: Fetch, *, force: bool) -> bool:
     except _CurrentError:
         _touch(origin_path(target))
         return False
-    # After the copy: a process that is killed in between leaves a copy that is fetched again.
+    # Write the version after the copy: if the process is killed in between, the copy is refetched.
     text = simplejson.dumps(found).encode()
     write_atomic(origin_path(target), lambda file: file.write(text))
     return True
@@ -290,7 +303,7 @@ def _host(url: str) -> str:
 
 
 def _copies(folder: str) -> list[tuple[float, int, str]]:
-    """Return (time of last use, bytes, path) of all copies; remove what downloads left."""
+    """Return (time of last use, bytes, path) of all copies; remove old partial downloads."""
     found: list[tuple[float, int, str]] = []
     for entry in os.scandir(folder):
         with suppress(OSError):
@@ -309,5 +322,5 @@ def _remove(path: str) -> None:
 
 
 def _touch(path: str) -> None:
-    with suppress(OSError):  # removed already, or another user's
+    with suppress(OSError):  # already removed, or owned by another user
         os.utime(path)

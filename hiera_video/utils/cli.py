@@ -1,4 +1,4 @@
-"""How every tool begins and ends: Ctrl-C, standard streams, one line for an error, exit status."""
+"""Start and end every tool: Ctrl-C, standard streams, one-line errors, exit status."""
 
 import codecs
 import errno
@@ -15,15 +15,15 @@ from types import FrameType
 from hiera_video.utils.errors import UserError
 
 _CTRL_C_STATUS = 130  # what a shell reports after Ctrl-C
-_NAMES = "hiera_video names"  # of the handler of what cannot be encoded
+_NAMES = "hiera_video names"  # the error handler for characters that cannot be encoded
 
 
 class OutputError(OSError):
-    """Standard output cannot be written: its disk is full, or its reader has gone."""
+    """Standard output cannot be written: its disk is full, or its reader has exited."""
 
 
 class _Output(TextIOWrapper):
-    """Standard output whose failures differ from those of other files and sockets."""
+    """Standard output that raises OutputError, to tell its failures from those of other files."""
 
     def write(self, text: str) -> int:
         try:
@@ -39,7 +39,7 @@ class _Output(TextIOWrapper):
 
 
 class _ByProduct(TextIOWrapper):
-    """Standard error, or the console of a run with a log: a failure to write it ends nothing."""
+    """Standard error, or the console of a run with a log: failures to write it are ignored."""
 
     def write(self, text: str) -> int:
         with suppress(OSError):
@@ -52,18 +52,19 @@ class _ByProduct(TextIOWrapper):
 
 
 def begin(name: str, *, needs_temporary: bool = True) -> None:
-    """Prepare a tool for its own imports, which take seconds; `name` is the tool's `__name__`.
+    """Prepare the process before a tool's imports, which take seconds.
 
-    From here to `run`, Ctrl-C ends the process with status 130 and no traceback. Standard streams
-    that the caller has closed are opened on the null device, so that no file gets their numbers.
-    Without any folder for temporary files the tool ends with one line, unless `needs_temporary` is
-    False. Does nothing unless the importer is the command line or a process that it started.
+    `name` is the tool's `__name__`. Does nothing unless the tool runs from the command line or in
+    a process that it started. Until `run` is called, Ctrl-C ends the process with status 130 and
+    no traceback. Standard streams that the caller closed are opened on the null device, so that no
+    other file gets their numbers. If no folder for temporary files can be written, the tool ends
+    with a one-line error, unless `needs_temporary` is False.
     """
     if name not in ("__main__", "__mp_main__"):
         return
     with suppress(OSError):
         while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-            pass  # the lowest number that is free
+            pass  # os.open returns the lowest free number
         os.close(descriptor)
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -81,12 +82,13 @@ def begin(name: str, *, needs_temporary: bool = True) -> None:
 
 
 def run(main: Callable[[], int | None], *, needs_output: bool = True) -> None:
-    """Call `main` and exit with what it returns; a UserError is printed without its traceback.
+    """Call `main` and exit with the status it returns; print a UserError without a traceback.
 
-    Exit status: 0 (or what `main` returned), 1 after a UserError, 130 after Ctrl-C. Standard output
-    that cannot be written gives 1, unless its reader has gone, as `head` does; where `needs_output`
-    is False it changes nothing. Any other exception is a bug of ours and keeps its traceback. Of
-    the processes that torchrun has started, only the first one to fail says why.
+    The exit status is 0 (or what `main` returned), 1 after a UserError, and 130 after Ctrl-C. If
+    standard output cannot be written, the status is 1, unless its reader has exited, as `head`
+    does. If `needs_output` is False, such a failure is ignored. Any other exception is a bug and
+    keeps its traceback. Of several processes started by torchrun, only the first to fail prints
+    its error.
     """
     _prepare_stream("stdout", 1, _Output if needs_output else _ByProduct)
     _prepare_stream("stderr", 2, _ByProduct)
@@ -110,14 +112,14 @@ def run(main: Callable[[], int | None], *, needs_output: bool = True) -> None:
     try:
         sys.stdout.flush()
     except OutputError as error:
-        # What is not written yet would fail again when Python ends.
+        # Otherwise Python would try to write the rest, and fail again, when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = status or _without_output(error)
     sys.exit(status or 0)
 
 
 def _with_home(word: str) -> str:
-    """Put the home folder for a `~` that no shell has seen, as in `--output=~/here`."""
+    """Replace a `~` that the shell does not expand, as in `--output=~/here`."""
     option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return option + equals + os.path.expanduser(value)
 
@@ -133,7 +135,7 @@ def _end_quietly(number: int, frame: FrameType | None) -> None:
 
 
 def _without_output(error: OutputError) -> int:
-    """Return the exit status where standard output failed; say why unless its reader has gone."""
+    """Return the exit status if standard output failed; print why unless its reader has exited."""
     if error.errno == errno.EPIPE:
         return 0
     print(
@@ -145,14 +147,14 @@ def _without_output(error: OutputError) -> int:
 
 
 def _prepare_stream(name: str, descriptor: int, kind: type[TextIOWrapper]) -> None:
-    """Make a standard stream exist, accept any file name, and fail with the errors of `kind`."""
+    """Make a standard stream exist, accept any file name, and raise the errors of `kind`."""
     codecs.register_error(_NAMES, _encode_name)
     stream = getattr(sys, name)
     if stream is None:  # closed by the caller; `begin` has opened its descriptor
         with suppress(OSError):
             file = open(descriptor, "wb", closefd=False)  # noqa: SIM115
             setattr(sys, name, kind(file, encoding="utf-8", errors=_NAMES))
-    elif type(stream) is TextIOWrapper:  # no test's, and no other program's
+    elif type(stream) is TextIOWrapper:  # leave streams replaced by tests and other programs
         may_fail = stream.errors in ("strict", "surrogateescape")
         new = kind(
             stream.buffer,
@@ -165,7 +167,7 @@ def _prepare_stream(name: str, descriptor: int, kind: type[TextIOWrapper]) -> No
 
 
 def _encode_name(error: UnicodeError) -> tuple[str | bytes, int]:
-    """Encode what is no text: the bytes of a file's name as they are on the disk, else escapes."""
+    """Encode what is not text: bytes of a file name as they are on the disk, the rest escaped."""
     assert isinstance(error, UnicodeEncodeError)
     if error.encoding.lower().replace("-", "") == "utf8":
         one = UnicodeEncodeError(
@@ -177,12 +179,12 @@ def _encode_name(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _one_of_many(main: Callable[[], int | None]) -> int | None:
-    # Imported late: tools that need no torch are quicker without it.
+    # Import late: tools that do not need torch start faster without it.
     from torch.distributed.elastic.multiprocessing.errors import record
 
     from hiera_video.utils import dist
 
-    def first_tells() -> int | None:
+    def report_if_first() -> int | None:
         try:
             return main()
         except Exception:
@@ -190,4 +192,4 @@ def _one_of_many(main: Callable[[], int | None]) -> int | None:
                 sys.exit(1)
             raise
 
-    return record(first_tells)()  # for torchrun's own report
+    return record(report_if_first)()  # `record` writes the error file for torchrun's report

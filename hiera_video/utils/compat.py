@@ -1,6 +1,6 @@
-"""Repairs for dependencies that do not import as they are installed; nothing else lives here.
+"""Workarounds for dependencies that fail to import as installed; nothing else belongs here.
 
-Each repair is tried only after the plain import has failed, and is gone where it succeeds.
+Each workaround is applied only after the plain import has failed.
 """
 
 import importlib
@@ -14,9 +14,9 @@ import torch
 @cache
 def _declare_torchvision_operators() -> torch.library.Library:
     # torchvision's Python part registers fake kernels for these two operators when it is imported.
-    # With a CPU-only torch the binary that defines them cannot be loaded (PyPI's x86 wheel is
-    # linked against CUDA), so their schemas have to be there beforehand. Nothing here runs them.
-    # The cache keeps the library alive: a library that is collected takes its schemas with it.
+    # With a CPU-only torch, the binary that defines them cannot be loaded (PyPI's x86 wheel is
+    # linked against CUDA), so their schemas must be defined beforehand. Nothing here runs them.
+    # The cache keeps the library alive: when a library is collected, its schemas disappear.
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -25,10 +25,10 @@ def _declare_torchvision_operators() -> torch.library.Library:
 
 @cache
 def import_torchvision() -> ModuleType:
-    """Import torchvision, also where its binary operators do not load; return the package.
+    """Import torchvision even if its binary operators cannot be loaded; return the package.
 
     After this call, `torchvision.transforms.v2` and the rest of its pure-Python part import as
-    usual. An import that fails for another reason raises what it raised.
+    usual. If the import fails for another reason, its exception is raised unchanged.
     """
     try:
         return importlib.import_module("torchvision")

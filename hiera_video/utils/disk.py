@@ -1,4 +1,4 @@
-"""Write local files so that a reader finds either the old file or the new, never a part."""
+"""Write local files so that a reader finds either the old file or the new, never a partial one."""
 
 import errno
 import os
@@ -9,22 +9,22 @@ from typing import IO
 
 
 def absolute(path: str) -> str:
-    """Return `path` from the root on, each `..` in it left to the system.
+    """Return an absolute `path` without resolving `..` in it.
 
-    `os.path.abspath` takes `link/..` out, which is another folder if `link` is a symbolic link.
+    `os.path.abspath` removes `link/..`, which is another folder if `link` is a symbolic link.
     """
     return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
 
 
 def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` on a temporary file beside `path`, flush it to the disk, then rename it there.
+    """Call `write` on a temporary file beside `path`, flush it to the disk, then rename it.
 
-    A reader, or a machine that dies half-way, finds the old file or the new one, never a part of
-    either. On any error the temporary file is removed and the error goes on.
+    A reader finds the old file or the new one, never a partial one, even after a crash. On any
+    error the temporary file is removed and the error is raised.
     """
     path = os.path.expanduser(path)
     folder, name = os.path.split(absolute(path))
-    # A part of the name: with the rest of its own, a whole one may be too long.
+    # Use only part of the name: the whole name with prefix and suffix may be too long.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{name[:50]}.", suffix=".tmp", dir=folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -32,7 +32,7 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
             file.flush()
             with _unless_unsupported():
                 os.fsync(file.fileno())
-        with suppress(OSError):  # CIFS and some FUSE file systems refuse it, and need it not
+        with suppress(OSError):  # CIFS and some FUSE file systems refuse it and do not need it
             os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
@@ -43,7 +43,7 @@ def write_atomic(path: str, write: Callable[[IO[bytes]], object]) -> None:
 
 @contextmanager
 def _unless_unsupported() -> Iterator[None]:
-    """Ignore calls that the file system does not support; raise errors of the disk."""
+    """Ignore errors of calls that the file system does not support; raise all others."""
     try:
         yield
     except OSError as error:
@@ -52,9 +52,9 @@ def _unless_unsupported() -> Iterator[None]:
 
 
 def anonymous_memory(name: str) -> int | None:
-    """Return the descriptor of a new nameless file in memory; None where the system has none.
+    """Return the descriptor of a new anonymous file in memory; None if the system has none.
 
-    A system call filter, as containers have, or an old kernel may refuse what Python offers.
+    A container's system call filter or an old kernel may refuse the call even if Python has it.
     """
     if not hasattr(os, "memfd_create"):
         return None
@@ -63,11 +63,11 @@ def anonymous_memory(name: str) -> int | None:
     except OSError as error:
         if error.errno in (errno.ENOSYS, errno.EPERM, errno.EACCES, errno.EINVAL):
             return None
-        raise  # no memory, say, or too many open files
+        raise  # for example, no memory or too many open files
 
 
 def flush_folder(folder: str) -> None:
-    """Bring new names in a folder to the disk, where the system can."""
+    """Flush new names in a folder to the disk, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -77,7 +77,7 @@ def flush_folder(folder: str) -> None:
 
 
 def _umask() -> int:
-    # The only way to read the umask is to set it; mkstemp's 0600 would lock out a shared folder.
+    # The only way to read the umask is to set it. mkstemp's 0600 would lock out other users.
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,7 +1,7 @@
-"""The processes of a run: which one this is, and what they tell one another.
+"""The processes of a run: the rank of this one, and collectives on numbers and objects.
 
-Without a process group everything here is that of a run of one process. Numbers and objects travel
-between CPUs; gradients are the business of `engine/parallel/data_parallel.py`.
+Without a process group, every function behaves as in a run of one process. Numbers and objects are
+exchanged between CPUs; `engine/parallel/data_parallel.py` reduces the gradients.
 """
 
 import os
@@ -17,26 +17,26 @@ from hiera_video.utils.errors import UserError, first_line
 
 T = TypeVar("T")
 
-# The store is on this machine or on the next one, or gone.
+# The store is on a machine nearby, or gone.
 _ASK_SEC = 2.0
-# What torch's agent takes at most to end the processes of a machine where one has failed.
+# Longest time that torch's agent takes to end a machine's processes after one has failed.
 _UNTIL_ENDED_SEC = 5.0
-# The variable with the name of the meeting that this process was at.
+# The environment variable with the name of this process's rendezvous.
 _MEETING = "HIERA_VIDEO_MEETING"
 
 
 def is_launched() -> bool:
-    """Say whether something like torchrun has started this process as one of several."""
+    """Return whether torchrun or a similar launcher started this process as one of several."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def open_store(*, timeout_sec: float, serve: bool = False) -> dist.Store:
-    """Return the store that launched processes share; with `serve`, this one holds it.
+    """Return the store that launched processes share; with `serve`, this process hosts it.
 
-    It may outlive them, and hold what those before a restart have written.
+    The store may outlive the processes, and then holds what they wrote before a restart.
 
     Raises:
-        OSError: it cannot be reached within `timeout_sec`.
+        OSError: The store cannot be reached within `timeout_sec`.
     """
     try:
         store = dist.TCPStore(
@@ -52,45 +52,45 @@ def open_store(*, timeout_sec: float, serve: bool = False) -> dist.Store:
 
 
 def set_meeting(name: str) -> None:
-    """Take note of the meeting that this process was at: a name that no other restart has."""
+    """Remember the unique name of this process's rendezvous; no other restart has the same."""
     os.environ[_MEETING] = name
 
 
 def meeting_store(*, timeout_sec: float) -> dist.Store:
-    """Return the part of the store that is for those alone that this process has met.
+    """Return the part of the store that only the processes of this rendezvous use.
 
     Raises:
-        OSError: it cannot be reached within `timeout_sec`.
+        OSError: The store cannot be reached within `timeout_sec`.
     """
-    # Machines may count restarts differently, so before the meeting it is only likely theirs.
+    # Before the rendezvous, use the number of restarts, which may differ between machines.
     name = os.environ.get(_MEETING) or f"before/{restart_count()}"
     return dist.PrefixStore(name, open_store(timeout_sec=timeout_sec))
 
 
 def is_first_to_fail() -> bool:
-    """Say whether this process is the first of all to fail; the others wait for their end.
+    """Return whether this process is the first to fail; in the others, wait to be ended.
 
-    A process that fails takes those along that wait for it, and what these have to say is not why.
-    Call it before the process leaves its group.
+    A process that fails makes those that wait for it fail too, with errors that hide the cause.
+    Call this before the process leaves its group.
     """
     if not is_launched():
         return True
     try:
         first = meeting_store(timeout_sec=_ASK_SEC).add("failures", 1) == 1
     except (OSError, RuntimeError):
-        return True  # nobody to ask: rather twice than not at all
+        return True  # the store is gone: better to report twice than not at all
     if not first:
         time.sleep(_UNTIL_ENDED_SEC)
     return first
 
 
 def in_group() -> bool:
-    """Say whether this process has met others."""
+    """Return whether this process has joined a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 def rank() -> int:
-    """Return the number of this process among all, from 0."""
+    """Return the rank of this process, from 0."""
     return dist.get_rank() if in_group() else 0
 
 
@@ -100,7 +100,7 @@ def world_size() -> int:
 
 
 def local_rank() -> int:
-    """Return the number of this process among those of its machine, from 0."""
+    """Return the rank of this process among those of its machine, from 0."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
@@ -110,30 +110,30 @@ def local_world_size() -> int:
 
 
 def num_machines() -> int:
-    """Return the number of machines; each has as many processes."""
+    """Return the number of machines; all have the same number of processes."""
     return world_size() // local_world_size()
 
 
 def is_main() -> bool:
-    """Say whether this is the process that writes files and logs: rank 0."""
+    """Return whether this is rank 0, the process that writes files and logs."""
     return rank() == 0
 
 
 def restart_count() -> int:
-    """Return how often torch's elastic agent has started the processes anew, 0 without one.
+    """Return how often torch's elastic agent has restarted the processes; 0 without an agent.
 
-    An agent counts only the failures of its own machine, not restarts because of another one's.
+    An agent counts only failures on its own machine, not restarts caused by other machines.
     """
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
 
 
 def was_restarted() -> bool:
-    """Say whether any machine's agent has started the processes anew; all must call it."""
+    """Return whether any machine's agent has restarted the processes; all must call it."""
     return agree(restart_count() > 0)
 
 
 def agree(flag: bool) -> bool:
-    """Return, in all processes, whether the flag is True in any; all must call it."""
+    """Return in all processes whether `flag` is True in any of them; all must call it."""
     return total([float(flag)])[0] > 0
 
 
@@ -152,7 +152,7 @@ def mean(values: Sequence[float]) -> list[float]:
 
 
 def gather(value: T) -> list[T]:
-    """Return every process's value, by rank, in all processes; it must pickle."""
+    """Return in all processes the value of each, by rank; values must be picklable."""
     if world_size() == 1:
         return [value]
     values: list[T | None] = [None] * world_size()
@@ -161,7 +161,7 @@ def gather(value: T) -> list[T]:
 
 
 def gather_to_main(value: T) -> list[T] | None:
-    """Return every process's value, by rank, in rank 0, and None in the others."""
+    """Return in rank 0 the value of each process, by rank, and None in the others."""
     if world_size() == 1:
         return [value]
     values: list[T | None] | None = [None] * world_size() if is_main() else None
@@ -170,7 +170,7 @@ def gather_to_main(value: T) -> list[T] | None:
 
 
 def from_main(value: T) -> T:
-    """Return rank 0's value in all processes; it must pickle."""
+    """Return in all processes the value of rank 0, which must be picklable."""
     if world_size() == 1:
         return value
     values = [value]
@@ -179,15 +179,15 @@ def from_main(value: T) -> T:
 
 
 def by_main(function: Callable[[], T]) -> T:
-    """Call the function in rank 0 alone, and return in all processes what it returned."""
+    """Call `function` only in rank 0, and return its result in all processes."""
     return from_main(function() if is_main() else None)  # type: ignore[return-value]
 
 
 def barrier(timeout_sec: float) -> None:
-    """Wait until all processes are here.
+    """Wait until all processes have called this.
 
     Raises:
-        UserError: some are not within `timeout_sec`, or are gone.
+        UserError: Some have not called it within `timeout_sec`, or have exited.
     """
     if world_size() == 1:
         return

@@ -1,7 +1,7 @@
 """Fetch a URL, only completely and above a minimum rate; fetch nothing if the copy is current.
 
-urllib alone waits without end for a server that sends a byte now and then, takes a part (206) for
-the whole, and cannot tell a truncated body from a short one.
+urllib alone waits forever for a server that sends a byte now and then. It accepts a partial
+response (206) as the whole file, and cannot tell a truncated body from a short one.
 """
 
 import io
@@ -19,28 +19,29 @@ from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, Request, b
 
 from tqdm import tqdm
 
-# Time-out for a server that sends nothing, and for each address that does not answer.
+# Timeout for a server that sends nothing, and for each address that does not answer.
 STALL_SEC = 15.0
 # Fewer bytes than this in a window also abort the fetch: 10 kB a second.
 WINDOW_SEC, WINDOW_BYTES = 30.0, 300_000
 _BLOCK_BYTES = 1 << 20
-# What a server says of a version of a file, and how to ask for a newer one (RFC 9110, section 13).
+# Headers that state the version of a file -> headers that ask for a newer one (RFC 9110, section
+# 13).
 _CONDITIONS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 
 
 class RefusedError(OSError):
-    """The server says that it has no such file."""
+    """The server says that it does not have the file."""
 
 
 class Pace:
-    """Counts what arrives; raises TimeoutError below WINDOW_BYTES in WINDOW_SEC of waiting."""
+    """Raise TimeoutError if fewer than WINDOW_BYTES arrive in WINDOW_SEC of waiting."""
 
     def __init__(self) -> None:
         self._num_bytes = 0
         self._waited_sec = 0.0
 
     def read(self, read: Callable[[], Any], size_of: Callable[[Any], int] = len) -> Any:
-        """Return what `read` does, which waits for the server."""
+        """Call `read`, which waits for the server, and return its result."""
         began = time.monotonic()
         found = read()
         self._waited_sec += time.monotonic() - began
@@ -55,7 +56,7 @@ class Pace:
 
 
 class _PacedSocket(io.RawIOBase):
-    # Below the headers too: a server may send those a byte at a time.
+    # Also measures the headers, which a server may send one byte at a time.
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
@@ -103,18 +104,19 @@ def _opener() -> OpenerDirector:
 
 
 def fetch(url: str, file: IO[bytes], known: Mapping[str, str]) -> dict[str, str] | None:
-    """Write what `url` holds to `file`; return what tells its version, to be `known` next time.
+    """Download `url` into `file` and return its version, which is `known` in the next call.
 
-    `known` is the version of a copy at hand ({}: there is none, or none that is sure to be whole).
-    Returns None, and writes nothing, if the server says that it is current. A version is {} if the
-    server states none, or no length, so that a body that was cut could not be told from a whole
-    one.
+    `known` is the version of the local copy ({}: there is none, or it may be incomplete). If the
+    server says that this version is current, writes nothing and returns None. The version is {} if
+    the server states none. It is also {} if the server states no length, since a truncated body
+    could then not be detected.
 
     Raises:
-        OSError: it is not there, came in part or encoded, or too slowly (HTTPError for a status).
+        OSError: The file does not exist, or arrived incomplete, encoded or too slowly. HTTPError
+            for an HTTP status.
     """
     try:
-        # Letters that no URL may hold, as browsers do it; what is quoted already stays.
+        # Quote characters that a URL cannot hold, as browsers do. Quoted ones stay unchanged.
         request = Request(quote(url, safe=string.punctuation))
         for name, version in known.items():
             request.add_header(_CONDITIONS[name], version)
@@ -127,12 +129,12 @@ def fetch(url: str, file: IO[bytes], known: Mapping[str, str]) -> dict[str, str]
         raise
     except HTTPException as error:
         raise OSError(f"it broke off: {error}") from None
-    except (ValueError, LookupError) as error:  # what is no URL, in urllib's many words
+    except (ValueError, LookupError) as error:  # urllib's exceptions for an invalid URL
         raise OSError(f"it is no URL that can be asked: {error}") from None
 
 
 def _receive(answer: Any, file: IO[bytes], name: str) -> dict[str, str]:
-    if answer.status not in (200, None):  # None: ftp has none
+    if answer.status not in (200, None):  # None: ftp has no status
         raise OSError(f"the server answered with status {answer.status}, not 200")
     coding = answer.headers.get("Content-Encoding", "identity")
     if coding.strip().lower() != "identity":
@@ -153,9 +155,9 @@ def _receive(answer: Any, file: IO[bytes], name: str) -> dict[str, str]:
 def copy_paced(
     read: Callable[[int], bytes], file: IO[bytes], *, total: int | None, name: str
 ) -> None:
-    """Copy from `read` to `file`, behind a bar; raises TimeoutError for what comes too slowly."""
+    """Copy from `read` to `file` with a progress bar. Raises TimeoutError if it is too slow."""
     pace = Pace()
-    # One bar for people at a terminal, none from each of many loader processes.
+    # Show one bar at a terminal, but none in loader processes.
     no_bar = True if multiprocessing.parent_process() else None
     with tqdm(total=total, unit="B", unit_scale=True, desc=name, disable=no_bar) as bar:
         while block := pace.read(lambda: read(_BLOCK_BYTES)):

@@ -1,10 +1,11 @@
-"""A lock on a folder for as long as a run writes to it, on one machine or on a shared disk.
+"""Lock a folder while a run writes to it, on one machine or on a shared disk.
 
-The system's lock on a file in the folder is what counts; a record in the file says who holds it.
-Within one kernel, containers included, that lock alone tells: it goes when its process dies. On
-network file systems a lock may be unknown, unknown to other machines, or outlive a dead one. So the
-holder also sets the file's time every few seconds, and whoever finds the record of another kernel
-waits until that time stands still for long enough.
+The lock is the system's lock on a file in the folder; a record in the file names the holder.
+Within one kernel, containers included, the system's lock is sufficient, because it disappears when
+its process dies. A network file system may not support locks, may hide them from other machines, or
+may keep the lock of a dead machine. The holder therefore also updates the file's modification time
+every few seconds. A run that finds the record of another kernel waits to see whether that time
+still changes.
 """
 
 import os
@@ -26,19 +27,19 @@ from hiera_video.utils.errors import UserError
 
 try:
     import fcntl
-except ImportError:  # Windows: the record and its time have to do
+except ImportError:  # Windows has no fcntl: only the record and its time are used
     fcntl = None  # type: ignore[assignment]
 
 FILE = ".run.lock"
 BEAT_SEC = 5.0
-# Longer than a network file system delays what another machine writes.
+# Longer than a network file system delays the writes of another machine.
 STALE_SEC = 60.0
 _LOOK_SEC = 0.5
 _BOOT = "/proc/sys/kernel/random/boot_id"
 
 
 class Locks(Enum):
-    """What the system's lock on a file says."""
+    """The state of the system's lock on a file."""
 
     TAKEN = "by this process"
     HELD = "by another one"
@@ -47,7 +48,7 @@ class Locks(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a lock; `boot` tells kernels apart, "" where the system does not name its own."""
+    """The holder of a lock; `boot` identifies the running kernel, "" if the system has no id."""
 
     host: str
     pid: int
@@ -60,7 +61,7 @@ class Holder:
 
 
 def this_process() -> Holder:
-    """Return the record of this process, with a token that no other lock has."""
+    """Return the record of this process, with a unique token."""
     boot = ""
     with suppress(OSError), open(_BOOT) as file:
         boot = file.read().strip()
@@ -72,12 +73,12 @@ class FolderLock:
     """The lock on a folder, held until `release`.
 
     Args:
-        folder: is there, and can be written to.
-        warn: called with a line if the lock is uncertain, or if the caller has to wait.
+        folder: An existing folder that can be written.
+        warn: Called with one line if the lock is unreliable or the caller must wait.
 
     Raises:
-        UserError: another run holds it, or may.
-        OSError: the file cannot be written.
+        UserError: Another run holds the lock, or may hold it.
+        OSError: The file cannot be written.
     """
 
     def __init__(self, folder: str, warn: Callable[[str], None]) -> None:
@@ -87,7 +88,7 @@ class FolderLock:
         self._ended = threading.Event()
         self._beats = threading.Thread(target=self._beat, name="folder lock", daemon=True)
         self._beats.start()
-        if hasattr(os, "register_at_fork"):  # a child would hold the lock beyond our death
+        if hasattr(os, "register_at_fork"):  # else a child would keep the lock after we exit
             os.register_at_fork(after_in_child=self._file.close)
 
     def check(self) -> None:
@@ -97,9 +98,9 @@ class FolderLock:
             raise _refusal(self._folder, holder)
 
     def release(self) -> None:
-        """Give the folder up."""
+        """Release the lock and remove its file."""
         self._ended.set()
-        self._beats.join(BEAT_SEC)  # it may wait for a file server that is away
+        self._beats.join(BEAT_SEC)  # with a timeout: it may be waiting for a file server
         with suppress(OSError):
             if _is_same(self._file, self._path) and _read(self._file) == self._own:
                 os.unlink(self._path)
@@ -108,7 +109,8 @@ class FolderLock:
     def _take(self, warn: Callable[[str], None]) -> IO[bytes]:
         first_beat, began_sec = 0, time.monotonic()
         while True:
-            file = _open(self._path)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            file = os.fdopen(descriptor, "r+b", buffering=0)
             try:
                 waited_sec = time.monotonic() - began_sec
                 if (locked := self._may_write(file, first_beat, waited_sec, warn)) is not None:
@@ -123,13 +125,14 @@ class FolderLock:
     def _may_write(
         self, file: IO[bytes], first_beat: int, waited_sec: float, warn: Callable[[str], None]
     ) -> bool | None:
-        """Return whether the file is locked and ours to write, None to look again.
+        """Return whether the file is locked, if we may write it; None to look again.
 
-        Raises a UserError where somebody holds it: the system says so, or a beat after the first.
+        Raises a UserError if another run holds the lock: the system says so, or the file's time
+        has changed since `first_beat`.
         """
         locks = _lock(file)
         if not _is_same(file, self._path):
-            return None  # its holder has just removed it
+            return None  # the holder has just removed the file
         holder = _read(file)
         is_here = holder is not None and holder.boot == self._own.boot != ""
         if locks is Locks.HELD and (holder is None or is_here):
@@ -137,7 +140,7 @@ class FolderLock:
         if holder is None or (locks is Locks.TAKEN and is_here):
             return locks is Locks.TAKEN
         beat = os.fstat(file.fileno()).st_mtime_ns
-        # The time may lie ahead, where a clock has been set back since.
+        # The time may be in the future if a clock has been set back.
         age_sec = max(_age_sec(beat, self._folder), waited_sec)
         if first_beat not in (0, beat):
             raise _refusal(self._folder, holder)
@@ -165,7 +168,7 @@ class FolderLock:
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SEC):
-            with suppress(OSError):  # a file server that is away for a moment, say
+            with suppress(OSError):  # for example, a short outage of the file server
                 if _is_same(self._file, self._path):
                     os.utime(self._path)
 
@@ -184,10 +187,6 @@ def _refusal(folder: str, holder: Holder | None, *, silent_sec: float = 0) -> Us
     )
 
 
-def _open(path: str) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
-
-
 def _lock(file: IO[bytes]) -> Locks:
     if fcntl is None:
         return Locks.UNKNOWN
@@ -195,7 +194,7 @@ def _lock(file: IO[bytes]) -> Locks:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return Locks.HELD
-    except OSError:  # of the kinds that a file system without locks has
+    except OSError:  # the file system has no locks
         return Locks.UNKNOWN
     return Locks.TAKEN
 
@@ -208,7 +207,7 @@ def _is_same(file: IO[bytes], path: str) -> bool:
 
 
 def _read(file: IO[bytes]) -> Holder | None:
-    """Return the record in the file, None where there is none, or only a part of one."""
+    """Return the record in the file; None if there is none or it is incomplete."""
     try:
         file.seek(0)
         return Holder(**simplejson.loads(file.read()))
@@ -225,6 +224,6 @@ def _holder_at(path: str) -> Holder | None:
 
 
 def _age_sec(time_ns: int, folder: str) -> float:
-    """Return how long ago a file's time was set, by the clock of the file system."""
+    """Return the seconds since a file's time was set, by the clock of the file system."""
     with TemporaryFile(dir=folder) as now:
         return (os.fstat(now.fileno()).st_mtime_ns - time_ns) / 1e9

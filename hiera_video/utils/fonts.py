@@ -1,4 +1,4 @@
-"""Find an installed font for a text: class names come in all scripts, a font covers a few."""
+"""Find an installed font for a text: class names may be in any script, a font covers a few."""
 
 import os
 from functools import cache
@@ -8,14 +8,14 @@ _USUAL = "DejaVuSans.ttf"  # comes with matplotlib: Latin, Greek, Cyrillic, Arab
 
 @cache
 def usual_font() -> str:
-    """Return the file of the font that is taken wherever it will do, DejaVu Sans."""
-    import matplotlib  # imported late: most runs write no text into a picture
+    """Return the file of DejaVu Sans, the font that is used if it covers the text."""
+    import matplotlib  # import late: most runs write no text into a picture
 
     return os.path.join(matplotlib.get_data_path(), "fonts", "ttf", _USUAL)
 
 
 def font_file(text: str) -> str | None:
-    """Return the file of a font that has every letter of `text`, None if no installed one has."""
+    """Return the file of a font with every letter of `text`, None if no installed font has all."""
     return _font_with(frozenset(text))
 
 
@@ -29,7 +29,7 @@ def _font_with(letters: frozenset[str]) -> str | None:
     plain = (
         font.fname
         for font in fontManager.ttflist
-        # The last resort has a box for every letter there is.
+        # Skip Last Resort, which shows a box for every letter.
         if (font.style, font.weight) == ("normal", 400) and "Last Resort" not in font.name
     )
     return next((file for file in sorted(plain) if codes <= _letters_of(file)), None)
@@ -42,5 +42,5 @@ def _letters_of(file: str) -> frozenset[int]:
     try:
         font = FT2Font(file)
         return frozenset(font.get_charmap()) if font.scalable else frozenset()
-    except (OSError, RuntimeError):  # removed since, or no font that FreeType reads
+    except (OSError, RuntimeError):  # removed meanwhile, or not readable by FreeType
         return frozenset()

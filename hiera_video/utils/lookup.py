@@ -1,4 +1,4 @@
-"""Names in a config are files and public functions; this finds them, or says what is there."""
+"""Find the modules and public functions that a config names, or list those that exist."""
 
 import ast
 import difflib
@@ -25,9 +25,8 @@ def closest(name: str, options: Iterable[str]) -> str:
 def module_names(folder: str, *, taking: Sequence[str] = ()) -> list[str]:
     """List the modules in a folder of the package, without importing them.
 
-    `build` and names that begin with "_" do not count. With `taking`, a module counts only if it
-    defines a public function that can be called with these keywords: a helper file beside model
-    families is none.
+    Skips `build` and names that begin with "_". With `taking`, also skips modules without a public
+    function that can be called with these keywords, such as helper files beside model families.
     """
     names = [m.name for m in pkgutil.iter_modules([folder]) if not m.name.startswith("_")]
     return sorted(
@@ -38,11 +37,11 @@ def module_names(folder: str, *, taking: Sequence[str] = ()) -> list[str]:
 
 
 def find_module(package: str, name: str, *, key: str, taking: Sequence[str] = ()) -> ModuleType:
-    """Import the module `name` of `package`; a name that is no module there is a UserError.
+    """Import the module `name` of `package`. Raises UserError if there is no such module.
 
     `module_names` says which modules count; `key` is the config key of the name, for the message.
-    Errors raised while importing an existing module are passed on: they are bugs or missing
-    dependencies, not typing errors.
+    Exceptions from importing an existing module are not caught: they are bugs or missing
+    dependencies, not misspelt names.
     """
     (folder,) = importlib.import_module(package).__path__
     neighbours = module_names(folder, taking=taking)
@@ -98,9 +97,9 @@ def public_functions(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def find_function(module: ModuleType, name: str, *, key: str) -> Callable[..., Any]:
-    """Return the public function `name` that `module` defines, or raise a UserError listing them.
+    """Return the public function `name` that `module` defines, or raise a UserError listing all.
 
-    `key` is the config key the name came from, for the message.
+    `key` is the config key that holds the name, for the message.
     """
     functions = public_functions(module)
     if name not in functions:

@@ -1,4 +1,4 @@
-"""Result files of long work: tried before it starts, and written elsewhere if that fails later."""
+"""Check before long work that its result can be written; if that fails later, write elsewhere."""
 
 import errno
 import os
@@ -12,16 +12,15 @@ from hiera_video.utils.errors import UserError, cause_of
 
 
 def refuse_unwritable(path: str, *, key: str) -> None:
-    """Try whether the file `path` can be written; nothing is left of the trial.
+    """Raise a UserError unless the file `path` can be written; leaves no file behind.
 
-    Raises:
-        UserError: it cannot; `key` is the option that named it.
+    `key` is the option that names the file, for the message.
     """
     try:
         if io.is_dir(path):
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
         with suppress(FileNotFoundError):
-            os.stat(path)  # which refuses a name that is too long
+            os.stat(path)  # raises OSError for a name that is too long
         descriptor, trial = tempfile.mkstemp(dir=os.path.dirname(disk.absolute(path)))
         os.close(descriptor)
         os.unlink(trial)
@@ -33,10 +32,9 @@ def refuse_unwritable(path: str, *, key: str) -> None:
 
 
 def make_folder(path: str, *, key: str) -> None:
-    """Make a folder that results go to, and try whether it can be written.
+    """Make a folder for results. Raises a UserError if it cannot be written.
 
-    Raises:
-        UserError: it cannot; `key` is the option that named it.
+    `key` is the option that names the folder, for the message.
     """
     try:
         io.make_dirs(path)
@@ -53,13 +51,13 @@ def make_folder(path: str, *, key: str) -> None:
 def write_or_elsewhere(
     path: str, write: Callable[[IO[bytes]], Any], *, warn: Callable[[str], None]
 ) -> str:
-    """Write a result as `disk.write_atomic` does, in another place if need be; return its path.
+    """Write a result atomically to `path`, or elsewhere if that fails; return the path written.
 
-    The other places are a new name in the same folder, then one in the temporary folder. `warn`
-    gets the line that names the file.
+    Tries `path`, then a new name in the same folder, then a new name in the temporary folder.
+    Calls `warn` with one line that names the file if it is not `path`.
 
     Raises:
-        OSError: none of these can be written.
+        OSError: None of these can be written.
     """
     stem, ending = os.path.splitext(os.path.basename(path))
     try:

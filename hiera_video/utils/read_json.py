@@ -1,4 +1,4 @@
-"""Read untrusted JSON; all malformed JSON raises JSONDecodeError."""
+"""Parse untrusted JSON; all malformed JSON raises JSONDecodeError."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import simplejson
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what JSON text says.
+    """Return the value of a JSON text.
 
     Raises:
-        simplejson.JSONDecodeError: it is no JSON, is nested too deep, or holds a number of
+        simplejson.JSONDecodeError: The text is not JSON, is nested too deep, or holds a number of
             thousands of digits.
-        UnicodeDecodeError: it is no UTF-8.
+        UnicodeDecodeError: The bytes are not UTF-8.
     """
     try:
         return simplejson.loads(text)
@@ -19,5 +19,5 @@ def parse_json(text: str | bytes) -> Any:
         raise
     except RecursionError:
         raise simplejson.JSONDecodeError("Nested too deep", "", 0) from None
-    except ValueError as error:  # Python's limit on digits
+    except ValueError as error:  # Python's limit on the digits of an integer
         raise simplejson.JSONDecodeError(str(error), "", 0) from None

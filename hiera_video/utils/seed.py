@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, not on when or where they are drawn."""
+"""Random generators seeded by the purpose of the numbers, not by when or where they are drawn."""
 
 import zlib
 
@@ -9,8 +9,8 @@ def rng_for(purpose: str, *key: int) -> np.random.Generator:
     """Return a generator for a purpose and a key such as ("sample", seed, epoch, video_index).
 
     The same purpose and key give the same numbers in every process and for any number of loader
-    workers, so that a resumed run draws what an uninterrupted one would. The numbers of `key` are
-    >= 0.
+    workers, so that a resumed run draws the same numbers as an uninterrupted one. The numbers of
+    `key` are >= 0.
     """
     return np.random.default_rng(_sequence(purpose, key))
 
@@ -21,5 +21,5 @@ def seed_for(purpose: str, *key: int) -> int:
 
 
 def _sequence(purpose: str, key: tuple[int, ...]) -> np.random.SeedSequence:
-    # SeedSequence ignores zeros at the end: without the length, (0, 3) would be (0, 3, 0).
+    # SeedSequence ignores trailing zeros. The length distinguishes (0, 3) from (0, 3, 0).
     return np.random.SeedSequence((zlib.crc32(purpose.encode()), len(key), *key))

@@ -1,4 +1,4 @@
-"""Where multiprocessing puts its sockets, whose paths an operating system wants short."""
+"""Choose the folder of multiprocessing's sockets, whose paths must be short."""
 
 import os
 import tempfile
@@ -6,17 +6,17 @@ from multiprocessing import util
 
 from hiera_video.utils.errors import UserError
 
-# sun_path of unix(7) has 108 bytes with the zero at its end, and 104 elsewhere; of these,
-# "/pymp-xxxxxxxx/listener-xxxxxxxx" is added to the temporary folder.
+# sun_path of unix(7) has 108 bytes with the terminating zero, and 104 on other systems.
+# multiprocessing appends "/pymp-xxxxxxxx/listener-xxxxxxxx" to the temporary folder.
 LONGEST = 103 - 32
 _SHORT = ("/tmp", "/var/tmp")
 
 
 def make_room_for_sockets() -> None:
-    """Where TMPDIR is too long for sockets, as some clusters' are, let them be in /tmp.
+    """Put sockets in /tmp if TMPDIR is too long for them, as on some clusters.
 
     Raises:
-        UserError: neither /tmp nor /var/tmp can be written to.
+        UserError: Neither /tmp nor /var/tmp can be written.
     """
     given = tempfile.gettempdir()
     if len(os.fsencode(given)) <= LONGEST:
@@ -29,6 +29,6 @@ def make_room_for_sockets() -> None:
         )
     tempfile.tempdir = short
     try:
-        util.get_temp_dir()  # makes a private one, and keeps to it
+        util.get_temp_dir()  # creates a private folder, and remembers it
     finally:
         tempfile.tempdir = given

@@ -1,27 +1,26 @@
-"""Text from outside, names of files and classes say, for a terminal, a log or a message."""
+"""Make text from outside, such as names of files and classes, safe for terminals and logs."""
 
 import unicodedata
 
-# Control characters, halves of surrogate pairs, separators of lines and paragraphs.
+# Control characters, surrogates, separators of lines and paragraphs.
 _ESCAPED = {"Cc", "Cs", "Zl", "Zp"}
-# Those that turn the direction of what follows, and so can make one name look like another; and the
-# byte order mark, which is not to be seen.
+# Characters that change the direction of text, so that one name can look like another; and the
+# byte order mark, which is invisible.
 _TURNING = set("\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""Escape what a terminal would obey or cannot show, as Python does: `\x1b`, `\udcff`, `\n`.
+    r"""Escape what a terminal would interpret or cannot show: `\x1b`, `\udcff`, `\n`.
 
-    Letters of any script, emoji and spaces stay. The characters in `keep` stay too.
+    Escapes are Python's. Letters of any script, emoji, spaces and the characters in `keep` are
+    unchanged.
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(_escape(one) if one not in keep and _is_escaped(one) else one for one in text)
-
-
-def _is_escaped(one: str) -> bool:
-    return one in _TURNING or unicodedata.category(one) in _ESCAPED
-
-
-def _escape(one: str) -> str:
-    return one.encode("unicode_escape").decode()
+    unsafe = {
+        one
+        for one in set(text).difference(keep)
+        if one in _TURNING or unicodedata.category(one) in _ESCAPED
+    }
+    escapes = {ord(one): one.encode("unicode_escape").decode() for one in unsafe}
+    return text.translate(escapes)

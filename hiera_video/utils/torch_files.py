@@ -1,4 +1,4 @@
-"""Files of torch.save, read into plain types, and no larger in memory than on the disk."""
+"""Load files of torch.save into plain types, never larger in memory than on the disk."""
 
 import argparse
 import os
@@ -9,13 +9,14 @@ import torch
 
 
 def load_plain(path: str) -> Any:
-    """Return what torch.save wrote to `path`, with its tensors on the CPU; no code of it runs.
+    """Load what torch.save wrote to `path`, with tensors on the CPU, without running its code.
 
-    Beside plain types and tensors, the arguments of a script (argparse.Namespace) are read, which
-    many trainers save with their weights.
+    Accepts plain types, tensors, and the arguments of a script (argparse.Namespace), which many
+    trainers save with their weights.
 
     Raises:
-        anything that a damaged file makes the readers raise; ValueError for one that would grow.
+        ValueError: The content would be larger in memory than the file.
+        Exception: The readers may raise any exception for a damaged file.
     """
     if zipfile.is_zipfile(path):
         _refuse_inflation(path)
@@ -24,9 +25,9 @@ def load_plain(path: str) -> Any:
 
 
 def _refuse_inflation(path: str) -> None:
-    """Raise a ValueError for records that are compressed or overlap, which torch.save never writes.
+    """Raise a ValueError for compressed or overlapping records, which torch.save never writes.
 
-    PyTorch's reader inflates them all the same: 100 MB may become 100 GB.
+    PyTorch's reader would inflate them: 100 MB can become 100 GB.
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()

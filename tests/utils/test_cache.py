@@ -211,7 +211,7 @@ def test_without_an_answer_the_copy_serves_and_without_the_file_it_does_not(
         assert read(url) == CONTENT
     # By text: a handler that another test has left writes a record twice.
     told = {record.getMessage() for record in caplog.records}
-    assert sum("the copy at hand is used" in text for text in told) == 1  # the host is asked once
+    assert sum("the local copy is used" in text for text in told) == 1  # the host is asked once
     assert len(server.asked) == 3
     server.how = "gone"
     server.content = b"another version"
