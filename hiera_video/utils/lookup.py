@@ -54,7 +54,7 @@ def find_module(package: str, name: str, *, key: str, taking: Sequence[str] = ()
 
 
 def _has_function(module: str, keywords: Sequence[str]) -> bool:
-    """Say whether a module or package, given by its path without .py, has such a function."""
+    """Return whether a module or package, given by its path without .py, has such a function."""
     path = f"{module}.py" if os.path.isfile(f"{module}.py") else os.path.join(module, "__init__.py")
     try:
         return _defines(path, os.stat(path).st_mtime_ns, tuple(keywords))
@@ -76,9 +76,9 @@ def _defines(path: str, written: int, keywords: tuple[str, ...]) -> bool:
 
 
 def _takes(arguments: ast.arguments, keywords: Sequence[str]) -> bool:
-    """Say whether a function takes each keyword by name, or any keyword and nothing but keywords.
+    """Return whether a function takes each keyword by name, or takes only `**keywords`.
 
-    `load_model(name, **settings)` is thus no function of `input_size`, but `base(**settings)` is.
+    `load_model(name, **settings)` thus does not take `input_size`, but `base(**settings)` does.
     """
     positional = [*arguments.posonlyargs, *arguments.args]
     if arguments.kwarg and not positional and not arguments.vararg:

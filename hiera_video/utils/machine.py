@@ -1,4 +1,4 @@
-"""The machine that the code runs on, and times as people read them."""
+"""The cores of this machine, and times in the form that people read."""
 
 import os
 
