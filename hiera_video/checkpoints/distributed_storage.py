@@ -118,4 +118,4 @@ def load_tensors(path: str, tensors: dict[str, torch.Tensor], *, alone: bool) ->
         settings = {"no_dist": True}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is disabled, unavailable or uninitialized")
-        load(cast(STATE_DICT_TYPE, tensors), storage_reader=_Reader(path), **settings)
+        load(cast("STATE_DICT_TYPE", tensors), storage_reader=_Reader(path), **settings)

@@ -7,12 +7,14 @@ Each field of `schema.py` has a `Key` in its `Annotated` type. All functions her
 import ast
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hiera_video.utils.lookup import closest, module_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 PACKAGE = Path(__file__).resolve().parent.parent
 

@@ -4,9 +4,9 @@ Shape suffixes: T frames, H height, W width (pixels), C colour (RGB).
 """
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from hiera_video.visualize.reconstruct import (
     read_clip,
     reconstruct,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 MAX_STEPS = 8  # of time that are shown
 _CELL_PX, _GAP_PX = 96, 4

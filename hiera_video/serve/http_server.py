@@ -3,15 +3,17 @@
 Imported only where the extra `serve` is installed.
 """
 
-import asyncio
 import http
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import asyncio
 
 # Called with each line of the access log.
 Log = Callable[[str], None]

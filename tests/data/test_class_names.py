@@ -1,4 +1,4 @@
-import glob
+from pathlib import Path
 
 import pytest
 
@@ -37,7 +37,7 @@ def test_comments_and_empty_lines_are_no_names():
 def test_the_lists_are_part_of_the_package():
     with open("pyproject.toml") as file:
         assert '"hiera_video.data.class_names" = ["*.txt"]' in file.read()
-    assert len(glob.glob("hiera_video/data/class_names/*.txt")) == 2
+    assert len(list(Path("hiera_video/data/class_names").glob("*.txt"))) == 2
 
 
 @pytest.mark.parametrize(

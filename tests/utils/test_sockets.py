@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,7 +41,7 @@ def test_videos_are_read_with_a_temporary_folder_of_a_long_name(videos, tmp_path
         assert (ended.returncode, ended.stdout) == (0, "4\n"), ended.stderr
         assert os.listdir(short) == []
     finally:
-        os.rmdir(short)
+        Path(short).rmdir()
 
 
 def test_where_no_short_one_can_be_written_to_it_is_said(monkeypatch):

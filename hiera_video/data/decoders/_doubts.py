@@ -29,17 +29,32 @@ def doubt_of_seeking(
     container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
 ) -> str:
     """Say why seeking in this file might end at another frame; "" if it is sure not to."""
+    kinds = _RELIABLE.intersection(container.format.name.split(","))
+    return _doubt_of_packets(table, kinds) or _doubt_of_codec(container, stream, table, kinds)
+
+
+def _doubt_of_packets(table: PacketTable, kinds: frozenset[str]) -> str:
+    """Return what the packets and the container (one of `kinds`) put in doubt, or ""."""
     if table.doubt:
         return table.doubt
     if not table.closed_groups:
         return "frames hidden, or shown out of the order of their groups"
     if not table.whole_keys:
         return "H.264 key frames that are not whole (intra refresh)"
-    kinds = _RELIABLE.intersection(container.format.name.split(","))
     if not kinds:
         return "a container in which its seeks go astray"
     if "mov" in kinds and table.time_base >= 1:  # FFmpeg puts 1 for a missing one
         return "a time scale that is missing"
+    return ""
+
+
+def _doubt_of_codec(
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    table: PacketTable,
+    kinds: frozenset[str],
+) -> str:
+    """Return what the codec and the listed key frames put in doubt, or ""."""
     decoder = stream.codec_context
     if decoder is None:  # a codec that PyAV was built without
         return ""

@@ -137,6 +137,15 @@ def fetch_file(path: str) -> str:
         here = local_path(path)
     except Exception as error:  # whatever the handler of the URL raises
         raise DecodeError(path, f"cannot be fetched ({cause_of(error)}).") from None
+    _refuse_unreadable(path, here)
+    if type(here) is not str:  # a path whose file is there while the path is held
+        return here
+    # FFmpeg, in whatever decoder, takes a relative name with a colon for a protocol.
+    return absolute(here)
+
+
+def _refuse_unreadable(path: str, here: str) -> None:
+    """Raise DecodeError if `here`, the local file of `path`, is no regular file with content."""
     try:
         found = os.stat(here)
     except (FileNotFoundError, NotADirectoryError):
@@ -153,10 +162,6 @@ def fetch_file(path: str) -> str:
         raise DecodeError(path, "may not be read (no permission).")
     if found.st_size == 0:
         raise DecodeError(path, "is empty (0 bytes).")
-    if type(here) is not str:  # a path whose file is there while the path is held
-        return here
-    # FFmpeg, in whatever decoder, takes a relative name with a colon for a protocol.
-    return absolute(here)
 
 
 def forget_damaged(path: str) -> None:
