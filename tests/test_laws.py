@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hiera_video"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {room: number for number, floor in enumerate(ROOMS) for room in floor} | {"version": 0}
-READ_CFG = ("config", "engine", "inference", "flops", "export", "visualize", "benchmark", "report")
+READ_CFG = (
+    *("config", "engine", "inference", "flops", "export", "visualize", "benchmark", "report"),
+    "commands",
+)
 MAY_READ_CFG = ("build.py",)
 USE_ENGINE = ("engine", "benchmark", "commands")
 # Folders of tests/ that belong to no room: see CONTRIBUTING.md.
@@ -169,9 +172,9 @@ def test_config_room_does_without_torch():
 
 
 def test_the_command_is_four_hops_from_the_loss():
-    """`run_net.main -> launch -> train -> train_epoch -> task.step`, each calling the next."""
+    """`commands.train.main -> launch -> train -> train_epoch -> task.step`."""
     hops = [
-        ("tools/run_net.py", "main", "launch("),
+        ("hiera_video/commands/train.py", "main", "launch("),
         ("hiera_video/engine/launch.py", "launch", "train("),
         ("hiera_video/engine/train.py", "train", "train_epoch("),
         ("hiera_video/engine/train.py", "train_epoch", "task.step("),

@@ -1,47 +1,13 @@
-"""One html page on one or more finished runs: python tools/report.py OUTPUT_DIR [OUTPUT_DIR ...]"""
+"""Write a report on runs: python tools/report.py OUTPUT_DIR [OUTPUT_DIR ...]
+
+The same as `hiera-video report`; hiera_video/commands/report.py holds the code.
+"""
 
 from hiera_video.utils import cli
 
 cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 
-import argparse
-import os
-from collections.abc import Sequence
-
-from hiera_video.report.write import REPORT_FILE, default_path, write_report
-from hiera_video.utils.errors import UserError
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Write the report and say where."""
-    parser = argparse.ArgumentParser(
-        description="Write one html page on a run, or on several side by side: curves, accuracies, "
-        "confusions, mistakes, reconstructions, settings. It needs no server and no network."
-    )
-    parser.add_argument("folders", nargs="+", metavar="OUTPUT_DIR", help="folder of a run")
-    parser.add_argument(
-        "--output",
-        metavar="FILE",
-        help=f"the page; {REPORT_FILE} in OUTPUT_DIR, or beside several that lie side by side, "
-        "if not given",
-    )
-    parser.add_argument("--mistakes", type=int, default=12, help="to picture (%(default)s)")
-    parser.add_argument(
-        "--reconstructions", type=int, default=3, help="videos of each pretraining (%(default)s)"
-    )
-    arguments = parser.parse_args(argv)
-    for key in ("mistakes", "reconstructions"):
-        if (number := getattr(arguments, key)) < 0:
-            raise UserError(f"--{key} must be at least 0, got {number}. Try 0 for none.")
-    path = arguments.output or default_path(arguments.folders)
-    num_bytes = write_report(
-        arguments.folders,
-        path,
-        num_mistakes=arguments.mistakes,
-        num_reconstructions=arguments.reconstructions,
-    )
-    print(f"report: {os.path.abspath(path)} ({num_bytes / 1e6:.1f} MB), opens in any browser")
-
+from hiera_video.commands.report import main
 
 if __name__ == "__main__":
     cli.run(main)

@@ -1,32 +1,13 @@
-"""Train and test: python tools/run_net.py --cfg configs/Kinetics/HIERA_B.yaml KEY VALUE ..."""
+"""Train and test: python tools/run_net.py --cfg X.yaml KEY VALUE ...
+
+The same as `hiera-video train`; hiera_video/commands/train.py holds the code.
+"""
 
 from hiera_video.utils import cli
 
 cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 
-import argparse
-from collections.abc import Sequence
-
-from hiera_video.config import help_text, load_config
-from hiera_video.config.overrides import command_words
-from hiera_video.engine.launch import launch
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line and run what the config says."""
-    parser = argparse.ArgumentParser(description="Train (TRAIN.ENABLE) and test (TEST.ENABLE).")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--cfg", help="YAML file, see configs/")
-    what.add_argument("--help-config", action="store_true", help="explain every config key")
-    parser.add_argument(
-        "overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="such as NUM_GPUS 0"
-    )
-    arguments = parser.parse_args(command_words(argv))
-    if arguments.help_config:
-        print(help_text())
-        return
-    launch(load_config(arguments.cfg, arguments.overrides))
-
+from hiera_video.commands.train import main
 
 if __name__ == "__main__":
     cli.run(main, needs_output=False)  # the log is in OUTPUT_DIR too

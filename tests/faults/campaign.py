@@ -15,7 +15,6 @@ import collections
 import contextlib
 import os
 import resource
-import runpy
 import shutil
 import sys
 import tempfile
@@ -32,6 +31,7 @@ import simplejson
 import torch
 
 from hiera_video import Predictor, load_model
+from hiera_video.commands.shards import main as make_shards
 from hiera_video.config import load_config, to_yaml
 from hiera_video.config.schema import key_specs
 from hiera_video.data.build import build_loader, read_class_names, read_records
@@ -315,8 +315,7 @@ def make_common(folder: Path) -> None:
         export_model(
             Export(checkpoint=str(path), output=str(folder / "exported"), formats=("safetensors",))
         )
-        tool = runpy.run_path(str(ROOT / "tools/make_shards.py"))
-        tool["main"](["--data-dir", str(data), "--output", str(folder / "shards")])
+        make_shards(["--data-dir", str(data), "--output", str(folder / "shards")])
 
 
 def run(kind: str, args: argparse.Namespace, folder: Path) -> dict[int, tuple[str, str]]:

@@ -4,6 +4,8 @@ import pytest
 import simplejson
 import torch
 
+from hiera_video.commands import demo as demo_command
+
 SMALL_DEMO = (
     "SOLVER.MAX_EPOCH 1 TRAIN.BATCH_SIZE 8 DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 64 "
     "DATA.TEST_CROP_SIZE 64 DATA_LOADER.NUM_WORKERS 0 TENSORBOARD.ENABLE False"
@@ -16,10 +18,8 @@ STEPS = [
 
 @pytest.fixture(scope="module")
 def demo_tool():
-    """The functions of tools/demo.py."""
-    import runpy
-
-    return runpy.run_path("tools/demo.py", run_name="demo")
+    """The functions of the demo."""
+    return vars(demo_command)
 
 
 def mark_data_as_made(demo_tool, out, words):

@@ -1,0 +1,235 @@
+"""The full story on the embedded demo data, with the commands a user would type: make demo
+
+Makes videos; pretrains on them without labels; fine-tunes from that and, in the same way, from
+scratch; tests both; prints a table of the two side by side; draws what the autoencoder sees; writes
+a report.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import simplejson
+
+from hiera_video.checkpoints.run_folder import RESULTS_FILE, checkpoint_path
+from hiera_video.config import Config, load_config, to_yaml
+from hiera_video.data.build import read_records
+from hiera_video.engine.signals import CTRL_C_STATUS
+from hiera_video.report.write import REPORT_FILE
+from hiera_video.utils import disk, io
+from hiera_video.utils.errors import UserError
+
+PRETRAIN_CONFIG = "configs/Demo/HIERA_MICRO_MAE_PT.yaml"
+CONFIG = "configs/Demo/HIERA_MICRO.yaml"
+RECORD_FILE = "demo.json"
+# Column of the table -> folder in OUTPUT_DIR. The two differ in the weights they start from alone.
+ARMS = {"pretrained": "fine_tuned", "from scratch": "from_scratch"}
+NUM_PICTURED = 4
+
+
+@dataclass(frozen=True)
+class Demo:
+    """The two configs of a demo, and the overrides that made them."""
+
+    pretrain: Config
+    fine_tune: Config
+    pretrain_words: Sequence[str]
+    fine_tune_words: Sequence[str]
+
+    @property
+    def output_dir(self) -> str:
+        """The folder of the whole demo; each step has one of its own in it."""
+        return self.fine_tune.OUTPUT_DIR
+
+    def folder(self, name: str) -> str:
+        """Return the folder of a step."""
+        return os.path.join(self.output_dir, name)
+
+    def configs_yaml(self) -> str:
+        """Return all settings as text, to tell one demo from another."""
+        return to_yaml(self.pretrain) + "---\n" + to_yaml(self.fine_tune)
+
+    def checkpoint(self) -> str:
+        """Return where pretraining leaves its weights."""
+        return checkpoint_path(self.folder("pretrained"), self.pretrain.SOLVER.MAX_EPOCH)
+
+
+def run(command: Sequence[str]) -> float:
+    """Run a command of this project as a user would, showing it; return its seconds."""
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, *command])
+    while (status := wait(process)) is None:
+        pass
+    if status == CTRL_C_STATUS:
+        raise KeyboardInterrupt
+    if status:
+        raise UserError(f"the demo stopped at: python {shlex.join(command)}")
+    return time.perf_counter() - start
+
+
+def wait(process: subprocess.Popen) -> int | None:
+    """Wait for a step; return None at Ctrl-C, which the step hears too: it may save first."""
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        return None
+
+
+def commands(demo: Demo) -> dict[str, list[str]]:
+    """Return the demo's steps, in order, and the command of each."""
+    run_net, test_net = "tools/run_net.py", "tools/test_net.py"
+    data = demo.fine_tune.DATA.PATH_TO_DATA_DIR
+    steps = {
+        "make data": ["tools/make_demo_data.py", data],
+        "pretrain": [
+            *(run_net, "--cfg", PRETRAIN_CONFIG, *demo.pretrain_words),
+            *("OUTPUT_DIR", demo.folder("pretrained")),
+        ],
+    }
+    for arm, name in ARMS.items():
+        start = ["TRAIN.CHECKPOINT_FILE_PATH", demo.checkpoint()] if arm == "pretrained" else []
+        settings = [*demo.fine_tune_words, "OUTPUT_DIR", demo.folder(name)]
+        steps[f"fine-tune, {arm}"] = [
+            *(run_net, "--cfg", CONFIG, *settings, "TEST.ENABLE", "False", *start)
+        ]
+        steps[f"test, {arm}"] = [test_net, "--cfg", CONFIG, *settings]
+    return steps
+
+
+def picture_command(demo: Demo) -> list[str]:
+    """Return the command that draws original, visible part and reconstruction of test videos."""
+    videos = [record.path for record in read_records(demo.fine_tune, "test")[:NUM_PICTURED]]
+    return [
+        *("tools/visualize_mae.py", *videos, "--checkpoint", demo.checkpoint()),
+        *("--output", demo.folder("pictures")),
+    ]
+
+
+def report_command(demo: Demo) -> list[str]:
+    """Return the command that writes one page on all three runs."""
+    folders = [demo.folder(name) for name in ("pretrained", *ARMS.values())]
+    return ["tools/report.py", *folders, "--output", demo.folder(REPORT_FILE)]
+
+
+def run_steps(demo: Demo) -> dict[str, float]:
+    """Run all steps; return the seconds of each when it did its work.
+
+    A step that an earlier demo has finished is left out, and keeps the seconds it took then.
+    """
+    record_file = demo.folder(RECORD_FILE)
+    seconds = read_record(record_file, demo.configs_yaml())
+
+    def do(step: str, command: Sequence[str]) -> None:
+        if step in seconds:
+            print(f"{step}: done before")
+            return
+        seconds[step] = run(command)
+        write_record(record_file, demo.configs_yaml(), seconds)
+
+    for step, command in commands(demo).items():
+        do(step, command)
+    do("picture", picture_command(demo))
+    do("report", report_command(demo))
+    return seconds
+
+
+def read_record(path: str, config_yaml: str) -> dict[str, float]:
+    """Return the seconds of the steps that an earlier demo has finished."""
+    if not io.is_file(path):
+        return {}
+    try:
+        with io.open_file(path) as file:
+            record = simplejson.load(file)
+    except ValueError:
+        raise UserError(f"{path} is damaged. Try removing it.") from None
+    if record["config"] != config_yaml:
+        raise UserError(
+            f"{os.path.dirname(path)} holds a demo of other settings. Try removing that "
+            "folder, or another OUTPUT_DIR."
+        )
+    return record["seconds"]
+
+
+def write_record(path: str, config_yaml: str, seconds: dict[str, float]) -> None:
+    """Write down which steps are finished."""
+    text = simplejson.dumps({"config": config_yaml, "seconds": seconds}, indent=2)
+    try:
+        io.make_dirs(os.path.dirname(path))
+        disk.write_atomic(path, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise UserError(f"OUTPUT_DIR: {path!r} could not be written ({error}).") from None
+
+
+def table(demo: Demo, seconds: dict[str, float]) -> str:
+    """Return what the demo shows, as a markdown table."""
+    columns = [column(demo, seconds, arm) for arm in ARMS]
+    rows = [("", *ARMS), *((name, *(c[name] for c in columns)) for name in columns[0])]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
+        for row in rows
+    ]
+    rule = "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])])
+    return "\n".join([lines[0], f"|{rule}|", *lines[1:]])
+
+
+def column(demo: Demo, seconds: dict[str, float], arm: str) -> dict[str, str]:
+    """Return the table's rows for one of the two classifiers."""
+    cfg = replace(demo.fine_tune, OUTPUT_DIR=demo.folder(ARMS[arm]))
+    with io.open_file(os.path.join(cfg.OUTPUT_DIR, RESULTS_FILE)) as file:
+        results = simplejson.load(file)
+    num_train, num_test = (len(read_records(cfg, split)) for split in ("train", "test"))
+    by_views, own = results["top1_acc_by_views"], arm == "pretrained"
+    passes = demo.pretrain.SOLVER.MAX_EPOCH
+    return {
+        "pretrained without labels for": f"{passes} epochs" if own else "-",
+        "fine-tuned with labels for": f"{cfg.SOLVER.MAX_EPOCH} epochs",
+        "videos to train on": f"{num_train}",
+        "videos to test on": f"{results['num_evaluated']} of {num_test}",
+        f"chance, of {cfg.MODEL.NUM_CLASSES} classes": f"{100 / cfg.MODEL.NUM_CLASSES:.1f} %",
+        **{f"top-1, single view ({v})": f"{by_views[v]:.1f} %" for v in by_views if v == "1x1"},
+        f"top-1, multi-view ({results['views']})": f"{results['top1_acc']:.1f} %",
+        "seconds to make data": f"{seconds['make data']:.0f}",
+        "seconds to pretrain": f"{seconds['pretrain']:.0f}" if own else "-",
+        "seconds to fine-tune": f"{seconds[f'fine-tune, {arm}']:.0f}",
+        "seconds to test": f"{seconds[f'test, {arm}']:.0f}",
+    }
+
+
+def parse_args(argv: Sequence[str] | None) -> Demo:
+    """Read the command line, and the configs with it."""
+    parser = argparse.ArgumentParser(
+        description="Make demo videos, pretrain, fine-tune, test, print a table, write a report."
+    )
+    pair = "KEY VALUE"
+    parser.add_argument("overrides", nargs="*", metavar=pair, help="config overrides of all steps")
+    for flag, step in (("--pretrain", "pretraining"), ("--fine-tune", "fine-tuning and testing")):
+        parser.add_argument(
+            flag, nargs="+", metavar=pair, default=[], help=f"config overrides of {step} alone"
+        )
+    args = parser.parse_args(argv)
+    pretrain_words = [*args.overrides, *args.pretrain]
+    fine_tune_words = [*args.overrides, *args.fine_tune]
+    return Demo(
+        pretrain=load_config(PRETRAIN_CONFIG, pretrain_words),
+        fine_tune=load_config(CONFIG, fine_tune_words),
+        pretrain_words=pretrain_words,
+        fine_tune_words=fine_tune_words,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the demo and print its table."""
+    demo = parse_args(argv)
+    seconds = run_steps(demo)
+    print(f"\n{table(demo, seconds)}\n")
+    print(f"Checkpoints, logs, scores and confusion matrices are in {demo.output_dir},")
+    print(f"and what the autoencoder sees and predicts in {demo.folder('pictures')}.")
+    print(f"Report, for any browser: {os.path.abspath(demo.folder(REPORT_FILE))}")
+    print('Next: README.md, "Your own videos".')
