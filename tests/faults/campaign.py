@@ -1,11 +1,11 @@
-"""Hostile input through every door: python tests/faults/campaign.py configs --cases 12000
+"""Feed hostile input to every entry point: python tests/faults/campaign.py configs --cases 12000
 
 `configs`: YAML files and KEY VALUE words. `weights`: damaged checkpoints to start from, to test,
-for `load_model` and for `Predictor`. `resumes`: the same in OUTPUT_DIR. `exports`: damaged exported
-folders. `lists`: lists of videos. `shards`: indexes of tar files, and the tar files.
+for `load_model` and for `Predictor`. `resumes`: damaged checkpoints in OUTPUT_DIR. `exports`:
+damaged exported folders. `lists`: lists of videos. `shards`: indexes of tar files, and tar files.
 
 A case must end in a result or in a UserError without a traceback. The exit status is 1 after any
-other exception, a process that dies or hangs, a file written outside of the folder of the case, a
+other exception, a process that dies or hangs, a file written outside the folder of the case, a
 process that was started, or a connection to another machine. `--only NUMBER --keep FOLDER` repeats
 one case.
 """
@@ -46,7 +46,7 @@ from hiera_video.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = str(ROOT / "configs/Demo/HIERA_MICRO.yaml")
-# As small as a run gets: two batches of two videos.
+# The smallest run: two batches of two videos.
 SMALL = (  # noqa: SIM905
     "NUM_GPUS 0 DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP_SIZE 32 "
     "DATA.TEST_CROP_SIZE 32 TRAIN.BATCH_SIZE 8 DATA_LOADER.NUM_WORKERS 0 SOLVER.MAX_EPOCH 1 "
@@ -54,10 +54,10 @@ SMALL = (  # noqa: SIM905
     "TEST.VIEWS_TABLE False TENSORBOARD.ENABLE False TRAIN.EVAL_PERIOD 100 AUG.ENABLE False "
     "MODEL.DROP_PATH_RATE 0.0"
 ).split()
-_MEMORY_BYTES = 12 << 30  # of addresses: more is a bomb that went off
+_MEMORY_BYTES = 12 << 30  # limit of the address space, which only a decompression bomb exceeds
 _LONGEST_LINE = 2000
 OUTCOMES = {
-    "result": "it went through",
+    "result": "completed",
     "refused": "a UserError",
     "long": f"a UserError with a line of over {_LONGEST_LINE} letters or a control character",
     "bug": "another exception",
@@ -68,11 +68,11 @@ OUTCOMES = {
 FINE = {"result", "refused"}
 
 
-# What a case may not do, seen by Python's audit hook in the process that runs it.
+# Events that a case must not cause, seen by Python's audit hook in the process that runs it.
 
 _watch: dict[str, Any] = {"folder": None, "seen": []}
 _WRITES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
-_HARMLESS = ("uname", "fc-list")  # of Python's `platform`, and of matplotlib to find fonts
+_HARMLESS = ("uname", "fc-list")  # started by Python's `platform` and matplotlib's font search
 _STARTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pty.spawn")
 
 
@@ -106,12 +106,12 @@ def _note(path: str | bytes | int, event: str) -> None:
 
 
 def attempt(task: tuple[str, int, int, str, str], job: Job) -> tuple[str, str]:
-    """Run a case in a folder of its own; return its outcome and a note. The worker's function."""
+    """Run a case in its own folder; return its outcome and a note. Called in a worker."""
     kind, number, seed, common, folder = task
     job.begin(0)
     _prepare_process()
     here = Path(folder).resolve()
-    own = here / "own"  # the process's temporary files and settings
+    own = here / "own"  # temporary files and settings of the process
     own.mkdir(parents=True, exist_ok=True)
     os.environ.update(TMPDIR=str(own), HOME=str(own), MPLCONFIGDIR=str(own))
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(own)
@@ -157,19 +157,19 @@ def _prepare_process() -> None:
     if not _prepared:
         _prepared = True
         torch.set_num_threads(1)
-        sys.dont_write_bytecode = True  # which would be a file outside
+        sys.dont_write_bytecode = True  # bytecode would be a file outside the case's folder
         warnings.simplefilter("ignore")
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, resource.RLIM_INFINITY))
         sys.addaudithook(_audit)
 
 
-# The kinds of cases. Each makes its input and returns what is to be tried with it.
+# The kinds of cases. Each function makes its input and returns the function to try with it.
 
 Case = Callable[[], object]
 
 
 def configs(rng: np.random.Generator, common: Path, here: Path) -> Case:
-    """A shipped config and its base, changed; then all that is checked before a run."""
+    """Change a shipped config and its base, then run all checks before a run."""
     known = {name: spec.default for name, spec in key_specs().items()}
     path: Path = hostile.pick(rng, sorted(ROOT.glob("configs/*/*.yaml")))
     words = hostile.overrides(rng, known) if rng.random() < 0.7 else []
@@ -192,7 +192,7 @@ def configs(rng: np.random.Generator, common: Path, here: Path) -> Case:
 
 
 def load_config_text(text: str, here: Path) -> Any:
-    """Load a config as a run saves it."""
+    """Load the text of a config in the form that a run saves."""
     saved = here / "saved.yaml"
     saved.write_text(text, encoding="utf-8")
     return load_config(str(saved))
@@ -205,13 +205,13 @@ def small_config(common: Path, here: Path, *more: str) -> Any:
 
 
 def trained_content(common: Path) -> Any:
-    """Return what the checkpoint of the tiny run holds."""
+    """Return the content of the tiny run's checkpoint."""
     (path,) = common.glob("output/checkpoints/checkpoint_epoch_00001.pyth")
     return torch.load(path, weights_only=True)
 
 
 def weights(rng: np.random.Generator, common: Path, here: Path) -> Case:
-    """A damaged checkpoint, as weights."""
+    """Load a damaged checkpoint as weights."""
     path = here / "weights.pyth"
     path.write_bytes(hostile.checkpoint_file(rng, trained_content(common)))
     doors: tuple[Case, ...] = (
@@ -229,7 +229,7 @@ def weights(rng: np.random.Generator, common: Path, here: Path) -> Case:
 
 
 def resumes(rng: np.random.Generator, common: Path, here: Path) -> Case:
-    """A damaged checkpoint in OUTPUT_DIR, which a run is to go on from."""
+    """Resume a run from a damaged checkpoint in OUTPUT_DIR."""
     folder = here / "output/checkpoints"
     folder.mkdir(parents=True)
     content = hostile.checkpoint_file(rng, trained_content(common))
@@ -238,7 +238,7 @@ def resumes(rng: np.random.Generator, common: Path, here: Path) -> Case:
 
 
 def exports(rng: np.random.Generator, common: Path, here: Path) -> Case:
-    """A damaged exported folder."""
+    """Load a damaged exported folder."""
     folder = here / "model"
     shutil.copytree(common / "exported", folder)
     facts = folder / "hiera_video.json"
@@ -257,7 +257,7 @@ def exports(rng: np.random.Generator, common: Path, here: Path) -> Case:
 
 
 def lists(rng: np.random.Generator, common: Path, here: Path) -> Case:
-    """A list of videos with odd lines, and now and then odd names of classes."""
+    """Read a list of videos with unusual lines and, in some cases, unusual class names."""
     data = here / "data"
     shutil.copytree(common / "data", data)
     lines = (data / "train.csv").read_text().splitlines()
@@ -269,7 +269,7 @@ def lists(rng: np.random.Generator, common: Path, here: Path) -> Case:
 
 
 def shards(rng: np.random.Generator, common: Path, here: Path) -> Case:
-    """A changed index of shards, or a damaged shard."""
+    """Read videos with a changed shard index or from a damaged shard."""
     data = here / "data"
     shutil.copytree(common / "shards", data)
     if rng.random() < 0.7:
@@ -285,7 +285,7 @@ def shards(rng: np.random.Generator, common: Path, here: Path) -> Case:
 
 
 def read_some(cfg: Any) -> None:
-    """Read a list as a run does, and the first batch of its videos."""
+    """Read a list and the first batch of its videos as a run does."""
     records = read_records(cfg, "train")
     read_class_names(cfg, "train")
     for batch in build_loader(cfg, "train", records).batches(0):
@@ -305,7 +305,7 @@ KINDS: dict[str, Callable[[np.random.Generator, Path, Path], Case]] = {
 
 
 def make_common(folder: Path) -> None:
-    """Make what all cases start from: videos, a checkpoint, an exported folder and a shard."""
+    """Make the files that all cases share: videos, a checkpoint, an exported folder and a shard."""
     data = folder / "data"
     parameters = DemoParameters(num_train_per_class=1, num_val_per_class=1, size=32, num_frames=8)
     make_demo_data(str(data), parameters, num_workers=1)
@@ -319,7 +319,7 @@ def make_common(folder: Path) -> None:
 
 
 def run(kind: str, args: argparse.Namespace, folder: Path) -> dict[int, tuple[str, str]]:
-    """Run the cases of a kind; return outcome and note of each."""
+    """Run the cases of one kind; return the outcome and note of each."""
     common = folder / "common"
     make_common(common)
     numbers = range(args.cases) if args.only is None else [args.only]
@@ -352,13 +352,13 @@ def main() -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=KINDS)
-    parser.add_argument("--cases", type=int, default=100, help="how many (100)")
-    parser.add_argument("--seed", type=int, default=0, help="another row of cases (0)")
+    parser.add_argument("--cases", type=int, default=100, help="number of cases (100)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the cases (0)")
     parser.add_argument("--workers", type=int, default=2, help="processes (2)")
-    parser.add_argument("--deadline-sec", type=float, default=60.0, help="for one case (60)")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="one case alone")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the files there")
-    parser.add_argument("--show", type=int, default=0, help="print so many refusals (0)")
+    parser.add_argument("--deadline-sec", type=float, default=60.0, help="limit per case (60)")
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="run only this case")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the files there")
+    parser.add_argument("--show", type=int, default=0, help="number of refusals to print (0)")
     args = parser.parse_args()
     start_sec = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,8 +1,8 @@
-"""Damaged checkpoints and exported folders that can be made again by number.
+"""Make damaged checkpoints and exported folders, reproducible by number.
 
-`checkpoint_mutant` makes files to be read as weights or by a resume, `folder_mutant` folders for
-`from_pretrained`. A third of either is damaged in its bytes, as videos are in mutants.py; the rest
-is whole, and holds something that it should not.
+`checkpoint_mutant` makes files to read as weights or to resume from, `folder_mutant` folders for
+`from_pretrained`. In a third of both, bytes are damaged, as mutants.py does with videos. The
+others are valid files with invalid content.
 """
 
 import copy
@@ -54,9 +54,9 @@ _TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
 
 
 def checkpoint_mutant(number: int, seed: int, content: Content) -> tuple[str, bytes]:
-    """Return file `number` of the row of `seed`: its name, which tells the damage, and its bytes.
+    """Return the name of file `number` for `seed`, which describes the damage, and its bytes.
 
-    `content` is that of a run's checkpoint, as torch.save takes it.
+    `content` is the object that a run's checkpoint holds, before torch.save.
     """
     rng = np.random.default_rng([seed, number])
     if number % 3 == 0:
@@ -69,7 +69,7 @@ def checkpoint_mutant(number: int, seed: int, content: Content) -> tuple[str, by
 
 
 def folder_mutant(number: int, seed: int, source: Path, target: Path) -> str:
-    """Make folder `number` of the row of `seed` from an exported one; return what the damage is."""
+    """Make folder `number` for `seed` from an exported one; return a description of the damage."""
     rng = np.random.default_rng([seed, number])
     shutil.copytree(source, target)
     file = target / ("config.json", "model.safetensors", "hiera_video.json")[number % 3]
@@ -101,7 +101,7 @@ def _pick(rng: np.random.Generator, of: Any) -> Any:
 
 
 def _value(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
-    """Put a value of any kind, or none, under one of the keys."""
+    """Replace the value of a key by a value of any kind, or remove it."""
     key = _pick(rng, content)
     content[key] = _pick(rng, _VALUES)
     if rng.random() < 0.15:
@@ -122,7 +122,7 @@ def _tensor(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
 
 
 def _names(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
-    """Rename, remove or add a weight, or put all under another name."""
+    """Rename, remove or add a weight, or nest all of them under another name."""
     state = content["model_state"]
     name, how = _pick(rng, state), rng.integers(5)
     value = state.pop(name)
@@ -139,7 +139,7 @@ def _names(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
 
 
 def _optimizer(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
-    """Spoil what the optimizer has gathered, or its groups."""
+    """Damage the state of the optimizer or its parameter groups."""
     state, how = content["optimizer_state"], int(rng.integers(6))
     group, number = _pick(rng, state["param_groups"]), _pick(rng, state["state"] or [0])
     if how == 0:
@@ -160,7 +160,7 @@ def _optimizer(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
 
 
 def _zip(content: Content, rng: np.random.Generator) -> tuple[str, bytes]:
-    """Pack the file again: compressed, or without one of its records."""
+    """Repack the file compressed, or without one of its records."""
     packed, without = io.BytesIO(), int(rng.integers(8))
     compressed = rng.random() < 0.5
     kind = zipfile.ZIP_DEFLATED if compressed else zipfile.ZIP_STORED
@@ -178,5 +178,5 @@ _CONTENTS: dict[str, Callable[[Content, np.random.Generator], tuple[str, bytes]]
     "names": _names,
     "optimizer": _optimizer,
     "zip": _zip,
-    "more tensors": _tensor,  # the widest of them
+    "more tensors": _tensor,  # twice as often, since it covers the most cases
 }

@@ -1,8 +1,8 @@
-"""Videos of many containers and codecs, each against ffmpeg: python tests/faults/containers.py
+"""Compare videos of many containers and codecs with ffmpeg: python tests/faults/containers.py
 
-The ffmpeg command makes the files, and decodes them from the start as the judge of their frames,
-their order, rate and orientation. `--output TABLE.md` writes the table of docs/reliability.md. The
-exit status is 1 where PyAV or `auto` shows anything else than ffmpeg.
+The ffmpeg command makes the files. It also decodes them from the start, as the reference for their
+frames, order, rate and orientation. `--output TABLE.md` writes the table of docs/reliability.md.
+The exit status is 1 if PyAV or `auto` differs from ffmpeg.
 """
 
 import argparse
@@ -48,12 +48,12 @@ OUTCOMES = (
     "died",
 )
 
-# Frames 0 to 14 at the rate, then each three steps after the last.
+# Frames 0 to 14 at the frame rate, then one every three steps.
 _VARIABLE = "setpts='if(lt(N,15),N,15+3*(N-15))*{step}/TB'"
 
 
 def make(kind: Kind, folder: Path) -> Path | None:
-    """Make a file; None if this ffmpeg cannot."""
+    """Make a file and return its path; None if this ffmpeg cannot make it."""
     path = folder / kind.name
     first = folder / f"first pass {path.name}" if kind.copied else path
     filters = kind.filters.replace("VARIABLE", _VARIABLE.format(step=1 / Fraction(kind.fps)))
@@ -81,7 +81,7 @@ def make(kind: Kind, folder: Path) -> Path | None:
 
 
 def pictures_of(size: str) -> np.ndarray:
-    """Return frames [N,H,W,3] of which no two are alike: a ramp that runs, squares that jump."""
+    """Return frames [N,H,W,3], all different: a moving ramp and jumping squares."""
     width, height = map(int, size.split("x"))
     rows, columns = np.mgrid[:height, :width]
     rng = np.random.default_rng(0)
@@ -96,7 +96,7 @@ def pictures_of(size: str) -> np.ndarray:
 
 
 def ffmpeg(words: list[str], content: bytes = b"") -> bool:
-    """Run ffmpeg; say whether it wrote the file."""
+    """Run ffmpeg; return whether it wrote the file."""
     run = subprocess.run(
         ["ffmpeg", "-v", "error", "-y", *words],
         input=content,
@@ -108,7 +108,7 @@ def ffmpeg(words: list[str], content: bytes = b"") -> bool:
 
 
 def reference(path: Path, kind: Kind) -> Path | None:
-    """Decode a file by ffmpeg; return an npz file of what it shows, None if that is nothing."""
+    """Decode a file by ffmpeg; return an npz file of the result, None if there are no frames."""
     words = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-of", "json"]
     entries = "stream=width,height,sample_aspect_ratio,avg_frame_rate"
     words += ["-show_entries", f"{entries}:frame=best_effort_timestamp_time", str(path)]
@@ -131,14 +131,14 @@ def reference(path: Path, kind: Kind) -> Path | None:
         capture_output=True,
     )
     if probed.returncode or decoded.returncode:
-        return None  # what it wrote, it cannot read
+        return None  # ffmpeg cannot read the file that it wrote
     found = json.loads(probed.stdout)
     stream, frames = found["streams"][0], found["frames"]
     pictures = list(split_ppm(decoded.stdout))
     if not pictures or len({picture.shape for picture in pictures}) > 1:
         return None
     height, width = pictures[0].shape[:2]
-    # The command turns pictures by their tag; the ratio is that of the unturned ones.
+    # The command applies the rotation tag, but reports the pixel ratio before rotation.
     stated = re.fullmatch(r"([1-9]\d*):([1-9]\d*)", stream.get("sample_aspect_ratio", ""))
     ratio = Fraction(int(stated[1]), int(stated[2])) if stated else Fraction(1)
     turned = (width, height) != (stream["width"], stream["height"])
@@ -156,7 +156,7 @@ def reference(path: Path, kind: Kind) -> Path | None:
 
 
 def split_ppm(raw: bytes) -> Any:
-    """Yield the pictures [H,W,3] of a row of PPM files."""
+    """Yield the pictures [H,W,3] of concatenated PPM files."""
     place = 0
     while match := re.compile(rb"P6\s(\d+) (\d+)\s255\s").match(raw, place):
         width, height = int(match[1]), int(match[2])
@@ -165,9 +165,9 @@ def split_ppm(raw: bytes) -> Any:
 
 
 def make_pair(kind: Kind, folder: Path) -> tuple[str, str] | None:
-    """Return a file and what ffmpeg shows of it; None if this ffmpeg cannot make it.
+    """Return a file and ffmpeg's decoding of it; None if this ffmpeg cannot make it.
 
-    What an earlier run with the same `--keep` has made is used again.
+    Files of an earlier run with the same `--keep` are reused.
     """
     path, shown = folder / kind.name, folder / f"{kind.name}.npz"
     if path.exists() and shown.exists():
@@ -203,7 +203,7 @@ def run(args: argparse.Namespace, folder: Path) -> dict[Kind, dict[str, dict[str
 
 
 def table(outcomes: dict[Kind, dict[str, dict[str, str]]], backends: list[str]) -> str:
-    """Return the outcomes in Markdown: a row for each codec."""
+    """Return the outcomes as a Markdown table with one row per codec."""
     head = ["codec", "containers", "files", *backends]
     rows = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     groups: dict[str, list[Kind]] = collections.defaultdict(list)
@@ -223,10 +223,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backends", nargs="+", default=BACKENDS, metavar="NAME")
     parser.add_argument("--only", default="*", metavar="PATTERN", help='files by name, "h264*.mp4"')
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th file alone")
-    parser.add_argument("--deadline-sec", type=float, default=60.0, help="for one file (60)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th file")
+    parser.add_argument("--deadline-sec", type=float, default=60.0, help="limit per file (60)")
     parser.add_argument("--jobs", type=int, default=4, help="ffmpeg commands at a time (4)")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the files there")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the files there")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there")
     args = parser.parse_args()
     for backend in args.backends:

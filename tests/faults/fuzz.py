@@ -1,8 +1,8 @@
-"""A thousand damaged videos through every decoder: python tests/faults/fuzz.py --files 1000
+"""Read a thousand damaged videos with every decoder: python tests/faults/fuzz.py --files 1000
 
-Each file ends in frames or in one DecodeError; anything else (an exception, a process that dies, a
-hang) is told with the file's number, and the exit status is 1. The frames are held against those of
-a plain decode from the start. `--only NUMBER --keep FOLDER` makes one of the files again.
+Each file must give frames or one DecodeError. Anything else (an exception, a process that dies, a
+hang) is reported with the file's number, and the exit status is 1. The frames are compared with
+those of a plain decode from the start. `--only NUMBER --keep FOLDER` makes one file again.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from hiera_video.data.decoders import check_backend
 from hiera_video.data.workers.pool import Done, WorkerPool
 
 BACKENDS = ("pyav", "torchcodec", "decord", "auto")
-_CHUNK = 50  # files whose frames are held in memory together
-# Mean difference of two pictures' values, 0 to 255, up to which they are taken for the same.
+_CHUNK = 50  # number of files whose frames are in memory at once
+# Largest mean difference (of 255 levels) between two pictures that count as the same.
 _SAME = 3.0
 
-# What becomes of a file, in the order of the table.
+# The outcomes of a file, in the order of the table.
 OUTCOMES = {
     "exact": "the frames of a decode from the start, bit for bit",
     "close": f"the same pictures to within {_SAME:g} of 255 levels (mean)",
@@ -43,7 +43,7 @@ OUTCOMES = {
 
 
 class Tally:
-    """What became of the files, by backend."""
+    """Counts of the outcomes, by backend."""
 
     def __init__(self) -> None:
         self.outcomes: dict[str, dict[int, str]] = collections.defaultdict(dict)
@@ -53,13 +53,13 @@ class Tally:
         self.wrong: dict[str, list[int]] = collections.defaultdict(list)
 
     def add(self, backend: str, number: int, outcome: str, note: str = "") -> None:
-        """Count a file; `note` is told at the end."""
+        """Count a file; `note` is printed at the end."""
         self.outcomes[backend][number] = outcome
         if note:
             self.notes.append(f"{backend}, file {number}: {outcome}: {note}")
 
     def add_memory(self, backend: str, number: int, found: dict[str, Any]) -> None:
-        """Take note of what a process held after a file, and of the most while it read it."""
+        """Record the memory of a process after a file, and its peak while reading."""
         self.memory_mib[backend].append(found["after_kib"] / 1024)
         peak = (found["peak_kib"] / 1024, number)
         self.peak[backend] = max(self.peak.get(backend, peak), peak)
@@ -84,13 +84,13 @@ class Tally:
         return f"{np.median(row[place - 10 : place]):.0f}" if row else ""
 
     def is_fine(self) -> bool:
-        """Say whether every file of every backend ended in frames or in one DecodeError."""
+        """Return whether every file gave frames or one DecodeError with every backend."""
         bad = {"hung", "died", "bug"}
         return not any(bad & set(outcomes.values()) for outcomes in self.outcomes.values())
 
 
 def compare(found: dict[str, Any], judged: dict[str, Any] | None) -> str:
-    """Return the outcome of a file that gave frames: that of its worst frame."""
+    """Return the outcome of a file that gave frames, which is that of its worst frame."""
     if judged is None or judged["later_NHWC"].shape[1:] != found["frames_THWC"].shape[1:]:
         return "not judged"
     pairs = zip(found["indices_T"].tolist(), found["frames_THWC"], strict=True)
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace, folder: Path) -> Tally:
 
 
 def read_all(pool: WorkerPool, tasks: dict[int, Any]) -> dict[int, Any]:
-    """Return what became of each task: Done, with copies of its arrays, or Lost."""
+    """Return the result of each task: Done, with copies of its arrays, or Lost."""
     for number, task in tasks.items():
         pool.submit(number, task)
     results = {}
@@ -158,7 +158,7 @@ def read_all(pool: WorkerPool, tasks: dict[int, Any]) -> dict[int, Any]:
 
 
 def take(tally: Tally, backend: str, number: int, result: Any, judged: Any) -> None:
-    """Put the result of a file into the tally."""
+    """Add the result of a file to the counts."""
     if not isinstance(result, Done):
         tally.add(backend, number, "hung" if result.hung else "died", result.reason)
         return
@@ -178,12 +178,12 @@ def take(tally: Tally, backend: str, number: int, result: Any, judged: Any) -> N
 def main() -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--files", type=int, default=1000, help="how many (1000)")
-    parser.add_argument("--seed", type=int, default=0, help="another row of files (0)")
+    parser.add_argument("--files", type=int, default=1000, help="number of files (1000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the files (0)")
     parser.add_argument("--backends", nargs="+", default=BACKENDS, metavar="NAME")
-    parser.add_argument("--deadline-sec", type=float, default=20.0, help="for one file (20)")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="one file alone")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the files there")
+    parser.add_argument("--deadline-sec", type=float, default=20.0, help="limit per file (20)")
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="run only this file")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the files there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write each file's outcome")
     args = parser.parse_args()
     packages = [name for name in ("torchcodec", "decord") if name in args.backends]

@@ -1,6 +1,7 @@
-"""Hostile configs, weights, lists and shard indexes; each follows from a number and a seed.
+"""Make hostile configs, weights, lists and shard indexes, reproducible by number and seed.
 
-Every maker takes a random generator and returns what a case tries: words, text, bytes or an object.
+Every function takes a random generator and returns the input of a case: words, text, bytes or an
+object.
 """
 
 import io
@@ -16,7 +17,7 @@ import torch
 
 Rng = np.random.Generator
 
-# Values that a person types by mistake, or an attacker on purpose.
+# Values that a person may type by mistake, or an attacker on purpose.
 WORDS = (  # noqa: SIM905
     "0 -1 1 2 3 16 0.5 -0.5 1e30 -1e30 1e-400 1e400 nan inf -inf True false yes no None null ~ "
     "0x10 0b1 1_000 1:30 2026-01-01 tube random adamw sgd cuda auto pyav kinetics hiera_mae "
@@ -57,12 +58,12 @@ FOREIGN_KEYS = (  # noqa: SIM905
 
 
 def pick(rng: Rng, items: Sequence[Any]) -> Any:
-    """Return one of the items, whatever they are."""
+    """Return one of the items, which may be of any type."""
     return items[int(rng.integers(len(items)))]
 
 
 def word(rng: Rng) -> str:
-    """Return a value in text."""
+    """Return a value as text."""
     kind = rng.random()
     if kind < 0.55:
         return pick(rng, WORDS)
@@ -74,7 +75,7 @@ def word(rng: Rng) -> str:
 
 
 def value(rng: Rng, like: Any) -> str:
-    """Return a value in text: most often one of the kind of `like`, far from it or near."""
+    """Return a value as text, mostly of the type of `like`, near to it or far from it."""
     if rng.random() < 0.35:
         return word(rng)
     if isinstance(like, bool):
@@ -92,7 +93,7 @@ def value(rng: Rng, like: Any) -> str:
 
 
 def key(rng: Rng, known: Sequence[str]) -> str:
-    """Return a key: most often a known one, else one with a slip, of PySlowFast, or nonsense."""
+    """Return a key: mostly a known one, else misspelt, of PySlowFast, or nonsense."""
     kind = rng.random()
     if kind < 0.8:
         return pick(rng, known)
@@ -104,7 +105,7 @@ def key(rng: Rng, known: Sequence[str]) -> str:
 
 
 def overrides(rng: Rng, known: Mapping[str, Any]) -> list[str]:
-    """Return `KEY VALUE` words, now and then one too many; no NUL, which no command line takes.
+    """Return `KEY VALUE` words, sometimes one too many; no NUL, which a command line cannot hold.
 
     `known`: the default of each key.
     """
@@ -115,7 +116,7 @@ def overrides(rng: Rng, known: Mapping[str, Any]) -> list[str]:
 
 
 def yaml_text(rng: Rng, text: str, known: Mapping[str, Any]) -> bytes:
-    """Return the text of a config with one to three changes, as the bytes of a file."""
+    """Return the bytes of a config file with one to three changes."""
     for _ in range(int(rng.integers(1, 4))):
         text = pick(rng, _YAML_CHANGES)(rng, text, known)
     coding = "latin-1" if rng.random() < 0.03 else "utf-8"
@@ -158,7 +159,7 @@ def _indented(rng: Rng, text: str, known: Mapping[str, Any]) -> str:
 
 
 def _aliases(rng: Rng, text: str, known: Mapping[str, Any]) -> str:
-    """Add lists of lists of aliases: ten to the power of their depth values, if anyone counts."""
+    """Add nested lists of aliases, which expand to ten to the power of their depth values."""
     rows = ["l0: &l0 [1,1,1,1,1,1,1,1,1,1]"]
     for n in range(1, int(rng.integers(2, 12))):
         rows.append(f"l{n}: &l{n} [{','.join([f'*l{n - 1}'] * 10)}]")
@@ -180,7 +181,7 @@ _YAML_CHANGES = (
 
 
 def damaged(rng: Rng, content: bytes) -> bytes:
-    """Return bytes with a few changed, some missing, or others in between."""
+    """Return `content` with a few bytes changed, removed or inserted."""
     data = bytearray(content)
     kind = int(rng.integers(4))
     if kind == 0 and data:
@@ -227,10 +228,10 @@ def _values(rng: Rng, like: Any) -> list[Any]:
 
 
 def changed(rng: Rng, content: Any, *, whole: float = 0.1) -> Any:
-    """Return a checkpoint's content with a value, a key or a wrapping that does not belong there.
+    """Return a checkpoint's content with a wrong value, key or wrapping.
 
-    The change is at a random place of the nested dicts, at the top with a probability of `whole`.
-    Dicts on the way there are copies.
+    The change is at a random place in the nested dicts, at the top with a probability of `whole`.
+    Dicts on the path to it are copies.
     """
     if rng.random() < whole / 2:
         wrapping = pick(rng, ("state_dict", "model", "module", "ema", "weights", 0))
@@ -256,14 +257,14 @@ def changed(rng: Rng, content: Any, *, whole: float = 0.1) -> Any:
 
 
 class _Calls:
-    """What pickle loads as a call: a harmless one, of a function that no checkpoint needs."""
+    """An object that pickle loads by calling a harmless function that no checkpoint needs."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (Path("written-by-a-pickle"),)
 
 
 def checkpoint_file(rng: Rng, content: Any) -> bytes:
-    """Return the bytes of a checkpoint: a changed content, damaged bytes, or another file."""
+    """Return the bytes of a checkpoint: changed content, damaged bytes, or another file."""
     kind = rng.random()
     if kind < 0.7:
         for _ in range(int(rng.integers(1, 3))):
@@ -275,7 +276,7 @@ def checkpoint_file(rng: Rng, content: Any) -> bytes:
         torch.save(content, out)
     except (RuntimeError, NotImplementedError, OverflowError):
         out = io.BytesIO()
-        torch.save({"model_state": None}, out)  # no file can hold it
+        torch.save({"model_state": None}, out)  # torch.save cannot write the changed content
     whole = out.getvalue()
     if kind < 0.73:
         return whole
@@ -287,7 +288,7 @@ def checkpoint_file(rng: Rng, content: Any) -> bytes:
 
 
 def deflated(content: bytes) -> bytes:
-    """Return a zip file with the same members, compressed."""
+    """Compress the members of a zip file."""
     out = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(out, "w") as new:
         for info in old.infolist():
@@ -306,7 +307,7 @@ def json_file(rng: Rng, content: Any) -> bytes:
 
 
 def _changed_json(rng: Rng, content: Any, *, whole: float = 0.1) -> Any:
-    """Change something inside; the whole with a probability of `whole`."""
+    """Change a random part of the value; the whole value with a probability of `whole`."""
     odd = [None, True, [], {}, "", "x", -1, 2**63, 2**64, 10**30, 0.5, 1e308, float("nan")]
     odd += [pick(rng, STRANGE), word(rng), [1], ["x"], {"a": 1}, [[]], "a::b", "http://127.0.0.1:9"]
     if rng.random() < whole or not isinstance(content, dict | list) or not content:
@@ -331,7 +332,7 @@ _PATHS = (  # noqa: SIM905
 
 
 def list_file(rng: Rng, lines: Sequence[str]) -> bytes:
-    """Return the bytes of a list of videos and labels with a few lines that are odd."""
+    """Return the bytes of a list of videos and labels with a few unusual lines."""
     lines = list(lines)
     for _ in range(int(rng.integers(1, 3))):
         path, _, label = pick(rng, lines).rpartition(" ")

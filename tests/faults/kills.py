@@ -1,11 +1,11 @@
-"""Kill runs at random moments and compare what becomes of them: python tests/faults/kills.py
+"""Kill runs at random moments, resume, and compare the results: python tests/faults/kills.py
 
-A run that nobody kills comes first. Each trial then starts the same run in a new folder, kills it
-with SIGKILL (at a random moment of its training, or while it writes a checkpoint), starts it again
-as a person or a scheduler would, and holds the last checkpoint against that of the first run: the
-weights, their average, what the optimizer has gathered and the random generators, bit for bit. Of
-several processes (`--processes`), either one rank is killed, and torchrun ends the others, or
-torchrun with all of them. The exit status is 1 if any trial ends otherwise.
+The first run is not killed. Each trial then starts the same run in a new folder and kills it with
+SIGKILL, at a random moment of its training or while it writes a checkpoint. It restarts the run as
+a person or a scheduler would. Finally it compares the last checkpoint with that of the first run,
+bit for bit: the weights, their average, the optimizer state and the random generators. With several
+processes (`--processes`), it kills either one rank, after which torchrun ends the others, or
+torchrun and all ranks. The exit status is 1 if any trial ends with another checkpoint.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from hiera_video.data.synthetic.videos import make_demo_data
 
 ROOT = Path(__file__).resolve().parents[2]
 MAX_EPOCH = 4
-# Everything random is on; a checkpoint every 2 of an epoch's 8 iterations; gradients of two
-# batches are summed, so that a step is more than an iteration.
+# All random parts are enabled. A checkpoint is saved every 2 of an epoch's 8 iterations. Gradients
+# of two batches are accumulated, so that a step has more than one iteration.
 SETTINGS = (
     "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32 "
     "NUM_GPUS 0 TRAIN.BATCH_SIZE 2 TRAIN.EVAL_PERIOD 100 TRAIN.CHECKPOINT_PERIOD 1 "
@@ -47,17 +47,17 @@ _ITERATION = r"epoch (\d+/\d+ iteration \d+/\d+) loss"
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What is killed, when, and with how many loader processes the run goes on."""
+    """Which process to kill, when, and with how many loader processes to resume."""
 
     number: int
     while_writing: bool
-    after: float  # share of its iterations; or which checkpoint's writing, in [0, 1)
+    after: float  # when: fraction of the iterations, or of the checkpoints written, in [0, 1)
     victim: int  # a rank, or -1: all processes at once
     workers: tuple[int, int]
 
 
 class Campaign:
-    """Runs of the same training, some of them killed, in folders under `folder`."""
+    """Run the same training many times in folders under `folder`, killing some of the runs."""
 
     def __init__(self, folder: Path, num_processes: int, strategy: str) -> None:
         self.folder = folder
@@ -71,7 +71,7 @@ class Campaign:
         self.num_iterations, self.iteration_sec = 0, 0.0
 
     def command(self, output: Path, num_workers: int) -> list[str]:
-        """Return the command line of a run, as a person would type it."""
+        """Return the command line of a run."""
         words = ["tools/run_net.py", "--cfg", "configs/Demo/HIERA_MICRO.yaml", *SETTINGS.split()]
         words += ["DATA.PATH_TO_DATA_DIR", str(self.data), "OUTPUT_DIR", str(output)]
         words += ["DATA_LOADER.NUM_WORKERS", str(num_workers)]
@@ -85,7 +85,7 @@ class Campaign:
 
     @contextmanager
     def started(self, output: Path, num_workers: int) -> Iterator[subprocess.Popen[str]]:
-        """Start a run as the leader of a process group; end what is left of it."""
+        """Start a run as the leader of a process group; kill what is left of the group at exit."""
         quiet = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
         with open(f"{output}.err", "a") as errors:
             process = subprocess.Popen(
@@ -106,7 +106,7 @@ class Campaign:
             process.wait()
 
     def finish(self, output: Path, num_workers: int) -> dict[str, Any]:
-        """Run to the end; return the last checkpoint."""
+        """Run to the end and return the last checkpoint."""
         with self.started(output, num_workers) as process:
             status = process.wait(timeout=_WAIT_SEC)
         if status:
@@ -114,7 +114,7 @@ class Campaign:
         return last_state(output)
 
     def reference(self) -> dict[str, Any]:
-        """Run without a kill; note how long its training took."""
+        """Run without a kill, and record how long its training took."""
         output = self.folder / "reference"
         with self.started(output, 1) as process:
             wait_for_training(output, process)
@@ -127,7 +127,7 @@ class Campaign:
         return last_state(output)
 
     def kill(self, output: Path, trial: Trial) -> str:
-        """Start a run and kill it; return where it was, or "" if it had ended already."""
+        """Start a run and kill it; return where it was, or "" if it had already ended."""
         with self.started(output, trial.workers[0]) as process:
             wait_for_training(output, process)
             if trial.while_writing:
@@ -156,7 +156,7 @@ class Campaign:
 
 
 def ranks(agent: int) -> dict[int, int]:
-    """Return torchrun's child processes by their rank."""
+    """Return torchrun's child processes by rank."""
     found = {}
     for pid in Path(f"/proc/{agent}/task/{agent}/children").read_text().split():
         environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -167,13 +167,13 @@ def ranks(agent: int) -> dict[int, int]:
 
 
 def log_of(output: Path) -> str:
-    """Return what the run has logged so far."""
+    """Return the log of the run so far."""
     path = output / "stdout.log"
     return path.read_text() if path.exists() else ""
 
 
 def wait_for_training(output: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the run says that it trains."""
+    """Wait until the log says that training has started."""
     give_up = time.monotonic() + _WAIT_SEC
     while "training hiera" not in log_of(output):
         if process.poll() is not None or time.monotonic() > give_up:
@@ -182,13 +182,13 @@ def wait_for_training(output: Path, process: subprocess.Popen[str]) -> None:
 
 
 def wait_for_iterations(output: Path, process: subprocess.Popen[str], *, count: int) -> None:
-    """Wait until the run has logged so many iterations, or is over."""
+    """Wait until the run has logged `count` iterations, or has ended."""
     while process.poll() is None and len(re.findall(_ITERATION, log_of(output))) < count:
         time.sleep(0.005)
 
 
 def wait_for_writing(output: Path, process: subprocess.Popen[str], *, count: int) -> None:
-    """Wait until a temporary file stands there, after `count` checkpoints were seen."""
+    """Wait until a temporary file exists after `count` checkpoints have been written."""
     folder, seen = output / "checkpoints", set()
     while process.poll() is None:
         names = os.listdir(folder) if folder.exists() else []
@@ -198,12 +198,12 @@ def wait_for_writing(output: Path, process: subprocess.Popen[str], *, count: int
 
 
 def is_unfinished(path: Path) -> bool:
-    """Say whether a checkpoint is being written there: a temporary file, or a folder of them."""
+    """Return whether a checkpoint is being written: a temporary file, or a folder of them."""
     return "tmp" in path.name or (path.is_dir() and not (path / ".metadata").exists())
 
 
 def position_of(output: Path) -> str:
-    """Return the last iteration that the log tells of."""
+    """Return the last iteration in the log."""
     lines = re.findall(_ITERATION, log_of(output))
     return lines[-1] if lines else "before the first iteration"
 
@@ -221,7 +221,7 @@ def last_state(output: Path) -> dict[str, Any]:
 
 
 def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    """Return where two checkpoints differ, the texts of their configs aside."""
+    """Return the keys at which two checkpoints differ, ignoring the text of their configs."""
     if isinstance(one, torch.Tensor):
         same = isinstance(other, torch.Tensor) and one.dtype == other.dtype
         return [] if same and torch.equal(one, other) else [where]
@@ -239,7 +239,7 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
 
 
 def plan(count: int, num_processes: int, seed: int) -> list[Trial]:
-    """Draw the trials: every third kills while a checkpoint is written."""
+    """Draw the trials; every third one kills the run while it writes a checkpoint."""
     draw = random.Random(seed)
     return [
         Trial(
@@ -254,7 +254,7 @@ def plan(count: int, num_processes: int, seed: int) -> list[Trial]:
 
 
 def run_trial(campaign: Campaign, trial: Trial, expected: dict[str, Any]) -> tuple[bool, str, str]:
-    """Kill and go on; return whether the end was the same, a line on it, and what it hit."""
+    """Kill and resume; return whether the result is the same, a line about it, and what was hit."""
     output = campaign.folder / f"trial_{trial.number:03d}"
     where = campaign.kill(output, trial)
     left = [p.name for p in (output / "checkpoints").glob("*") if is_unfinished(p)]
@@ -276,7 +276,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the campaign; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--processes", type=int, default=1, help="of a run; more by torchrun")
+    parser.add_argument("--processes", type=int, default=1, help="number in a run (1)")
     parser.add_argument("--strategy", default="ddp", help="DIST.STRATEGY of several processes")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)

@@ -1,9 +1,9 @@
-"""Kinds of video files that the ffmpeg command can write: containers, codecs, rates and tags."""
+"""List the kinds of video files that ffmpeg can write: containers, codecs, rates and tags."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# The size of the pictures where a codec does not ask for another one.
+# The size of the pictures, unless the codec requires another one.
 SIZE = "96x64"
 
 X264 = "-c:v libx264 -g 12 -bf 3 -sc_threshold 0"
@@ -16,7 +16,7 @@ MPEG2 = "-c:v mpeg2video -g 12 -bf 2 -q:v 2"
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A file to be made: `codec` and `container` name its row in the table.
+    """A file to make; `codec` and `container` name its row in the table.
 
     options: words for the encoder and the container. filters: for `-vf`, before the encoder.
     copied: options of a second pass that copies the packets. passes: of the encoder.
@@ -40,8 +40,8 @@ class Kind:
         return f"{words}.{self.container}"
 
 
-# Encoder's options by codec, and the containers that may hold it. Those that ffmpeg refuses to
-# write are left out of the table.
+# The encoder's options for each codec, and the containers that may hold it. Combinations that
+# ffmpeg refuses to write are left out of the table.
 PLAIN: dict[str, tuple[str, str]] = {
     "h264": (X264, "mp4 mov mkv avi ts m2ts flv f4v 3gp nut asf mxf vob"),
     "hevc": (X265, "mp4 mov mkv ts nut"),
@@ -108,7 +108,7 @@ _SIZES = {
     "dv": "720x576",
 }
 
-# Variants: codec, container(s), more of the fields of Kind.
+# Variants: codec, container(s), other fields of Kind.
 _VARIANTS: list[tuple[str, str, dict[str, str | int]]] = [
     *(
         ("h264", containers, {"options": f"{X264} {more}", "note": note})

@@ -1,4 +1,4 @@
-"""Small videos of many kinds, and files made from them by damage that can be made again.
+"""Make small videos of many kinds, and damage them in ways that are reproducible by number.
 
 Legend: T frames, H height, W width, 3 RGB.
 """
@@ -38,7 +38,7 @@ _SOURCES: dict[str, dict[str, Any]] = {
 
 
 def make_sources(folder: Path) -> dict[str, bytes]:
-    """Return the videos by name; they are left in `folder`, and have 40 frames of 64 x 48 px."""
+    """Make videos of 40 frames of 64 x 48 px in `folder`; return them by name."""
     os.environ["SVT_LOG"] = "1"  # errors only
     frames_THWC = _moving_picture()
     sources = {}
@@ -50,7 +50,7 @@ def make_sources(folder: Path) -> dict[str, bytes]:
 
 
 def mutant(number: int, seed: int, sources: dict[str, bytes]) -> tuple[str, bytes]:
-    """Return file `number` of the row of `seed`: its name, which tells the damage, and content."""
+    """Return the name of file `number` for `seed`, which describes the damage, and its bytes."""
     names, kinds = list(sources), list(_DAMAGE)
     name = names[number % len(names)]
     kind = kinds[number // len(names) % len(kinds)]
@@ -62,7 +62,7 @@ def mutant(number: int, seed: int, sources: dict[str, bytes]) -> tuple[str, byte
 
 
 def _moving_picture() -> np.ndarray:
-    """Return frames of which no two are alike: a ramp that runs, a square that jumps."""
+    """Return frames that are all different: a moving ramp and a jumping square."""
     num_frames, height, width = _SHAPE_THW
     rows, columns = np.mgrid[:height, :width]
     rng = np.random.default_rng(0)
@@ -85,7 +85,7 @@ def _encode(
     options: dict[str, str] | None = None,
     container: dict[str, str] | None = None,
 ) -> None:
-    # Without a date and a random number, which Matroska would hold.
+    # Leave out the date and the random number that Matroska would contain.
     settings = {"fflags": "bitexact", **(container or {})}
     with av.open(str(path), "w", options=settings) as file:
         stream = file.add_stream(codec, rate=fps, options=options or {})
@@ -99,14 +99,14 @@ def _encode(
 
 
 def _range(rng: np.random.Generator, size: int, longest: float = 0.2) -> tuple[int, int]:
-    """Return the two ends of a range of 1 byte to a share `longest` of them, small ones often."""
+    """Return start and end of a range, from 1 byte to a fraction `longest`, mostly short."""
     length = 1 + int(longest * size * rng.random() ** 3)
     start = int(rng.integers(max(1, size - length)))
     return start, min(start + length, size)
 
 
 def _flip(content: bytes, rng: np.random.Generator, donor: bytes) -> bytes:
-    """Change one to a hundred bytes anywhere."""
+    """Change 1 to 100 bytes at random places."""
     data = np.frombuffer(content, np.uint8).copy()
     places = rng.integers(len(data), size=int(100 ** rng.random()))
     data[places] ^= rng.integers(1, 256, size=len(places), dtype=np.uint8)
@@ -114,7 +114,7 @@ def _flip(content: bytes, rng: np.random.Generator, donor: bytes) -> bytes:
 
 
 def _flip_header(content: bytes, rng: np.random.Generator, donor: bytes) -> bytes:
-    """Change up to ten bytes near the start or, where mp4 has its index, the end."""
+    """Change up to ten bytes near the start or near the end, where mp4 has its index."""
     data = np.frombuffer(content, np.uint8).copy()
     near = min(1000, len(data))
     places = rng.integers(near, size=int(10 ** rng.random()))
@@ -129,14 +129,14 @@ def _truncate(content: bytes, rng: np.random.Generator, donor: bytes) -> bytes:
 
 
 def _overwrite(content: bytes, rng: np.random.Generator, donor: bytes) -> bytes:
-    """Put noise, zeros or ones over a range."""
+    """Overwrite a range with noise, zeros or ones."""
     start, end = _range(rng, len(content))
     filling = [rng.bytes(end - start), bytes(end - start), b"\xff" * (end - start)]
     return content[:start] + filling[rng.integers(3)] + content[end:]
 
 
 def _swap(content: bytes, rng: np.random.Generator, donor: bytes) -> bytes:
-    """Exchange two blocks of one length."""
+    """Exchange two blocks of the same length."""
     length = 1 + int(0.2 * len(content) * rng.random() ** 2)
     one = int(rng.integers(len(content) - 2 * length))
     two = int(rng.integers(one + length, len(content) - length + 1))
@@ -151,7 +151,7 @@ def _swap(content: bytes, rng: np.random.Generator, donor: bytes) -> bytes:
 
 
 def _splice(content: bytes, rng: np.random.Generator, donor: bytes) -> bytes:
-    """Begin with the header of another video, of the same length or not."""
+    """Replace the beginning by the header of another video, of the same length or not."""
     length = int(rng.integers(1, 1500))
     resume = length if rng.random() < 0.5 else int(rng.integers(1, 1500))
     return donor[:length] + content[resume:]

@@ -1,4 +1,4 @@
-"""What a worker does with a damaged file: reads a sample, as training does; or judges its frames.
+"""Functions of a worker for a damaged file: read a sample as training does, or judge its frames.
 
 Legend: T frames read, N frames of the file, H height, W width, 3 RGB.
 """
@@ -23,12 +23,12 @@ from hiera_video.data.workers.process import Job
 
 _COLOURS = {"mean": (0.45,) * 3, "std": (0.225,) * 3}
 _CLIP = {"num_frames": 8, "sampling_rate": 2, "target_fps": 30.0}
-# A damaged header may name any size of picture: no judge is needed for more than this.
+# A damaged header may state any picture size. Larger ones than this are not judged.
 _MAX_JUDGED_BYTES = 100_000_000
 
 
 class _WatchedReader:
-    """A reader that remembers which frames it gave."""
+    """A reader that remembers which frames it returned."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
@@ -45,7 +45,7 @@ class _WatchedReader:
 
 
 class _WatchedViews:
-    """Views as a run cuts them, and the reader that they were cut from."""
+    """The views of a run, and the reader from which they were taken."""
 
     def __init__(self, views: TrainViews | TestViews) -> None:
         self._views, self.finish = views, views.finish
@@ -57,7 +57,7 @@ class _WatchedViews:
 
 
 def _views(number: int) -> TrainViews | TestViews:
-    """Return the views of a training for even numbers, those of a test for odd ones."""
+    """Return the views of training for even numbers, and those of a test for odd numbers."""
     if number % 2:
         return TestViews(
             sample_frames=partial(testing_indices, "dense", num_clips=3, **_CLIP),
@@ -78,10 +78,10 @@ def _views(number: int) -> TrainViews | TestViews:
 
 
 def read_sample(task: tuple[int, str, str], job: Job) -> dict[str, Any]:
-    """Read a sample of file (number, path) by a backend; the worker's function.
+    """Read a sample of file (number, path) with a backend. Called in a worker.
 
-    Returns `frames_THWC` and `indices_T`, or `reason` (a DecodeError's), or `bug` (a traceback);
-    and the process's memory in KiB, `peak_kib` while it read and `after_kib`.
+    Returns `frames_THWC` and `indices_T`, or `reason` (of a DecodeError), or `bug` (a traceback).
+    Also returns the memory of the process in KiB: `peak_kib` while reading and `after_kib`.
     """
     number, path, backend = task
     job.begin(0)
@@ -111,11 +111,11 @@ def read_sample(task: tuple[int, str, str], job: Job) -> dict[str, Any]:
 
 
 def judge(path: str, job: Job) -> dict[str, Any] | None:
-    """Decode a file from its start with PyAV alone; the worker's function.
+    """Decode a file from its start with plain PyAV. Called in a worker.
 
-    Returns `frames_NHWC` up to the first error or change of size; `later_NHWC`, what decodes if
-    errors are passed over, and `later_pts` of these; and `packet_pts`, sorted. None for a file that
-    is no video or too large to be kept.
+    Returns `frames_NHWC` up to the first error or change of size; `later_NHWC`, the frames that
+    decode if errors are skipped, and their `later_pts`; and `packet_pts`, sorted. Returns None if
+    the file is not a video or its frames are too large to keep.
     """
     job.begin(0)
     try:
@@ -173,7 +173,7 @@ def _packet_times(path: str) -> list[int]:
 
 
 def _forget_peak() -> None:
-    """Have the kernel measure the most memory from here on (Linux)."""
+    """Reset the kernel's measurement of peak memory (Linux)."""
     Path("/proc/self/clear_refs").write_text("5")
 
 

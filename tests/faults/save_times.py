@@ -1,7 +1,8 @@
-"""How long training waits for a sharded checkpoint: torchrun --nproc-per-node 2 THIS FOLDER
+"""Measure how long saving blocks training: torchrun --nproc-per-node 2 THIS FOLDER
 
-Hiera-B's weights and AdamW's moments, in processes of the CPU: saved while training would go on,
-saved and waited for, and gathered and written as one file, in turn, five rounds.
+Saves Hiera-B's weights and AdamW's moments from CPU processes in three ways, in turn, for five
+rounds: as a distributed checkpoint asynchronously (training would continue), as a distributed
+checkpoint synchronously, and gathered into one file.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The campaign of hostile input, in small; and its judge, which must see what it looks for."""
+"""A small campaign of hostile input, and tests that its checks detect what they look for."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ def test_hostile_input_ends_in_a_result_or_in_one_error(kind):
     assert f"{kind}, seed 7: 40 cases" in ended.stdout
 
 
-# Each case of the first kind does one thing that the campaign is there to see.
+# Each case does one thing that the campaign must detect.
 FAULTS = """
 import os, subprocess, sys
 sys.path.insert(0, {folder!r})

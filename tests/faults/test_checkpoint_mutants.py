@@ -1,4 +1,4 @@
-"""Damaged checkpoints and folders end in a model or in one line; the whole run takes minutes."""
+"""Damaged checkpoints and folders give a model or a one-line error; the full run takes minutes."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def cfg():
 
 @pytest.fixture(scope="module")
 def content(cfg):
-    """What a run of the micro model saves after one step."""
+    """Return the checkpoint that a run of the micro model saves after one step."""
     model = build_model(cfg)
     names, parameters = zip(*model.named_parameters(), strict=True)
     group = {"params": list(parameters), "names": list(names), "lr_scale": 1.0}
@@ -47,7 +47,7 @@ def content(cfg):
 
 
 def ends_well(load):
-    """Return whether something was loaded; anything but one line of a UserError is raised."""
+    """Return whether a model was loaded; raise any error but a one-line UserError."""
     try:
         load()
         said = ""

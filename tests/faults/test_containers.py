@@ -1,4 +1,4 @@
-"""A few of the files of containers.py: the whole run takes minutes."""
+"""Compare a few files of containers.py; the full run takes minutes."""
 
 import importlib.util
 import shutil

@@ -1,4 +1,4 @@
-"""The run over damaged files, in small: it needs decoders, and minutes where it is whole."""
+"""A small run over damaged files; it needs the decoders, and the full run takes minutes."""
 
 import importlib.util
 import subprocess

@@ -1,4 +1,4 @@
-"""The campaign of killed runs, in small: a kill is two runs, so it takes a minute when whole."""
+"""A small campaign of killed runs; one kill needs two runs, and takes a minute in full."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What a backend shows of a file, held against what the ffmpeg command shows.
+"""Compare the frames that a backend returns with those of the ffmpeg command.
 
 Legend: N frames, T ticks, H height, W width, 3 RGB.
 """
@@ -11,15 +11,15 @@ import numpy as np
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.workers.process import Job
 
-# Mean difference of two pictures, of 255 levels, up to which they differ in colour conversion only.
+# Largest mean difference (of 255 levels) of two pictures that differ only in colour conversion.
 SAME = 6.0
-# A frame's time is rounded in the file, in some to a hundredth of a second.
+# Files round the time of a frame, some to a hundredth of a second.
 _GRACE_SEC = 0.011
 _RATE_TOLERANCE = 0.01
 
 
 def view(task: tuple[str, str, str], job: Job) -> dict[str, str]:
-    """Return the `outcome` of a file for a backend and a `note`; a worker's function.
+    """Return the `outcome` of a file for a backend and a `note`. Called in a worker.
 
     task: the file, the backend, and an npz file with what ffmpeg shows: `frames_NHW3`,
     `times_N` in seconds, `fps` (0: variable), `display_HW`.
@@ -39,7 +39,7 @@ def view(task: tuple[str, str, str], job: Job) -> dict[str, str]:
 
 
 def judge(reader: Any, right: dict[str, np.ndarray]) -> tuple[str, str]:
-    """Return the outcome of an opened video, "right" or the first thing that is not, and a note."""
+    """Return the outcome of an opened video, "right" or its first fault, and a note."""
     right_NHWC = right["frames_NHW3"]
     num_frames = len(right_NHWC)
     if reader.num_frames != num_frames:
@@ -58,7 +58,7 @@ def judge(reader: Any, right: dict[str, np.ndarray]) -> tuple[str, str]:
 
 
 def _wrong_frame(frames_NHWC: np.ndarray, right_NHWC: np.ndarray) -> tuple[str, str] | None:
-    """Say which frame is another one than ffmpeg's, or has other colours."""
+    """Describe the first frame that is not ffmpeg's, or has other colours."""
     rows_N, columns_N = (
         (np.arange(right) * found // right)
         for right, found in zip(right_NHWC.shape[1:3], frames_NHWC.shape[1:3], strict=True)
@@ -80,7 +80,7 @@ def _wrong_frame(frames_NHWC: np.ndarray, right_NHWC: np.ndarray) -> tuple[str, 
 
 
 def _wrong_rate(reader: Any, right: dict[str, np.ndarray]) -> tuple[str, str] | None:
-    """Say how rate and times differ from those of the file."""
+    """Describe how rate and times differ from those of the file."""
     fps, times_N = float(right["fps"]), right["times_N"]
     if fps:
         if abs(reader.fps - fps) > _RATE_TOLERANCE * fps:
