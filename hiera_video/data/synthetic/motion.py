@@ -27,9 +27,9 @@ MOTIONS: dict[str, tuple[str, int]] = {
     "shrinks": ("size", -1),
 }
 
-# With these values, over 16 frames (8 at stride 2) an object moves by at least 0.18 of the frame,
-# turns by at least 65 degrees, or changes its size by a factor of at least 1.29. Its centre hardly
-# ever leaves the frame.
+# With these values, an object changes enough over 16 frames (8 at stride 2): it moves by at least
+# 0.18 of the frame, turns by at least 65 degrees, or changes its size by a factor of at least 1.29.
+# Its centre hardly ever leaves the frame.
 _LOOP_FRAMES = (24.0, 40.0)
 _TRAVEL = (0.5, 0.7)
 _SIZE_RATIO = (2.0, 2.6)

@@ -6,9 +6,9 @@ middle of the first pixel is (0.5, 0.5). `fill` is one level (0..255) per channe
 from outside the frame. Each function returns new frames.
 
 Sampling is bilinear. PySlowFast's RandAugment is bicubic by AUG.INTERPOLATION; timm's draws one of
-the two per operation. Bicubic costs twice as much for no known gain. Measured for 16x224x224 on
-one core: 6 ms with torch's grid_sample frame by frame, 15 ms with all frames as channels of one
-image (which does not fit the cache), 16 ms with Pillow, 16 ms with torchvision's v2 rotate.
+the two per operation. Bicubic costs twice as much for no known gain. For 16x224x224 on one core,
+torch's grid_sample takes 6 ms frame by frame, and 15 ms with all frames as channels of one image,
+which does not fit the cache. Pillow takes 16 ms, and so does torchvision's v2 rotate.
 """
 
 import math

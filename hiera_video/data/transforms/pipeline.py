@@ -48,9 +48,9 @@ def write_pixels(frames_TCHW: torch.Tensor, out_THWC: torch.Tensor) -> None:
 class TrainTransform:
     """Apply random-resized crop, flip, RandAugment, normalisation and erasing to one clip.
 
-    `crop_size` is the side of the result in pixels; `scale` and `aspect` are those of
-    `random_resized_crop`; `flip` mirrors half of all clips; `policy` is a RandAugment policy or
-    None; `erase_probability` and `erase_mode` are those of `random_erase`; `mean` and `std` those
+    `crop_size` is the side of the result in pixels. `scale` and `aspect` are those of
+    `random_resized_crop`. `flip` mirrors half of all clips. `policy` is a RandAugment policy or
+    None. `erase_probability` and `erase_mode` are those of `random_erase`, `mean` and `std` those
     of `to_clip`. All frames of a clip are transformed alike. Raises a UserError for a number
     outside its range.
 

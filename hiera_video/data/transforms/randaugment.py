@@ -55,10 +55,10 @@ def parse_policy(text: str) -> Policy:
     """Parse a policy such as "rand-m7-mstd0.5-inc1", as timm and PySlowFast do.
 
     Parts may come in any order, and each has a default. `m` is the magnitude (0..10; 10), `n` the
-    number of operations (2), `p` the probability of each (0.5), `mstd` the standard deviation of
-    the magnitude (0; above 100: uniform), `mmax` the limit of the magnitude (10). `inc1` chooses
-    the increasing set. Without it, six operations act as in timm's other set, where some become
-    weaker as m grows. timm's weighted sets (`t`, formerly `w`) are refused.
+    number of operations (2), `p` the probability of each (0.5). `mstd` is the standard deviation
+    of the magnitude (0; above 100: uniform), `mmax` the limit of the magnitude (10). `inc1`
+    chooses the increasing set. Without it, six operations act as in timm's other set, where some
+    become weaker as m grows. timm's weighted sets (`t`, formerly `w`) are refused.
 
     Raises:
         UserError: names the part that is unknown, out of range or given twice.
@@ -197,10 +197,11 @@ def _moving(function: Callable[..., torch.Tensor], *, at_full_strength: float) -
     )
 
 
-# The increasing set, with the ranges of timm 1.0: rotation to 30 degrees, shear to 0.3, translation
-# to 0.45 of the side, solarize thresholds 256 down to 0, solarize-add 0 to 110, posterize 4 bits
-# down to 0. They derive from AutoAugment (Cubuk et al. 2018, arXiv 1805.09501), whose ranges
-# differ. In the plain set, posterize and solarize run the other way, and factors from 0.1 to 1.9.
+# The increasing set, with the ranges of timm 1.0. Geometric: rotation to 30 degrees, shear to 0.3,
+# translation to 0.45 of the side. Photometric: solarize thresholds 256 down to 0, solarize-add 0 to
+# 110, posterize 4 bits down to 0. They derive from AutoAugment (Cubuk et al. 2018, arXiv
+# 1805.09501), whose ranges differ. In the plain set, posterize and solarize run the other way, and
+# factors from 0.1 to 1.9.
 OPERATIONS: dict[str, _Kind] = {
     "AutoContrast": _Kind(_no_argument, lambda x, _, fill: photometric.auto_contrast(x)),
     "Equalize": _Kind(_no_argument, lambda x, _, fill: photometric.equalize(x)),
