@@ -8,14 +8,18 @@ half-written. Tensors have flat names, `model_state/head.norm.bias` and `optimiz
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from hiera_video.checkpoints.distributed_layout import INDEX, PLAIN, check_sums
+from hiera_video.checkpoints.distributed_layout import INDEX as INDEX
+from hiera_video.checkpoints.distributed_layout import PLAIN as PLAIN
+from hiera_video.checkpoints.distributed_layout import check_sums
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError, first_line
 from hiera_video.utils.torch_files import load_plain
+
+T = TypeVar("T")
 
 ENDING = ".dcp"
 MODEL, AVERAGE, OPTIMIZER = "model_state", "ema_state", "optimizer_state"
@@ -142,7 +146,7 @@ def load(path: str, tensors: dict[str, torch.Tensor], *, alone: bool = False) ->
     load_tensors(path, tensors, alone=alone)
 
 
-def _or_damaged(path: str, key: str, read_it: Callable[[], Any]) -> Any:
+def _or_damaged(path: str, key: str, read_it: Callable[[], T]) -> T:
     try:
         return read_it()
     except UserError:

@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter, Metadata, load
 from torch.distributed.checkpoint.filesystem import _StorageInfo
-from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, STATE_DICT_TYPE
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
@@ -118,4 +118,4 @@ def load_tensors(path: str, tensors: dict[str, torch.Tensor], *, alone: bool) ->
         settings = {"no_dist": True}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is disabled, unavailable or uninitialized")
-        load(cast("STATE_DICT_TYPE", tensors), storage_reader=_Reader(path), **settings)
+        load(cast("dict[str, Any]", tensors), storage_reader=_Reader(path), **settings)

@@ -187,9 +187,10 @@ def _download(where: str, revision: str | None) -> str:
         )
     hub = _huggingface_hub(where)
     try:
-        return hub.snapshot_download(
+        folder: str = hub.snapshot_download(
             where, revision=revision, allow_patterns=[CONFIG, WEIGHTS, FACTS]
         )
+        return folder
     except Exception as error:  # whatever its client raises, without a network among it
         raise UserError(
             f"{_KEY}: {where!r} is no folder here, and could not be had from the hub "

@@ -15,7 +15,7 @@ SOURCES = (
 )
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # PyYAML has no types
     """Write sections in block style and each list on one line."""
 
     def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> Any:
@@ -24,12 +24,16 @@ class _Dumper(yaml.SafeDumper):
 
 def to_dict(cfg: Config) -> dict[str, Any]:
     """Return the config as nested dicts of plain values, with lists for tuples."""
-    return _plain(cfg)
+    plain: dict[str, Any] = _plain(cfg)
+    return plain
 
 
 def to_yaml(cfg: Config) -> str:
     """Return YAML in the order of the schema; `load_config` turns it into an equal config."""
-    return yaml.dump(to_dict(cfg), Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True)
+    text: str = yaml.dump(
+        to_dict(cfg), Dumper=_Dumper, sort_keys=False, width=1000, allow_unicode=True
+    )
+    return text
 
 
 def value_of(cfg: Config, name: str) -> Any:

@@ -78,7 +78,8 @@ class _Reader:
         if not problem:
             try:
                 with open_file(path) as file:
-                    return file.read()
+                    text: str = file.read()
+                return text
             except UnicodeDecodeError:
                 problem = f"{path!r}, which is not a text file. {_TEMPLATE}"
             except OSError as error:
@@ -179,7 +180,7 @@ class _Reader:
 
 
 def _line(node: yaml.Node) -> int:
-    return node.start_mark.line + 1
+    return int(node.start_mark.line) + 1
 
 
 def _is_url(path: str) -> bool:
