@@ -1,4 +1,4 @@
-"""What keeps one bad batch from spoiling days of training, and names its videos."""
+"""Skip the steps whose loss or gradient is not finite, and name their videos."""
 
 import math
 import statistics
@@ -12,22 +12,23 @@ from hiera_video.data.records import VideoRecord
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 
-# A loss is a spike so many standard deviations above the mean of the finite ones before it.
+# A loss this many standard deviations above the mean of the finite losses before it is a spike.
 SPIKE_SIGMA = 6.0
 WINDOW = 100
-# With fewer losses their spread says little.
+# The standard deviation of fewer losses says little.
 MIN_LOSSES = 20
 
 
 class StepGuard:
-    """Watches losses and gradients; a step is skipped where one of them is not finite.
+    """Decides which optimizer steps are skipped, and warns about losses that jump.
 
-    Of several processes, all skip a step that is bad in any, and rank 0 tells what they all noted.
+    A step is bad if a loss in it, or its gradient, is not finite. If it is bad in one process, all
+    processes skip it. Rank 0 logs what every process noted.
 
     Args:
-        max_bad_steps: so many bad steps in a row stop the run (TRAIN.MAX_BAD_STEPS).
+        max_bad_steps: this many bad steps in a row stop the run (TRAIN.MAX_BAD_STEPS).
         records: the training videos, for their paths.
-        warn: is told of bad steps and of losses that jump.
+        warn: gets a line for each bad step and each jump of the loss.
     """
 
     def __init__(
@@ -39,12 +40,12 @@ class StepGuard:
         self._records = records
         self._warn = warn
         self._losses: deque[float] = deque(maxlen=WINDOW)
-        self._faults: list[str] = []  # of the step that is under way
+        self._faults: list[str] = []  # of the current step
         self._spikes: list[str] = []
         self._videos: set[int] = set()
 
     def add(self, loss: float, batch: Batch, where: str) -> None:
-        """Take the loss of an iteration; `where` names it."""
+        """Check the loss of one iteration; `where` names the iteration in messages."""
         videos = set(np.unique(batch.video_indices_B.numpy()).tolist())
         self._videos |= videos
         if not math.isfinite(loss):
@@ -60,23 +61,32 @@ class StepGuard:
                 )
         self._losses.append(loss)
 
-    def skips(self, grad_norm: float, where: str) -> bool:
-        """Say whether the step that ends with iteration `where` must be skipped; ask once a step.
+    def flags(self, grad_norm: float) -> list[float]:
+        """Return what this process noted in the current step, for the sums that `skips` takes.
+
+        That is 1 or 0 each for: a bad loss, a bad loss or gradient, anything to log.
+        """
+        bad_norm = not math.isfinite(grad_norm)
+        bad_loss, spike = bool(self._faults), bool(self._spikes)
+        return [float(bad_loss), float(bad_loss or bad_norm), float(bad_loss or bad_norm or spike)]
+
+    def skips(self, grad_norm: float, where: str, sums: Sequence[float] | None = None) -> bool:
+        """Say whether to skip the step that ends with iteration `where`; call it once per step.
+
+        `sums` are the sums of `flags` over all processes. None: this process is the only one.
 
         Raises:
-            UserError: it is the last of too many bad ones in a row.
+            UserError: it is the last of too many bad steps in a row.
         """
+        num_losses, num_bad, num_noted = self.flags(grad_norm) if sums is None else sums
         faults, spikes, videos = self._faults, self._spikes, self._videos
         self._faults, self._spikes, self._videos = [], [], set()
         bad_norm = not math.isfinite(grad_norm)
-        num_losses, num_bad, num_noted = dist.total(
-            [bool(faults), bool(faults) or bad_norm, bool(faults or spikes) or bad_norm]
-        )
         self.in_a_row = self.in_a_row + 1 if num_bad else 0
         self.num_skipped += num_bad > 0
         if not num_noted:
             return False
-        # A bad loss spoils the shared gradient of all processes: only its own videos are named.
+        # A bad loss makes the averaged gradient bad in all processes; name only the loss's videos.
         if bad_norm and not num_losses:
             faults.append(f"the norm of the gradient became {grad_norm} in {where}")
         if faults:

@@ -1,10 +1,15 @@
-"""A run's state on the disk and back: where it stood, and all that it had gathered until then."""
+"""Save a run's state in OUTPUT_DIR, and go on from what is there.
 
-from collections.abc import Mapping
+`RunSaver` writes checkpoints, `start_run` reads the last one.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.matching import read_checkpoint, start_from_content
@@ -19,62 +24,97 @@ from hiera_video.engine.checkpoint import (
     run_state,
     save_checkpoint,
 )
+from hiera_video.engine.ema import WeightAverage
+from hiera_video.engine.guards import StepGuard
 from hiera_video.engine.parallel.fsdp import is_sharded
-from hiera_video.engine.train_run import TrainRun
+from hiera_video.engine.run_log import RunLog
 from hiera_video.models import origin as export_origin
 from hiera_video.models.origin import Origin, origin_from, origin_of_content
 from hiera_video.utils import dist
+from hiera_video.utils.byproducts import Warn
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.folder_lock import FolderLock
 from hiera_video.utils.seed import seed_for
+
+if TYPE_CHECKING:
+    from hiera_video.engine.checkpoint_distributed import ShardedSaves
 
 RngState = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
+class Learner:
+    """What changes as a run learns, and what its checkpoints hold.
+
+    `guard` counts the bad steps in a row, which a resumed run goes on counting.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    guard: StepGuard
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
-    """Where a run begins; `rng_state` is that of this process, inside an epoch."""
+    """Where a run begins.
+
+    `rng_state` is that of this process's generators, inside an epoch. `resumed` says whether the
+    run goes on from its own checkpoint.
+    """
 
     position: Position
     origin: Origin
     rng_state: RngState | None = None
+    resumed: bool = False
 
 
-def start_run(run: TrainRun) -> Start:
-    """Load the run's last whole checkpoint, or the weights to start from, if there are any."""
-    train_cfg = run.cfg.TRAIN
+def start_run(
+    cfg: Config,
+    learner: Learner,
+    *,
+    num_iterations: int,
+    class_names: Sequence[str] | None,
+    log: RunLog,
+) -> Start:
+    """Load the run's last undamaged checkpoint, or the weights to start from, if there are any."""
     if dist.is_main():
-        remove_unfinished(run.cfg.OUTPUT_DIR)
-    # What torch's agent has started anew goes on, whatever the config says of a new run.
-    resumes = train_cfg.AUTO_RESUME or dist.was_restarted()
-    last = read_last(run.cfg.OUTPUT_DIR, run.log.warning) if resumes else None
+        remove_unfinished(cfg.OUTPUT_DIR)
+    # Processes that torch's agent has restarted resume, whatever the config says of a new run.
+    resumes = cfg.TRAIN.AUTO_RESUME or dist.was_restarted()
+    last = read_last(cfg.OUTPUT_DIR, log.warning) if resumes else None
     refuse_other_folders(last[0] if last else "")
     if last:
-        return _go_on(run, *last)
-    run.validations.forget()
-    if train_cfg.CHECKPOINT_FILE_PATH:
-        return Start(Position(0), _start_from_weights(run, train_cfg.CHECKPOINT_FILE_PATH))
-    if run.cfg.MODEL.LINEAR_PROBE or run.cfg.MODEL.FREEZE_LAYERS:
-        key = "LINEAR_PROBE" if run.cfg.MODEL.LINEAR_PROBE else "FREEZE_LAYERS"
-        run.log.warning(
+        path, content = last
+        refuse_other_classes(content, class_names, path, key="TRAIN.AUTO_RESUME")
+        _restore(content, path, learner)
+        return _go_on(cfg, content, path, num_iterations, log)
+    if cfg.TRAIN.CHECKPOINT_FILE_PATH:
+        return Start(Position(0), _start_from_weights(cfg, learner, class_names, log))
+    if cfg.MODEL.LINEAR_PROBE or cfg.MODEL.FREEZE_LAYERS:
+        key = "LINEAR_PROBE" if cfg.MODEL.LINEAR_PROBE else "FREEZE_LAYERS"
+        log.warning(
             f"MODEL.{key} keeps random weights as they are: TRAIN.CHECKPOINT_FILE_PATH is empty. "
             "Try the weights of a pretraining there."
         )
     return Start(Position(0), origin_from(""))
 
 
-def _start_from_weights(run: TrainRun, path: str) -> Origin:
-    key = "TRAIN.CHECKPOINT_FILE_PATH"
+def _start_from_weights(
+    cfg: Config, learner: Learner, class_names: Sequence[str] | None, log: RunLog
+) -> Origin:
+    path, key = cfg.TRAIN.CHECKPOINT_FILE_PATH, "TRAIN.CHECKPOINT_FILE_PATH"
     content = read_checkpoint(path, key=key)
-    classes = run.cfg.MODEL.NUM_CLASSES if run.cfg.TASK == "classify" else None
-    summary = start_from_content(run.model, content, path=path, key=key, num_classes=classes)
-    run.log.line(f"started from {path}: {summary}")
+    classes = cfg.MODEL.NUM_CLASSES if cfg.TASK == "classify" else None
+    summary = start_from_content(learner.model, content, path=path, key=key, num_classes=classes)
+    log.line(f"started from {path}: {summary}")
     for warning in summary.warnings:
-        run.log.warning(warning)
-    said = contradiction(content.get("class_names"), run.class_names)
+        log.warning(warning)
+    said = contradiction(content.get("class_names"), class_names)
     if said and not summary.reinitialised and not summary.missing:
-        run.log.warning(f"{key}: the classifier of {path!r} was trained for other classes: {said}.")
-    if run.average:
-        run.average.restart()
+        log.warning(f"{key}: the classifier of {path!r} was trained for other classes: {said}.")
+    if learner.average:
+        learner.average.restart()
     return dist.by_main(lambda: origin_from(path, content))
 
 
@@ -90,52 +130,54 @@ def refuse_other_folders(last: str) -> None:
             )
 
 
-def _go_on(run: TrainRun, path: str, content: dict[str, Any]) -> Start:
-    refuse_other_classes(content, run.class_names, path, key="TRAIN.AUTO_RESUME")
-    if distributed.is_folder(path) and is_sharded(run.model):
-        # Seconds to import, and done already in a run whose model is cut up.
+def _restore(content: dict[str, Any], path: str, learner: Learner) -> None:
+    """Load a run's own checkpoint, whose `content` was read from `path`."""
+    model, optimizer, average = learner.model, learner.optimizer, learner.average
+    if distributed.is_folder(path) and is_sharded(model):
+        # Importing it takes seconds; a run with FSDP has done so already.
         from hiera_video.engine.checkpoint_distributed import restore_shares
 
-        restore_shares(content, path, model=run.model, optimizer=run.optimizer, average=run.average)
+        restore_shares(content, path, model=model, optimizer=optimizer, average=average)
     else:
         if distributed.is_folder(path):
             content = distributed.read(path, key="TRAIN.AUTO_RESUME", optimizer=True)
-        restore(content, path, model=run.model, optimizer=run.optimizer)
-        if run.average and content.get("ema_state"):
-            run.average.load(content["ema_state"], int(content.get("ema_steps", 0)))
-        elif run.average:
-            run.average.restart()
-    run.guard.in_a_row = int(content.get("bad_steps_in_a_row", 0))
+        restore(content, path, model=model, optimizer=optimizer)
+        if average and content.get("ema_state"):
+            average.load(content["ema_state"], int(content.get("ema_steps", 0)))
+        elif average:
+            average.restart()
+    learner.guard.in_a_row = int(content.get("bad_steps_in_a_row", 0))
+
+
+def _go_on(
+    cfg: Config, content: Mapping[str, Any], path: str, num_iterations: int, log: RunLog
+) -> Start:
+    """Return where a run goes on from its own checkpoint, and log it."""
     saved = Position(int(content["epoch"]), int(content.get("iteration", 0)))
-    run.log.line(f"resumed after {saved} from {path}")
-    if changed := changed_keys(str(content.get("cfg", "")), run.cfg):
-        run.log.line(f"changed since that checkpoint: {'; '.join(changed)}")
-    origin = _origin_of_run(run, content)
-    position = position_now(
-        saved,
-        saved_iterations=int(content.get("num_iterations", len(run.train_loader))),
-        num_iterations=len(run.train_loader),
-        accum_steps=run.cfg.SOLVER.ACCUM_STEPS,
-    )
-    rng_states = content.get("rng_states", [])
-    if not saved.iteration or (position == saved and len(rng_states) == dist.world_size()):
-        return Start(position, origin, rng_states[dist.rank()] if saved.iteration else None)
-    run.log.warning(
-        f"the batches or processes are others than when the checkpoint was written: the run goes "
-        f"on after {position}, and its numbers are not those of one never stopped."
-    )
-    return Start(position, origin)
-
-
-def _origin_of_run(run: TrainRun, content: Mapping[str, Any]) -> Origin:
-    """Return the origin of the weights in this run's checkpoint; log weights that are not used."""
+    log.line(f"resumed after {saved} from {path}")
+    if changed := changed_keys(str(content.get("cfg", "")), cfg):
+        log.line(f"changed since that checkpoint: {'; '.join(changed)}")
     origin = dist.by_main(lambda: origin_of_content(content))
-    if unused := origin.unused(run.cfg.TRAIN.CHECKPOINT_FILE_PATH):
-        run.log.line(
+    if unused := origin.unused(cfg.TRAIN.CHECKPOINT_FILE_PATH):
+        log.line(
             f"TRAIN.CHECKPOINT_FILE_PATH {unused!r} is not used: the run goes on from its own "
             f"checkpoint, and began with {origin.weights or 'fresh weights'}"
         )
-    return origin
+    position = position_now(
+        saved,
+        saved_iterations=int(content.get("num_iterations", num_iterations)),
+        num_iterations=num_iterations,
+        accum_steps=cfg.SOLVER.ACCUM_STEPS,
+    )
+    rng_states = content.get("rng_states", [])
+    if not saved.iteration or (position == saved and len(rng_states) == dist.world_size()):
+        rng_state = rng_states[dist.rank()] if saved.iteration else None
+        return Start(position, origin, rng_state, resumed=True)
+    log.warning(
+        f"the batches or processes are others than when the checkpoint was written: the run goes "
+        f"on after {position}, and its numbers are not those of one never stopped."
+    )
+    return Start(position, origin, resumed=True)
 
 
 def position_now(
@@ -149,56 +191,125 @@ def position_now(
     return Position(saved.epoch, iteration // accum_steps * accum_steps)
 
 
-def save_run(run: TrainRun, position: Position) -> str:
-    """Save a checkpoint at `position`, remove old ones, and return its path; all processes call it.
+class RunSaver:
+    """Saves a run's checkpoints and removes old ones; all processes call every method.
 
-    Rank 0 writes it, or, of a model that is cut up, each process its share while training goes on.
+    Rank 0 writes a file. With FSDP, each process writes its part of a folder while training goes
+    on. Leave it as a context to wait for the last folder.
 
-    Raises:
-        UserError: it cannot be written, or another run has taken OUTPUT_DIR; older ones are
-            untouched.
+    Args:
+        cfg: the run's config, which is saved, too.
+        learner: what is saved.
+        origin: of the weights that the run began with.
+        device: whose random generator is saved.
+        num_iterations: of an epoch.
+        class_names: of the classifier; None where unknown.
+        lock: on OUTPUT_DIR, in rank 0.
+        warn: gets a line about a save that failed where the run ends for another reason.
     """
-    if run.lock:
-        run.lock.check()
-    more = {
-        "num_iterations": len(run.train_loader),
-        "rng_states": dist.gather(rng_state(run.device)),
-        "bad_steps_in_a_row": run.guard.in_a_row,
-        export_origin.KEY: asdict(run.origin),
-    }
-    if run.average is not None:
-        more["ema_state"] = run.model.state_dict() | run.average.shares()
-        more["ema_steps"] = run.average.num_steps
-    state: dict[str, Any] = {
-        "epoch": position.epoch,
-        "iteration": position.iteration,
-        "model": run.model,
-        "optimizer": run.optimizer,
-        "config_yaml": to_yaml(run.cfg),
-        "class_names": run.class_names,
-        "more": more,
-    }
-    if run.saves is not None:
-        return run.saves.save(position, run_state(**state))
-    path = save_checkpoint(run.cfg.OUTPUT_DIR, **state)
-    if dist.is_main():
-        remove_old(run.cfg.OUTPUT_DIR, position, keep=run.cfg.TRAIN.KEEP_CHECKPOINTS)
-    # The others wait: where one process exits, torchrun ends the rest.
-    return dist.from_main(path)
+
+    def __init__(
+        self,
+        cfg: Config,
+        learner: Learner,
+        *,
+        origin: Origin,
+        device: torch.device,
+        num_iterations: int,
+        class_names: list[str] | None,
+        lock: FolderLock | None,
+        warn: Warn,
+    ) -> None:
+        self._cfg = cfg
+        self._learner = learner
+        self._origin = origin
+        self._device = device
+        self._num_iterations = num_iterations
+        self._class_names = class_names
+        self._lock = lock
+        self._background = _background_saves(cfg, warn) if is_sharded(learner.model) else None
+
+    def save(self, position: Position) -> str:
+        """Save a checkpoint at `position`, remove old ones, and return its path.
+
+        Raises:
+            UserError: it cannot be written, or another run has taken OUTPUT_DIR; older ones are
+                untouched.
+        """
+        if self._lock:
+            self._lock.check()
+        average = self._learner.average
+        more = {
+            "num_iterations": self._num_iterations,
+            "rng_states": dist.gather(rng_state(self._device)),
+            "bad_steps_in_a_row": self._learner.guard.in_a_row,
+            export_origin.KEY: asdict(self._origin),
+        }
+        if average is not None:
+            more["ema_state"] = self._learner.model.state_dict() | average.shares()
+            more["ema_steps"] = average.num_steps
+        state: dict[str, Any] = {
+            "epoch": position.epoch,
+            "iteration": position.iteration,
+            "model": self._learner.model,
+            "optimizer": self._learner.optimizer,
+            "config_yaml": to_yaml(self._cfg),
+            "class_names": self._class_names,
+            "more": more,
+        }
+        if self._background is not None:
+            return self._background.save(position, run_state(**state))
+        path = save_checkpoint(self._cfg.OUTPUT_DIR, **state)
+        if dist.is_main():
+            keep = self._cfg.TRAIN.KEEP_CHECKPOINTS
+            remove_old(self._cfg.OUTPUT_DIR, position, keep=keep)
+        # The other processes wait: when one of them exits, torchrun ends the rest.
+        return dist.from_main(path)
+
+    def check(self) -> None:
+        """Raise a UserError if a checkpoint that was being written could not be."""
+        if self._background is not None:
+            self._background.check()
+
+    def wait(self) -> None:
+        """Wait until no checkpoint is being written. Raises a UserError like `check`."""
+        if self._background is not None:
+            self._background.wait()
+
+    def __enter__(self) -> "RunSaver":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._background is not None:
+            self._background.__exit__(kind, error, traceback)
 
 
-def seed_epoch(run: TrainRun, epoch: int, start: Start) -> int:
-    """Set PyTorch's generators for an epoch; return the iteration to begin with.
+def _background_saves(cfg: Config, warn: Warn) -> "ShardedSaves":
+    # Importing it takes seconds, so import it only with FSDP.
+    from hiera_video.engine.checkpoint_distributed import ShardedSaves
 
-    Seeded by epoch, so that a resumed run draws the same drop paths as one that never stopped.
+    keep, timeout_sec = cfg.TRAIN.KEEP_CHECKPOINTS, cfg.DIST.TIMEOUT_SEC
+    return ShardedSaves(cfg.OUTPUT_DIR, keep=keep, timeout_sec=timeout_sec, warn=warn)
+
+
+def seed_epoch(seed: int, epoch: int, start: Start, device: torch.device) -> int:
+    """Seed PyTorch's generators for an epoch; return the iteration to begin with.
+
+    The seed depends on the epoch, so that a resumed run draws the same drop paths as a run that
+    was never stopped.
     """
     # Rank 0 draws what a run of one process does.
     ranks = [dist.rank()] if dist.rank() else []
-    torch.manual_seed(seed_for("epoch", run.cfg.RNG_SEED, epoch, *ranks))
+    torch.manual_seed(seed_for("epoch", seed, epoch, *ranks))
     if epoch != start.position.epoch:
         return 0
     if start.rng_state is not None:
-        set_rng_state(start.rng_state, run.device)
+        set_rng_state(start.rng_state, device)
     return start.position.iteration
 
 

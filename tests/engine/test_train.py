@@ -13,8 +13,8 @@ from torch.nn.modules.module import register_module_forward_hook
 from hiera_video.checkpoints.run_folder import checkpoint_path, last_checkpoint
 from hiera_video.data.build import build_loader, read_records
 from hiera_video.engine.checkpoint import save_checkpoint
+from hiera_video.engine.epoch_log import Mean, Stopwatch
 from hiera_video.engine.launch import launch
-from hiera_video.engine.meters import Mean, Stopwatch
 from hiera_video.engine.train import accumulation
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.utils import io

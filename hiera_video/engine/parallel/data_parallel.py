@@ -1,6 +1,6 @@
 """A model in several processes, which learn together what one would from all their clips."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +63,10 @@ class WithUnusedWeight(nn.Module):
 
 @contextmanager
 def gradients(wrapped: nn.Module, *, ends_group: bool) -> Iterator[None]:
-    """Share the gradients out only where an optimizer step ends; holds the passes of both ways."""
+    """Skip the gradient all-reduce except on the last accumulation step.
+
+    Wrap the forward and the backward pass: DDP decides in the forward pass what it sends.
+    """
     if is_sharded(wrapped):
         share_gradients(wrapped, now=ends_group)
     if ends_group or not isinstance(wrapped, DistributedDataParallel):
@@ -74,12 +77,12 @@ def gradients(wrapped: nn.Module, *, ends_group: bool) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """The batches of all processes in one iteration.
+class Counts:
+    """The batches of all processes in one iteration: `num_videos` and `num_clips` decoded.
 
-    `num_videos` and `num_clips` that are there, `failures` of all, and the `weight` of this
-    process's mean loss: 1 where all have as many clips, and such that the mean of the weighted
-    gradients is that of all clips where they have not.
+    `failures` are the videos of all processes that did not decode. `weight` scales this process's
+    mean loss so that the mean of the gradients over processes is the mean over all clips. It is 1
+    if every process has the same number of clips.
     """
 
     num_videos: int
@@ -87,22 +90,43 @@ class Tally:
     failures: tuple[Failure, ...]
     weight: float
 
-    def mean_loss(self, loss: torch.Tensor) -> float:
-        """Return the mean loss over all clips, the same in all processes, which all call this."""
-        return dist.mean([self.weight * loss.item()])[0]
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """What all processes know after `exchange`: `mean_loss` over all clips, and sums of `flags`.
+
+    `stop` says whether any process was asked to end. `counts` describe the next batches.
+    """
+
+    mean_loss: float
+    stop: bool
+    flags: Sequence[float]
+    counts: Counts
 
 
-def tally(batch: Batch) -> Tally:
-    """Count the clips and name the failures of an iteration; all processes call it."""
-    num_videos, num_clips, num_failures = dist.total(
-        [batch.num_videos, len(batch), len(batch.failures)]
+def exchange(
+    upcoming: Batch | None,
+    *,
+    loss: float = 0.0,
+    stop: bool = False,
+    flags: Sequence[float] = (),
+) -> Exchanged:
+    """Share the facts of one iteration among all processes, in one all-reduce; all call it.
+
+    Args:
+        upcoming: this process's next batch; None after the last one.
+        loss: this process's mean loss times its `Counts.weight`.
+        stop: whether this process was asked to end.
+        flags: numbers to sum, as many in every process.
+    """
+    num_here = 0 if upcoming is None else len(upcoming)
+    num_videos_here = 0 if upcoming is None else upcoming.num_videos
+    failures = () if upcoming is None else upcoming.failures
+    sum_of_losses, num_stops, num_videos, num_clips, num_failures, *sums = dist.total(
+        [loss, float(stop), num_videos_here, num_here, len(failures), *flags]
     )
-    failures = batch.failures
-    if num_failures and dist.world_size() > 1:  # rare, and then small
+    if num_failures and dist.world_size() > 1:  # rare, and then few
         failures = tuple(one for some in dist.gather(failures) for one in some)
-    return Tally(
-        int(num_videos),
-        int(num_clips),
-        failures,
-        len(batch) * dist.world_size() / max(num_clips, 1),
-    )
+    weight = num_here * dist.world_size() / max(num_clips, 1)
+    counts = Counts(int(num_videos), int(num_clips), failures, weight)
+    return Exchanged(sum_of_losses / dist.world_size(), num_stops > 0, sums, counts)

@@ -133,6 +133,9 @@ def _cut_up_what_is_loaded(
             state[name] = share_of(parameter, state[name])
 
 
-def total_norm(norm: torch.Tensor) -> float:
-    """Return a gradient norm as a number; of shares, that of the whole."""
-    return float(norm.full_tensor() if is_share(norm) else norm)  # type: ignore[attr-defined]
+def total_norm(norm: torch.Tensor) -> torch.Tensor:
+    """Return the gradient norm over all processes, given that of `clip_grad_norm_`, on its device.
+
+    With FSDP that is a DTensor, each process's part of the norm.
+    """
+    return norm.full_tensor() if is_share(norm) else norm  # type: ignore[attr-defined]
