@@ -1,5 +1,6 @@
 """An iteration has one collective between hosts, and one wait of the host for the device."""
 
+import itertools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -68,7 +69,7 @@ def collectives(out):
             _, epoch, _, count = line.split()
             counts.setdefault(epoch, []).append(int(count))
     return {
-        epoch: [after - before for before, after in zip(found, found[1:], strict=False)]
+        epoch: [after - before for before, after in itertools.pairwise(found)]
         for epoch, found in counts.items()
     }
 

@@ -39,7 +39,8 @@ from hiera_video.data.synthetic.manifest import DemoParameters
 from hiera_video.data.synthetic.videos import make_demo_data
 from hiera_video.data.workers.pool import Done, WorkerPool
 from hiera_video.data.workers.process import Job
-from hiera_video.engine.launch import launch, preflight
+from hiera_video.engine.launch import launch
+from hiera_video.engine.preflight import preflight
 from hiera_video.export.model import Export, export_model
 from hiera_video.models.load import from_pretrained
 from hiera_video.utils.errors import UserError

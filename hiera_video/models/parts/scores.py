@@ -11,13 +11,18 @@ from torch import nn
 from hiera_video.utils.errors import UserError
 
 
+def count_cuda_devices() -> int:
+    """Return the number of CUDA devices that this process can use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def pick_device(name: str | torch.device | None, *, key: str = "device") -> torch.device:
     """Return the device called `name`; None: the first CUDA device if there is one, else the CPU.
 
     Raises:
         UserError: this machine has no such device; `key` is what the message calls the setting.
     """
-    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    num_cuda = count_cuda_devices()
     if name is None:
         return torch.device("cuda" if num_cuda else "cpu")
     present = ["cpu", *(f"cuda:{number}" for number in range(num_cuda))]
