@@ -54,7 +54,7 @@ from hiera_video.data.build import read_records
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.records import SPLITS, VideoRecord
 from hiera_video.models.parts.encoder import HieraEncoder
-from hiera_video.models.parts.scores import pick_device
+from hiera_video.models.parts.scores import autocast, pick_device
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 from hiera_video.utils.machine import usable_cores
@@ -102,7 +102,7 @@ def mae(arguments: argparse.Namespace) -> None:
         mask_ratio=arguments.ratio,
         keep_ratio=arguments.keep_ratio,
         repeats=arguments.repeats,
-        autocast=lambda: torch.autocast(device.type, torch.bfloat16, enabled=bfloat16),
+        autocast=lambda: autocast(device, enabled=bfloat16),
         device=device,
         # A CPU's bfloat16 products may be emulated, and float32 the better measure.
         dtype=torch.bfloat16 if bfloat16 and device.type == "cuda" else torch.float32,
