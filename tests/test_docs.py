@@ -6,6 +6,7 @@ A command of a tool is parsed by the tool itself, and its KEY VALUE pairs by the
 import argparse
 import ast
 import importlib
+import pkgutil
 import re
 import runpy
 import shutil
@@ -194,6 +195,14 @@ def test_python_blocks_compile_and_import_what_is_there(page):
             if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "hiera_video":
                 module = importlib.import_module(node.module)
                 assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+
+
+def test_the_api_reference_shows_what_there_is():
+    page = (ROOT / "docs" / "api.md").read_text()
+    names = re.findall(r"^::: ([\w.]+)$", page, re.MULTILINE)
+    assert len(names) > 15
+    for name in names:
+        pkgutil.resolve_name(name)
 
 
 @by_name

@@ -15,10 +15,15 @@ from hiera_video.config.yaml_keys import read_yaml, read_yaml_text
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
-    """Load a YAML file (None: only the defaults), then apply `KEY VALUE KEY VALUE ...`.
+    """Load a YAML file and apply overrides to it.
 
-    The file may extend others with `_BASE_`. Raises ConfigError, whose text lists every problem in
-    the files, the overrides and their combination, one per line with its origin.
+    Args:
+        path: the file, which may extend others with `_BASE_`; None: only the defaults.
+        overrides: `KEY, VALUE, KEY, VALUE, ...`, each value as YAML writes it.
+
+    Raises:
+        ConfigError: its text lists every problem in the files, the overrides and their
+            combination, one per line with its origin.
     """
     file = read_yaml(path) if path is not None else Reading()
     return _resolved(file, overrides, source=path if path is not None else f"the {PLACE}")
@@ -27,8 +32,10 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
 def load_saved_config(text: str, name: str) -> Config:
     """Load the YAML text that a run saved with its weights; errors refer to it as `name`.
 
-    The text is untrusted, so `_BASE_` is refused and no other file is opened. Raises ConfigError
-    as `load_config` does.
+    The text is untrusted, so `_BASE_` is refused and no other file is opened.
+
+    Raises:
+        ConfigError: as in `load_config`.
     """
     return _resolved(read_yaml_text(text, name), (), source=name)
 

@@ -36,14 +36,15 @@ _UNFINISHED = re.compile(r"\..*\.(npz|safetensors)\..*\.tmp")
 
 @dataclass(frozen=True, slots=True)
 class FeatureKind:
-    """What is kept of a video.
+    """Which features of a video are kept, and in what form.
 
-    per: "clip", `[clips, crops, ...]`, or "video": the mean over its views, or, of feature maps,
-        the clips one after the other in time.
-    features: "pooled", `[D]`, or "map", `[T, H, W, D]`.
-    stage: of the model, 1 to 4; the last is what a classifier sees.
-    dtype: "float32" or "float16".
-    form: "npz" or "safetensors".
+    Args:
+        per: "clip" keeps all views, `[clips, crops, ...]`; "video" keeps the mean over the views
+            or, for feature maps, joins the clips in time.
+        features: "pooled", `[D]`, or "map", `[T, H, W, D]`.
+        stage: stage of the model, 1 to 4; a classifier uses the last one.
+        dtype: "float32" or "float16".
+        form: "npz" or "safetensors".
     """
 
     per: str

@@ -44,9 +44,11 @@ _LADDER = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}
 class Decoding:
     """How videos are decoded.
 
-    backend: a module here ("pyav", "torchcodec", "decord"), or "auto": PyAV, and the others in turn
-    for a file that PyAV cannot open. square_pixels: show pixels that are not square as a player
-    does; otherwise pictures are as stored.
+    Args:
+        backend: "pyav", "torchcodec" or "decord"; or "auto": PyAV, and the others in turn for a
+            file that PyAV cannot open.
+        square_pixels: show pixels that are not square as a player does; otherwise pictures are as
+            stored.
     """
 
     backend: str = "auto"
@@ -56,9 +58,13 @@ class Decoding:
 def open_video(path: str, backend: str | Decoding = "auto") -> VideoReader:
     """Open a video; frame k is the k-th of a full sequential decode, upright, RGB.
 
-    `path` is a local file or a URL that iopath knows. `backend` is how to decode it, or the name of
-    a backend alone. Raises DecodeError, which names the path and the cause, and UserError for a
-    backend that is not there.
+    Args:
+        path: a local file, a URL, or a video in a tar shard.
+        backend: how to decode it, or only the name of a backend.
+
+    Raises:
+        DecodeError: the video cannot be read; the message names the path and the cause.
+        UserError: there is no such backend, or its package is not installed.
     """
     decoding = Decoding(backend) if isinstance(backend, str) else backend
     try:

@@ -22,7 +22,7 @@ from hiera_video.utils.io import forget_download, is_url, local_path
 
 
 class VideoReader(Protocol):
-    """An opened video; nothing is decoded before `frames_at`. One thread, not to be shared.
+    """An opened video, for one thread; nothing is decoded before `frames_at`.
 
     `path` is the name that `open_video` was given. `file` is the path of the bytes on this machine,
     or "" for frames in memory; it may be deleted once the string is no longer referenced.
@@ -50,20 +50,22 @@ class VideoReader(Protocol):
     def ticks_to_frames(self, ticks: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frame on screen at each tick, int64, in the shape of `ticks`.
 
-        Raises IndexError for a tick outside [0, num_ticks - 1].
+        Raises:
+            IndexError: a tick is outside [0, num_ticks - 1].
         """
         ...
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frames at `indices` as uint8 RGB [T,H,W,3]; any order, repeats allowed.
 
-        Raises DecodeError, with both numbers, where fewer frames decode than were promised, and
-        IndexError for an index outside [0, num_frames - 1].
+        Raises:
+            DecodeError: fewer frames decode than the file promises; the message has both numbers.
+            IndexError: an index is outside [0, num_frames - 1].
         """
         ...
 
     def close(self) -> None:
-        """Give back the file; harmless the second time."""
+        """Close the file; a second call does nothing."""
         ...
 
     def __enter__(self) -> "VideoReader": ...
