@@ -18,6 +18,7 @@ from hiera_video.data.dataset import Failure
 from hiera_video.data.loader import BatchLoader
 from hiera_video.engine.parallel.fsdp import gathered, is_sharded
 from hiera_video.engine.run_log import RunLog
+from hiera_video.metrics.build import measure_all as measure_metrics
 from hiera_video.metrics.confusion import confusion_matrix, mean_class_accuracy
 from hiera_video.metrics.ensemble import VideoScores, growing_view_subsets
 from hiera_video.metrics.topk import topk_accuracy
@@ -45,6 +46,7 @@ class Evaluation:
     scores_NK: np.ndarray
     confusion_KK: np.ndarray
     top1_by_views: dict[str, float]
+    more: dict[str, float]
     failures: tuple[Failure, ...] = field(default=())
 
     def refuse_bad(self, max_fraction: float, split: str) -> None:
@@ -70,11 +72,12 @@ class Evaluation:
         )
 
     def figures(self) -> dict[str, Any]:
-        """Return the figures as plain types, accuracies in percent."""
+        """Return the figures as plain types, accuracies in percent, other metrics as they are."""
         return {
             "top1_acc": round(100 * self.top1, 4),
             "top5_acc": round(100 * self.top5, 4),
             "mean_class_acc": round(100 * self.mean_class, 4),
+            **{name: round(figure, 6) for name, figure in self.more.items()},
             "views": self.views,
             "num_videos": self.num_videos,
             "num_evaluated": self.num_evaluated,
@@ -203,5 +206,6 @@ def measure(
         top1_by_views={
             name: topk_accuracy(scores.scores(name), labels_N, 1) for name in scores.view_subsets
         },
+        more=measure_metrics(scores_NK, labels_N),
         failures=failures,
     )

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 from matplotlib.font_manager import fontManager
 
+from hiera_video import metrics
+from hiera_video.metrics.build import measure_all
+from hiera_video.metrics.calibration import calibration_error
 from hiera_video.metrics.confusion import (
     confusion_figure,
     confusion_matrix,
@@ -93,3 +96,35 @@ def test_growing_views_take_even_clips_and_the_centre_crop_first():
     assert subsets["5x3"] == list(range(15))
     assert list(growing_view_subsets(2, 1)) == ["1x1", "2x1"]
     assert all(len(set(places)) == len(places) for places in subsets.values())
+
+
+def test_calibration_error_against_its_definition():
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet(np.ones(5), size=400).astype(np.float32)
+    labels = rng.integers(5, size=400)
+    expected = 0.0
+    for low in range(10):
+        inside = [n for n in range(400) if low / 10 < scores[n].max() <= (low + 1) / 10]
+        if inside:
+            accuracy = np.mean([scores[n].argmax() == labels[n] for n in inside])
+            confidence = np.mean([float(scores[n].max()) for n in inside])
+            expected += len(inside) / 400 * abs(accuracy - confidence)
+    assert calibration_error(scores, labels, num_bins=10) == pytest.approx(expected)
+    assert calibration_error(np.eye(3, dtype=np.float32), np.arange(3)) == 0
+    assert np.isnan(calibration_error(np.zeros((0, 3), np.float32), np.zeros(0, np.int64)))
+
+
+def test_a_metric_is_a_file_of_the_folder(tmp_path, monkeypatch):
+    """What takes other arguments, and what is private, is no metric."""
+    (tmp_path / "fewest.py").write_text(
+        "def fewest(scores_NK, labels_N, *, minimum=0):\n    return len(labels_N)\n"
+        "def _hidden(scores_NK, labels_N):\n    return 1\n"
+        "def other(scores_NK, labels_N, k):\n    return 2\n"
+    )
+    monkeypatch.setattr(metrics, "__path__", [str(tmp_path), *metrics.__path__][:1])
+    assert measure_all(np.zeros((4, 2), np.float32), np.zeros(4, np.int64)) == {"fewest": 4.0}
+
+
+def test_the_folder_holds_calibration_error_alone():
+    scores, labels = np.eye(3, dtype=np.float32), np.arange(3)
+    assert measure_all(scores, labels) == {"calibration_error": 0.0}
