@@ -22,6 +22,9 @@ USE_ENGINE = ("engine", "benchmark", "commands")
 # Folders of tests/ that belong to no room: see CONTRIBUTING.md.
 OTHER_TESTS = {"distributed", "faults", "golden", "tools"}
 MAX_FILE, MAX_FUNCTION = 400, 80
+MAX_TOOL = 30
+# It names the class that torch.load may unpickle: the arguments of another trainer's script.
+USE_ARGPARSE = ("torch_files.py",)
 MAX_MODULES, MAX_PREFIX, MAX_ENGINE = 20, 3, 26
 FOLDERS = sorted({path.parent for path in FILES})
 
@@ -123,6 +126,19 @@ def modules_imported(tree, names):
 def module_name(path):
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_commands_read_command_lines(path):
+    if room_of(path) != "commands" and path.name not in USE_ARGPARSE:
+        assert "argparse" not in imports_of(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("tools/*.py")), ids=lambda p: p.name)
+def test_tools_are_thin(path):
+    source = path.read_text()
+    assert source.count("\n") < MAX_TOOL
+    assert "hiera_video.commands." in source
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.relative_to(ROOT)))

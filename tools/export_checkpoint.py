@@ -1,29 +1,13 @@
-"""Makes one plain state dict of any checkpoint, to load anywhere.
+"""Export plain weights: python tools/export_checkpoint.py CHECKPOINT OUT
 
-python tools/export_checkpoint.py CHECKPOINT OUT.pyth|OUT.safetensors [--ema]
+The same as `hiera-video export-checkpoint`; hiera_video/commands/export.py holds the code.
 """
 
 from hiera_video.utils import cli
 
 cli.begin(__name__)  # Ctrl-C during the imports below is no traceback
 
-import argparse
-from collections.abc import Sequence
-
-from hiera_video.export.state_dict import export_checkpoint
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Parse the command line, export, and print one line."""
-    parser = argparse.ArgumentParser(description="A checkpoint's weights as a plain state dict.")
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a run, a file or a URL")
-    parser.add_argument("out", metavar="OUT", help="the new file: .pyth, .pt, .pth or .safetensors")
-    parser.add_argument(
-        "--ema", action="store_true", help="the averaged weights, of a run with TRAIN.EMA_DECAY"
-    )
-    arguments = parser.parse_args(argv)
-    print(export_checkpoint(arguments.checkpoint, arguments.out, ema=arguments.ema))
-
+from hiera_video.commands.export import export_weights as main
 
 if __name__ == "__main__":
     cli.run(main)

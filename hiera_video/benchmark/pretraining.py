@@ -8,21 +8,27 @@ import statistics
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from hiera_video.benchmark.forward import random_clips
 from hiera_video.benchmark.timing import (
     CPU,
     interleaved_seconds,
+    machine,
     matmul_run,
     peak_bytes,
+    published_model,
+    spread,
     state_bytes,
     wait_for,
 )
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.parts.scores import autocast
 from hiera_video.models.parts.visible import draw_decoded
 
 PUBLISHED = "published"
@@ -46,6 +52,69 @@ class StepComparison:
     matmul_gflops: float
     peak_bytes: dict[str, int]
     missing: dict[str, str]
+
+
+def pretraining_report(
+    name: str,
+    make: Callable[[], MaskedAutoencoderHiera],
+    *,
+    num_clips: int,
+    mask_ratio: float,
+    keep_ratio: float,
+    repeats: int,
+    device: torch.device,
+    bfloat16: bool,
+) -> str:
+    """Time a step of the model `name`, made by `make`, and the published one's; return the figures.
+
+    Both have the same weights and masks.
+    """
+    theirs, ours = published_model(name).train(), make().train()
+    ours.load_state_dict(theirs.state_dict())
+    result = compare_steps(
+        ours.to(device),
+        theirs.to(device),
+        random_clips(ours, num_clips).to(device),
+        mask_ratio=mask_ratio,
+        keep_ratio=keep_ratio,
+        repeats=repeats,
+        autocast=lambda: autocast(device, enabled=bfloat16),
+        device=device,
+        # A CPU may emulate bfloat16 products; float32 is the better measure there.
+        dtype=torch.bfloat16 if bfloat16 and device.type == "cuda" else torch.float32,
+    )
+    precision = "bfloat16 autocast" if bfloat16 else "float32"
+    return (
+        f"{name}, forward and backward of {num_clips} clips, mask ratio {mask_ratio}, decoding "
+        f"part: {keep_ratio} of the hidden units, {precision}, {machine(device)}, "
+        f"hiera-transformer {version('hiera-transformer')}\n{render_steps(result, num_clips)}"
+    )
+
+
+def render_steps(result: StepComparison, num_clips: int) -> str:
+    """Return a line for each run, and how the floor was measured."""
+    lines = [f"  {name:<20}{reason}" for name, reason in result.missing.items()]
+    for name, sec in result.seconds.items():
+        line = (
+            f"  {name:<20}{sec:8.3f} s {num_clips / sec:8.2f} clips/s "
+            f"{result.peak_bytes[name] / 2**30:6.2f} GiB   loss {result.losses[name]:.6f}"
+        )
+        if name in result.floor_sec:
+            line += (
+                f"   floor {result.floor_sec[name]:.3f} s   {result.floor_sec[name] / sec:.0%} of "
+                "it (share of peak)"
+            )
+        if name in result.floor_sec and result.ratios[name]:
+            line += (
+                f"   ratio published / this {statistics.median(result.ratios[name]):.2f} "
+                f"(rounds: {spread(result.ratios[name])})"
+            )
+        lines.append(line)
+    lines.append(
+        f"  floor: operations at the {result.matmul_gflops:.0f} GFLOP/s of a matrix product in "
+        "the same rounds"
+    )
+    return "\n".join(lines)
 
 
 def compare_steps(

@@ -2,10 +2,11 @@
 
 import json
 import os
+import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,20 @@ def state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None
             if isinstance(value, torch.Tensor)
         ]
     return sum(tensor.nbytes for tensor in kept)
+
+
+def machine(device: torch.device = CPU) -> str:
+    """Return a line on the device that the figures were measured on."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    return (
+        f"CPU ({platform.machine()}), {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
+
+
+def spread(ratios: Sequence[float]) -> str:
+    """Return the ratios of all rounds in ascending order."""
+    return " ".join(f"{ratio:.2f}" for ratio in sorted(ratios))
 
 
 def forward_operations(model: nn.Module, clips: torch.Tensor) -> float:

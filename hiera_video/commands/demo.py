@@ -1,11 +1,10 @@
-"""The full story on the embedded demo data, with the commands a user would type: make demo
+"""Run everything on the demo data, with the commands that a user would type: make demo
 
-Makes videos; pretrains on them without labels; fine-tunes from that and, in the same way, from
-scratch; tests both; prints a table of the two side by side; draws what the autoencoder sees; writes
-a report.
+Makes videos; pretrains on them without labels; fine-tunes from the pretrained weights and, with the
+same settings, from scratch; tests both; prints a table that compares the two; draws reconstructions
+of the autoencoder; writes a report.
 """
 
-import argparse
 import os
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import dataclass, replace
 import simplejson
 
 from hiera_video.checkpoints.run_folder import RESULTS_FILE, checkpoint_path
+from hiera_video.commands.options import command_parser
 from hiera_video.config import Config, load_config, to_yaml
 from hiera_video.data.build import read_records
 from hiera_video.engine.signals import CTRL_C_STATUS
@@ -27,9 +27,17 @@ from hiera_video.utils.errors import UserError
 PRETRAIN_CONFIG = "configs/Demo/HIERA_MICRO_MAE_PT.yaml"
 CONFIG = "configs/Demo/HIERA_MICRO.yaml"
 RECORD_FILE = "demo.json"
-# Column of the table -> folder in OUTPUT_DIR. The two differ in the weights they start from alone.
+# Column of the table -> folder in OUTPUT_DIR. The two runs differ only in their initial weights.
 ARMS = {"pretrained": "fine_tuned", "from scratch": "from_scratch"}
 NUM_PICTURED = 4
+# Step's command -> what a user types in the clone. An installed demo runs `hiera-video COMMAND`.
+TOOLS = {
+    "demo-data": "tools/make_demo_data.py",
+    "train": "tools/run_net.py",
+    "test": "tools/test_net.py",
+    "visualize mae": "tools/visualize_mae.py",
+    "report": "tools/report.py",
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Demo:
 
     @property
     def output_dir(self) -> str:
-        """The folder of the whole demo; each step has one of its own in it."""
+        """The folder of the whole demo, with a folder for each step."""
         return self.fine_tune.OUTPUT_DIR
 
     def folder(self, name: str) -> str:
@@ -51,30 +59,38 @@ class Demo:
         return os.path.join(self.output_dir, name)
 
     def configs_yaml(self) -> str:
-        """Return all settings as text, to tell one demo from another."""
+        """Return all settings as text, to compare two demos."""
         return to_yaml(self.pretrain) + "---\n" + to_yaml(self.fine_tune)
 
     def checkpoint(self) -> str:
-        """Return where pretraining leaves its weights."""
+        """Return the path of the pretrained weights."""
         return checkpoint_path(self.folder("pretrained"), self.pretrain.SOLVER.MAX_EPOCH)
 
 
 def run(command: Sequence[str]) -> float:
-    """Run a command of this project as a user would, showing it; return its seconds."""
-    print(f"\n$ python {shlex.join(command)}", flush=True)
+    """Print a command as a user types it and run it; return its seconds.
+
+    Its first word is a key of TOOLS.
+    """
+    name, *words = command
+    in_clone = sys.argv[0].endswith(".py")  # as in `python tools/demo.py`
+    shown = f"python {TOOLS[name]}" if in_clone else f"hiera-video {name}"
+    shown = shlex.join([*shown.split(), *words])
+    program = [TOOLS[name]] if in_clone else ["-m", "hiera_video", *name.split()]
+    print(f"\n$ {shown}", flush=True)
     start = time.perf_counter()
-    process = subprocess.Popen([sys.executable, *command])
+    process = subprocess.Popen([sys.executable, *program, *words])
     while (status := wait(process)) is None:
         pass
     if status == CTRL_C_STATUS:
         raise KeyboardInterrupt
     if status:
-        raise UserError(f"the demo stopped at: python {shlex.join(command)}")
+        raise UserError(f"the demo stopped at: {shown}")
     return time.perf_counter() - start
 
 
-def wait(process: subprocess.Popen) -> int | None:
-    """Wait for a step; return None at Ctrl-C, which the step hears too: it may save first."""
+def wait(process: subprocess.Popen[bytes]) -> int | None:
+    """Wait for a step; return None at Ctrl-C, which the step gets too and may save at."""
     try:
         return process.wait()
     except KeyboardInterrupt:
@@ -83,12 +99,11 @@ def wait(process: subprocess.Popen) -> int | None:
 
 def commands(demo: Demo) -> dict[str, list[str]]:
     """Return the demo's steps, in order, and the command of each."""
-    run_net, test_net = "tools/run_net.py", "tools/test_net.py"
     data = demo.fine_tune.DATA.PATH_TO_DATA_DIR
     steps = {
-        "make data": ["tools/make_demo_data.py", data],
+        "make data": ["demo-data", data],
         "pretrain": [
-            *(run_net, "--cfg", PRETRAIN_CONFIG, *demo.pretrain_words),
+            *("train", "--cfg", PRETRAIN_CONFIG, *demo.pretrain_words),
             *("OUTPUT_DIR", demo.folder("pretrained")),
         ],
     }
@@ -96,31 +111,31 @@ def commands(demo: Demo) -> dict[str, list[str]]:
         start = ["TRAIN.CHECKPOINT_FILE_PATH", demo.checkpoint()] if arm == "pretrained" else []
         settings = [*demo.fine_tune_words, "OUTPUT_DIR", demo.folder(name)]
         steps[f"fine-tune, {arm}"] = [
-            *(run_net, "--cfg", CONFIG, *settings, "TEST.ENABLE", "False", *start)
+            *("train", "--cfg", CONFIG, *settings, "TEST.ENABLE", "False", *start)
         ]
-        steps[f"test, {arm}"] = [test_net, "--cfg", CONFIG, *settings]
+        steps[f"test, {arm}"] = ["test", "--cfg", CONFIG, *settings]
     return steps
 
 
 def picture_command(demo: Demo) -> list[str]:
-    """Return the command that draws original, visible part and reconstruction of test videos."""
+    """Return the command that draws reconstructions of test videos."""
     videos = [record.path for record in read_records(demo.fine_tune, "test")[:NUM_PICTURED]]
     return [
-        *("tools/visualize_mae.py", *videos, "--checkpoint", demo.checkpoint()),
+        *("visualize mae", *videos, "--checkpoint", demo.checkpoint()),
         *("--output", demo.folder("pictures")),
     ]
 
 
 def report_command(demo: Demo) -> list[str]:
-    """Return the command that writes one page on all three runs."""
+    """Return the command that writes one report on all three runs."""
     folders = [demo.folder(name) for name in ("pretrained", *ARMS.values())]
-    return ["tools/report.py", *folders, "--output", demo.folder(REPORT_FILE)]
+    return ["report", *folders, "--output", demo.folder(REPORT_FILE)]
 
 
 def run_steps(demo: Demo) -> dict[str, float]:
     """Run all steps; return the seconds of each when it did its work.
 
-    A step that an earlier demo has finished is left out, and keeps the seconds it took then.
+    Steps that an earlier demo has finished are skipped; their seconds are those of that demo.
     """
     record_file = demo.folder(RECORD_FILE)
     seconds = read_record(record_file, demo.configs_yaml())
@@ -140,7 +155,7 @@ def run_steps(demo: Demo) -> dict[str, float]:
 
 
 def read_record(path: str, config_yaml: str) -> dict[str, float]:
-    """Return the seconds of the steps that an earlier demo has finished."""
+    """Return the seconds of the steps that an earlier demo with these settings has finished."""
     if not io.is_file(path):
         return {}
     try:
@@ -157,7 +172,7 @@ def read_record(path: str, config_yaml: str) -> dict[str, float]:
 
 
 def write_record(path: str, config_yaml: str, seconds: dict[str, float]) -> None:
-    """Write down which steps are finished."""
+    """Save which steps are finished."""
     text = simplejson.dumps({"config": config_yaml, "seconds": seconds}, indent=2)
     try:
         io.make_dirs(os.path.dirname(path))
@@ -167,7 +182,7 @@ def write_record(path: str, config_yaml: str, seconds: dict[str, float]) -> None
 
 
 def table(demo: Demo, seconds: dict[str, float]) -> str:
-    """Return what the demo shows, as a markdown table."""
+    """Return the results of the demo as a markdown table."""
     columns = [column(demo, seconds, arm) for arm in ARMS]
     rows = [("", *ARMS), *((name, *(c[name] for c in columns)) for name in columns[0])]
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
@@ -203,15 +218,15 @@ def column(demo: Demo, seconds: dict[str, float], arm: str) -> dict[str, str]:
 
 
 def parse_args(argv: Sequence[str] | None) -> Demo:
-    """Read the command line, and the configs with it."""
-    parser = argparse.ArgumentParser(
-        description="Make demo videos, pretrain, fine-tune, test, print a table, write a report."
+    """Read the command line, and the configs that it names."""
+    parser = command_parser(
+        "Make demo videos, pretrain, fine-tune, test, print a table, write a report."
     )
     pair = "KEY VALUE"
-    parser.add_argument("overrides", nargs="*", metavar=pair, help="config overrides of all steps")
+    parser.add_argument("overrides", nargs="*", metavar=pair, help="config overrides for all steps")
     for flag, step in (("--pretrain", "pretraining"), ("--fine-tune", "fine-tuning and testing")):
         parser.add_argument(
-            flag, nargs="+", metavar=pair, default=[], help=f"config overrides of {step} alone"
+            flag, nargs="+", metavar=pair, default=[], help=f"config overrides for {step} only"
         )
     args = parser.parse_args(argv)
     pretrain_words = [*args.overrides, *args.pretrain]

@@ -1,37 +1,39 @@
-"""Makes the demo data: a few thousand small videos whose classes are motions. No downloads.
+"""Make the demo data: a few thousand small videos whose classes are motions. No downloads.
 
-python tools/make_demo_data.py OUTPUT_DIR [--num-train-per-class N] [--num-val-per-class M] ...
+hiera-video demo-data OUTPUT_DIR [--num-train-per-class N] [--num-val-per-class M] ...
 """
 
 import argparse
 import time
+from collections.abc import Sequence
 
+from hiera_video.commands.options import command_parser
 from hiera_video.data.synthetic.manifest import DemoParameters
 from hiera_video.data.synthetic.videos import make_demo_data
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     default = DemoParameters()
-    parser = argparse.ArgumentParser(
-        description="Write the demo data: small H.264 videos whose classes are motions."
+    parser = command_parser("Write the demo data: small H.264 videos whose classes are motions.")
+    parser.add_argument(
+        "output_dir", metavar="OUTPUT_DIR", help="a new folder, or one of an earlier call"
     )
-    parser.add_argument("output_dir", metavar="OUTPUT_DIR", help="a new folder, or an earlier one")
     parser.add_argument("--num-train-per-class", type=int, default=default.num_train_per_class)
     parser.add_argument("--num-val-per-class", type=int, default=default.num_val_per_class)
     parser.add_argument("--size", type=int, default=default.size, help="side in pixels")
     parser.add_argument("--frames", type=int, default=default.num_frames, help="frames per video")
     parser.add_argument("--seed", type=int, default=default.seed)
-    parser.add_argument("--workers", type=int, help="processes; one per core if not given")
+    parser.add_argument("--workers", type=int, help="processes (default: one per core)")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace demo data made with other parameters"
     )
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> None:
-    """Make the data, or find it made; print one line."""
-    args = parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make the data unless it is there already; print one line."""
+    args = parse_args(argv)
     start = time.perf_counter()
     made = make_demo_data(
         args.output_dir,

@@ -1,21 +1,23 @@
-"""Makes files for elsewhere of a checkpoint: torch.export (.pt2), ONNX, a folder for the hub.
+"""Export a checkpoint as torch.export (.pt2), ONNX or a folder for the hub, or as plain weights.
 
-python tools/export.py --checkpoint X --output DIR --format pt2 onnx safetensors
+hiera-video export --checkpoint X --output DIR --format pt2 onnx safetensors
+hiera-video export-checkpoint CHECKPOINT OUT.pyth|OUT.safetensors [--ema]
 """
 
-import argparse
 from collections.abc import Sequence
 
+from hiera_video.commands.options import command_parser
 from hiera_video.config import load_config
 from hiera_video.export.graph import TOLERANCE, require_onnx
 from hiera_video.export.model import FORMATS, Export, export_model
+from hiera_video.export.state_dict import export_checkpoint
 from hiera_video.utils.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line and export."""
-    parser = argparse.ArgumentParser(
-        description="A checkpoint as torch.export (.pt2), ONNX or a folder for from_pretrained."
+    parser = command_parser(
+        "Export a checkpoint as torch.export (.pt2), ONNX or a folder for from_pretrained."
     )
     parser.add_argument(
         "--checkpoint",
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         nargs="+",
         choices=FORMATS,
         default=["safetensors"],
-        help="one or more; pt2 and onnx are compared with the model they are made of",
+        help="one or more; the outputs of pt2 and onnx are compared with the model's",
     )
     parser.add_argument(
         "--model", default="", help="model function, for weights that do not name their model"
@@ -36,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--cfg", help="YAML file, for weights that come without their config")
     parser.add_argument("--class-names", default="", help="a file, or a list: kinetics400, ssv2")
     parser.add_argument(
-        "--results", default="", help="test_results.json; of a run: the one in its OUTPUT_DIR"
+        "--results", default="", help="test_results.json (default: the one of the run)"
     )
     parser.add_argument("--data-name", default="", help="what the card calls the data set")
     parser.add_argument(
@@ -63,3 +65,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             tolerance=words.tolerance,
         )
     )
+
+
+def export_weights(argv: Sequence[str] | None = None) -> None:
+    """Parse the command line, write the weights as a plain state dict, and print one line."""
+    parser = command_parser("Export a checkpoint's weights as a plain state dict.")
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="of a run, a file or a URL")
+    parser.add_argument("out", metavar="OUT", help="the new file: .pyth, .pt, .pth or .safetensors")
+    parser.add_argument(
+        "--ema", action="store_true", help="the averaged weights, of a run with TRAIN.EMA_DECAY"
+    )
+    arguments = parser.parse_args(argv)
+    print(export_checkpoint(arguments.checkpoint, arguments.out, ema=arguments.ema))

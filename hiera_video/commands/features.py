@@ -1,22 +1,21 @@
-"""Write the features of videos by a trained checkpoint, a file each; a stopped run goes on.
+"""Write the features of videos from a trained checkpoint, one file per video.
 
-python tools/extract_features.py FOLDER --checkpoint X --output features
-python tools/extract_features.py --data-dir my_videos --split train --checkpoint X --output features
+hiera-video features FOLDER --checkpoint X --output features
+hiera-video features --data-dir my_videos --split train --checkpoint X --output features
 
-Exit status: 0; 1 if a video did not decode (bad.csv says why, the others are done) or nothing could
-be done; 2 for a wrong command line; 130 after Ctrl-C.
+The same command continues a stopped run. Exit status: 0; 1 if a video did not decode (bad.csv says
+why, the others are done) or after any other error; 2 for a wrong command line; 130 after Ctrl-C.
 """
 
 import argparse
-import csv
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from io import StringIO
 
 from tqdm import tqdm
 
+from hiera_video.commands.options import command_parser
 from hiera_video.config import Config, load_config
 from hiera_video.data.build import read_records
 from hiera_video.data.dataset import Failure
@@ -32,8 +31,8 @@ from hiera_video.inference.features import (
     last_stage,
     remove_unfinished,
     settle,
+    write_csv,
     write_features,
-    write_whole,
 )
 from hiera_video.inference.load import Trained, load_trained
 from hiera_video.inference.predictor import with_views
@@ -45,11 +44,11 @@ from hiera_video.utils.text import printable
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Write the features of videos, a file each.")
-    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="all videos below it")
-    parser.add_argument("--data-dir", metavar="DIR", help="or those of the list DIR/SPLIT.csv")
+    parser = command_parser("Write the features of videos, one file per video.")
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="every video below it")
+    parser.add_argument("--data-dir", metavar="DIR", help="or the videos of the list DIR/SPLIT.csv")
     parser.add_argument(
-        "--cfg", help="or those of this YAML's lists; it replaces the checkpoint's config"
+        "--cfg", help="or the videos of a config's lists; it replaces the checkpoint's config"
     )
     parser.add_argument("--split", choices=SPLITS, default="train", help="of a list (%(default)s)")
     parser.add_argument("--checkpoint", help="of a run; with --model a published name or a file")
@@ -59,15 +58,17 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--features", choices=("pooled", "map"), default="pooled", help="(%(default)s)"
     )
-    parser.add_argument("--stage", type=int, help="of the model, from 1 (the last)")
+    parser.add_argument("--stage", type=int, help="of the model, from 1 (default: the last)")
     parser.add_argument("--format", choices=tuple(ENDINGS), default="npz", help="(%(default)s)")
     parser.add_argument(
         "--dtype", choices=("float32", "float16"), default="float32", help="(%(default)s)"
     )
-    parser.add_argument("--clips", type=int, metavar="N", help="along each video (the config's)")
-    parser.add_argument("--crops", type=int, metavar="N", help="1 or 3 a clip (the config's)")
-    parser.add_argument("--device", help="cpu or cuda:0 (cuda if there is one)")
-    parser.add_argument("--workers", type=int, help="decoding processes (the config's)")
+    parser.add_argument("--clips", type=int, metavar="N", help="per video (default: the config's)")
+    parser.add_argument(
+        "--crops", type=int, metavar="N", help="1 or 3 per clip (default: the config's)"
+    )
+    parser.add_argument("--device", help="cpu or cuda:0 (default: cuda if there is one)")
+    parser.add_argument("--workers", type=int, help="decoding processes (default: the config's)")
     arguments = parser.parse_args(argv)
     if bool(arguments.folder) + bool(arguments.data_dir) + bool(arguments.cfg) != 1:
         parser.error("one of FOLDER, --data-dir and --cfg must be given")
@@ -77,7 +78,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def videos_of(arguments: argparse.Namespace, cfg: Config | None) -> tuple[list[str], str]:
     """Return the paths of the videos, each once, and the folder that they belong to.
 
-    Raises UserError where there are none, or the list is wrong.
+    Raises:
+        UserError: there are none, or the list is wrong.
     """
     if arguments.folder:
         if not io.is_dir(arguments.folder):
@@ -86,7 +88,7 @@ def videos_of(arguments: argparse.Namespace, cfg: Config | None) -> tuple[list[s
     else:
         if cfg is None:
             cfg = load_config(None, ["DATA.PATH_TO_DATA_DIR", arguments.data_dir])
-        # Features need no labels, and the list may be of other classes than the checkpoint.
+        # Features need no labels, and the classes of the list may not be the checkpoint's.
         records = read_records(replace(cfg, TASK="ssl"), arguments.split)
         found = [record.path for record in records]
         root = cfg.DATA.PATH_PREFIX or cfg.DATA.PATH_TO_DATA_DIR
@@ -96,7 +98,7 @@ def videos_of(arguments: argparse.Namespace, cfg: Config | None) -> tuple[list[s
 
 
 def load(arguments: argparse.Namespace, cfg: Config | None) -> tuple[Trained, FeatureKind]:
-    """Load the checkpoint, and see that it gives the features that are wanted."""
+    """Load the checkpoint, and check that it gives the features that were asked for."""
     trained = load_trained(
         arguments.checkpoint,
         model=arguments.model,
@@ -124,7 +126,7 @@ def load(arguments: argparse.Namespace, cfg: Config | None) -> tuple[Trained, Fe
 
 
 def extract_all(trained: Trained, kind: FeatureKind, files: dict[str, str]) -> dict[str, str]:
-    """Write the features of the videos that have none yet; return the bad ones and why."""
+    """Write the features of the videos that have none yet; return the reasons of bad videos."""
     left = [video for video, file in files.items() if not is_done(file, video)]
     if len(left) < len(files):
         print(f"{len(files) - len(left)} of {len(files)} videos are done already", file=sys.stderr)
@@ -142,16 +144,6 @@ def extract_all(trained: Trained, kind: FeatureKind, files: dict[str, str]) -> d
             print("\nthe same command goes on from here", file=sys.stderr)
             raise
     return bad
-
-
-def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table, whole or not at all."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    # A name that is no text stands there with the bytes that it has on the disk.
-    write_whole(path, text.getvalue().encode(errors="surrogateescape"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

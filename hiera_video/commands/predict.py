@@ -1,58 +1,59 @@
-"""Say what a video shows, or each video of a folder, or a stream while it plays.
+"""Classify a video, every video of a folder, or a stream while it plays.
 
-python tools/predict.py VIDEO_OR_FOLDER --checkpoint output/checkpoints/checkpoint_epoch_00075.pyth
-python tools/predict.py VIDEO --checkpoint X --overlay out.mp4
-python tools/predict.py --stream /dev/video0 --checkpoint X
+hiera-video predict VIDEO_OR_FOLDER --checkpoint output/checkpoints/checkpoint_epoch_00075.pyth
+hiera-video predict VIDEO --checkpoint X --overlay out.mp4
+hiera-video predict --stream /dev/video0 --checkpoint X
 
-Exit status: 0; 1 if a video did not decode (it is named, the others are answered) or nothing could
-be done; 2 for a wrong command line; 130 after Ctrl-C.
+Exit status: 0; 1 if a video did not decode (an error names it, the others are classified) or after
+any other error; 2 for a wrong command line; 130 after Ctrl-C.
 """
 
 import argparse
-import csv
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-import simplejson
-
+from hiera_video.commands.options import command_parser
 from hiera_video.config import load_config
 from hiera_video.data.build import decoding
 from hiera_video.data.dataset import Failure
 from hiera_video.data.prepare.folders import videos_in
-from hiera_video.inference.predictor import Prediction, Predictor
+from hiera_video.inference.predictor import Predictor
+from hiera_video.inference.printing import FORMATS, Printer, print_windows
 from hiera_video.inference.stream import stream_frames
-from hiera_video.inference.windows import Window, file_windows, make_grid, stream_windows
+from hiera_video.inference.windows import file_windows, make_grid, stream_windows
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.machine import usable_cores
 from hiera_video.utils.outputs import refuse_unwritable
 from hiera_video.utils.text import printable
 
-_BAR = 20  # characters of a full bar
-
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Say what videos show, by a trained checkpoint.")
+    parser = command_parser("Classify videos with a trained checkpoint.")
     parser.add_argument("video", nargs="?", metavar="VIDEO_OR_FOLDER", help="a file, URL or folder")
     parser.add_argument(
         "--checkpoint",
-        help="of a run, or a folder of tools/export.py; with --model a published name, file or URL",
+        help="of a run, or an exported folder; with --model a published name, a file or a URL",
     )
     parser.add_argument("--model", help="a model function such as hiera_base_16x224")
-    parser.add_argument("--cfg", help="YAML file, for weights that do not come with their config")
+    parser.add_argument("--cfg", help="YAML file, for weights that come without their config")
     parser.add_argument(
-        "--class-names", metavar="FILE", help="a name a line; or kinetics400, ssv2 (the checkpoint)"
+        "--class-names",
+        metavar="FILE",
+        help="one name per line; or kinetics400 or ssv2 (default: the checkpoint's)",
     )
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes (%(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="table", help="(%(default)s)")
+    parser.add_argument("--clips", type=int, metavar="N", help="per video (default: the config's)")
     parser.add_argument(
-        "--format", choices=("table", "json", "csv"), default="table", help="(%(default)s)"
+        "--crops", type=int, metavar="N", help="1 or 3 per clip (default: the config's)"
     )
-    parser.add_argument("--clips", type=int, metavar="N", help="along each video (the config's)")
-    parser.add_argument("--crops", type=int, metavar="N", help="1 or 3 a clip (the config's)")
-    parser.add_argument("--device", help="cpu or cuda:0 (cuda if there is one)")
+    parser.add_argument("--device", help="cpu or cuda:0 (default: cuda if there is one)")
     parser.add_argument(
-        "--workers", type=int, help="decoding processes (0 for a file, one per core for a folder)"
+        "--workers",
+        type=int,
+        help="decoding processes (default: 0 for a file, one per core for a folder)",
     )
     parser.add_argument(
         "--overlay", metavar="OUT.mp4", help="write the video with its labels over time"
@@ -63,7 +64,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         help="a camera (/dev/video0), a URL, a pipe (- is standard input) or a growing file",
     )
     parser.add_argument(
-        "--every", type=float, metavar="SECONDS", help="from window to window (half a clip)"
+        "--every",
+        type=float,
+        metavar="SECONDS",
+        help="from one window to the next (default: half a clip)",
     )
     parser.add_argument(
         "--window", type=float, metavar="SECONDS", help="a window's length, for uniform sampling"
@@ -75,7 +79,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_options(arguments: argparse.Namespace) -> None:
-    """Raise a UserError for options that cannot be, before the model is read."""
+    """Raise a UserError for options that contradict one another, before the model is loaded."""
     if arguments.top_k < 1:
         raise UserError(f"--top-k must be at least 1, got {arguments.top_k}. Try 5.")
     slides = arguments.overlay is not None or arguments.stream is not None
@@ -112,7 +116,7 @@ def videos_of(path: str) -> list[str]:
 
 
 def make_predictor(arguments: argparse.Namespace, *, num_videos: int) -> Predictor:
-    """Load the checkpoint; say where its classes have no names."""
+    """Load the checkpoint; print a note if its classes have no names."""
     workers = arguments.workers
     if workers is None:
         workers = 0 if num_videos == 1 else min(usable_cores(), num_videos)
@@ -137,7 +141,7 @@ def make_predictor(arguments: argparse.Namespace, *, num_videos: int) -> Predict
 def predict_files(
     predictor: Predictor, videos: Sequence[str], arguments: argparse.Namespace
 ) -> int:
-    """Print what each video shows; return how many did not decode."""
+    """Print the classes of each video; return how many videos did not decode."""
     failed = 0
     printer = Printer(arguments.format, arguments.top_k)
     for found in predictor.each(list(videos)):
@@ -153,12 +157,12 @@ def predict_files(
 
 
 def predict_overlay(predictor: Predictor, video: str, arguments: argparse.Namespace) -> None:
-    """Write the video with its labels, and print what it shows in each of its windows."""
-    from hiera_video.visualize.overlay import write_overlay  # slow to import, and seldom wanted
+    """Write the video with its labels, and print the classes of each window."""
+    from hiera_video.visualize.overlay import write_overlay  # slow to import, rarely needed
 
     grid = make_grid(predictor.cfg, every_sec=arguments.every, window_sec=arguments.window)
     windows = list(file_windows(predictor, video, grid))
-    show_windows(windows, arguments)
+    print_windows(windows, arguments.format, arguments.top_k)
     write_overlay(
         video,
         arguments.overlay,
@@ -171,90 +175,18 @@ def predict_overlay(predictor: Predictor, video: str, arguments: argparse.Namesp
 
 
 def predict_stream(predictor: Predictor, arguments: argparse.Namespace) -> None:
-    """Print a line for each window of a stream as it comes."""
+    """Print each window of a stream as it comes."""
     grid = make_grid(predictor.cfg, every_sec=arguments.every, window_sec=arguments.window)
     data = predictor.cfg.DATA
     frames = stream_frames(
         arguments.stream, fallback_fps=data.TARGET_FPS, square_pixels=data.SQUARE_PIXELS
     )
-    show_windows(stream_windows(predictor, frames, grid), arguments)
-
-
-def show_windows(windows: Iterable[Window], arguments: argparse.Namespace) -> None:
-    """Print windows as they come: a line each, of text or json, or for csv a line a class."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    if arguments.format == "csv":
-        writer.writerow(["start_sec", "end_sec", "rank", "label", "name", "score"])
-    for window in windows:
-        top = window.prediction.top(arguments.top_k)
-        start, end = round(window.start_sec, 3), round(window.end_sec, 3)
-        if arguments.format == "csv":
-            for rank, one in enumerate(top, 1):
-                writer.writerow([start, end, rank, one.label, exact(one.name), f"{one.score:.6f}"])
-        elif arguments.format == "json":
-            entry = {"start_sec": start, "end_sec": end, "predictions": as_plain(top)}
-            print(simplejson.dumps(entry))
-        else:
-            names = ", ".join(f"{printable(one.name)} {100 * one.score:.1f} %" for one in top)
-            print(f"{start:8.2f} - {end:.2f} s  {names}")
-        sys.stdout.flush()
-
-
-class Printer:
-    """Prints predictions one after the other, as one table, one json list or one csv."""
-
-    def __init__(self, form: str, top_k: int) -> None:
-        self._form = form
-        self._top_k = top_k
-        self._first = True
-        self._writer = csv.writer(sys.stdout, lineterminator="\n")
-        if form == "csv":
-            self._writer.writerow(["path", "rank", "label", "name", "score"])
-
-    def show(self, found: Prediction) -> None:
-        """Print a video's classes."""
-        top = found.top(self._top_k)
-        if self._form == "csv":
-            for rank, one in enumerate(top, 1):
-                row = [exact(found.path), rank, one.label, exact(one.name), f"{one.score:.6f}"]
-                self._writer.writerow(row)
-        elif self._form == "json":
-            entry = {"path": found.path, "predictions": as_plain(top)}
-            print(("[" if self._first else ",") + "\n  " + simplejson.dumps(entry), end="")
-        else:
-            print(table(found, self._top_k))
-        self._first = False
-        sys.stdout.flush()
-
-    def close(self) -> None:
-        """End what is to be ended."""
-        if self._form == "json":
-            print("[]" if self._first else "\n]")
-
-
-def exact(name: str) -> str:
-    """Return a name for a csv: as it is for a program to read, printable on a terminal."""
-    return printable(name) if sys.stdout.isatty() else name
-
-
-def as_plain(top: Sequence) -> list[dict[str, object]]:
-    """Return classes as plain types."""
-    return [{**one._asdict(), "score": round(one.score, 6)} for one in top]
-
-
-def table(found: Prediction, top_k: int) -> str:
-    """Return a video's classes, a line each with a bar."""
-    top = [(printable(one.name), one.score) for one in found.top(top_k)]
-    width = max(len(name) for name, _ in top)
-    lines = [
-        f"  {name:{width}}  {100 * score:5.1f} %  {'#' * round(_BAR * score)}".rstrip()
-        for name, score in top
-    ]
-    return "\n".join([printable(found.path), *lines])
+    windows = stream_windows(predictor, frames, grid)
+    print_windows(windows, arguments.format, arguments.top_k)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Predict; return 1 if a video did not decode."""
+    """Classify; return 1 if a video did not decode."""
     arguments = parse_args(argv)
     check_options(arguments)
     videos = videos_of(arguments.video) if arguments.video is not None else []

@@ -1,17 +1,16 @@
-"""Make videos small and quick to decode, and write their lists.
+"""Re-encode videos so that they are small and quick to decode, and write their lists.
 
-python tools/prepare_videos.py SOURCE [SOURCE ...] OUTPUT [--short-side 256] [--workers N] ...
+hiera-video prepare SOURCE [SOURCE ...] OUTPUT [--short-side 256] [--workers N] ...
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
+from hiera_video.commands.options import command_parser
 from hiera_video.data.prepare.encode import PRESETS, Encoding
-from hiera_video.data.prepare.folders import Source
 from hiera_video.data.prepare.plan import split_off_val
-from hiera_video.data.prepare.run import FAILED, Summary, list_only, prepare
+from hiera_video.data.prepare.run import list_only, prepare
 from hiera_video.data.prepare.sources import read_source
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.machine import usable_cores
@@ -21,38 +20,36 @@ Re-encode videos for training (H.264, short groups of frames, no sound, a short 
 OUTPUT/videos, and write OUTPUT/train.csv, val.csv, test.csv and classes.txt.
 
 SOURCE is one of:
-  a folder of class folders            all of it is train, or see --val-share
+  a folder of class folders            all is train, or see --val-share
   a folder with train/ val/ test/      of class folders each
   a folder of videos alone             a list without labels, for pretraining
   train.csv, val.csv, test.csv         lines of `path label`; or the folder that holds them
   official Kinetics csv files          label,youtube_id,time_start,time_end,split; see --videos
   a folder of Something-Something v2   with its json files; see --videos
 
-Run the same command again to go on with what was interrupted, or to take up new videos. Sources are
-only read. Those that cannot be prepared are in OUTPUT/failed.csv, with reasons.
+Run the same command again to continue after an interruption, or to add new videos. Sources are only
+read. Videos that cannot be prepared are listed in OUTPUT/failed.csv, with reasons.
 """
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     default = Encoding()
-    parser = argparse.ArgumentParser(
-        description=_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = command_parser(_ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SOURCE", nargs="+", help="what to read, see above")
-    parser.add_argument("output", metavar="OUTPUT", help="a new folder, or that of an earlier run")
+    parser.add_argument("output", metavar="OUTPUT", help="a new folder, or one of an earlier call")
     parser.add_argument("--videos", default="", help="folder of the videos that the lists name")
     parser.add_argument(
-        "--lists-only", action="store_true", help="write the lists of the videos as they are"
+        "--lists-only", action="store_true", help="write the lists only; do not re-encode"
     )
     group = parser.add_argument_group("lists")
     group.add_argument(
         "--val-share",
         type=float,
-        help="share of the videos of every class for val, e.g. 0.1; the same ones every time",
+        help="fraction of each class's videos for val, e.g. 0.1; the same ones every time",
     )
     group.add_argument(
-        "--classes", default="", help="file of class names in the order of their numbers"
+        "--classes", default="", help="file of class names, in the order of their numbers"
     )
     group = parser.add_argument_group("videos")
     group.add_argument(
@@ -65,26 +62,29 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--crf", type=int, default=default.crf, help="x264's quality, lower is better (%(default)s)"
     )
     group.add_argument(
-        "--gop", type=int, default=default.gop, help="frames from key frame to key (%(default)s)"
+        "--gop",
+        type=int,
+        default=default.gop,
+        help="frames from one key frame to the next (%(default)s)",
     )
     group.add_argument(
         "--preset", choices=PRESETS, default=default.preset, help="x264's effort (%(default)s)"
     )
     group = parser.add_argument_group("run")
     group.add_argument(
-        "--workers", type=int, default=usable_cores(), help="processes (one per core)"
+        "--workers", type=int, default=usable_cores(), help="processes (default: one per core)"
     )
     group.add_argument(
         "--time-limit",
         type=float,
         default=120.0,
-        help="seconds for 64 frames of a file, after which it has failed (%(default)g)",
+        help="seconds per 64 frames, after which a file has failed (%(default)g)",
     )
     group.add_argument(
         "--max-failed",
         type=float,
         default=0.1,
-        help="share of videos that may fail before the exit status is 1 (%(default)g)",
+        help="fraction of videos that may fail; above it the exit status is 1 (%(default)g)",
     )
     return parser.parse_args(argv)
 
@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     source = read_source(args.source, videos=args.videos, output=args.output)
     if args.val_share is not None:
         split_off_val(source, args.val_share)
-    _print_source(source)
+    print(source.describe(), flush=True)
     if args.lists_only:
         summary = list_only(source, args.output, classes_file=args.classes)
     else:
@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "\nFinished videos are kept. The same command goes on from here.", file=sys.stderr
             )
             raise
-    _print_summary(summary, args.output)
+    print(summary.describe(args.output))
     if summary.num_ready and summary.share_failed <= args.max_failed:
         return 0
     share = f"{100 * summary.share_failed:.1f} %"
@@ -124,28 +124,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"error: {share} of the videos failed, --max-failed is {args.max_failed}", file=sys.stderr
     )
     return 1
-
-
-def _print_source(source: Source) -> None:
-    counts = [
-        f"{split} {sum(entry.split == split for entry in source.entries)}"
-        for split in source.splits()
-    ]
-    lacking = f", {len(source.lacking)} lacking" if source.lacking else ""
-    print(f"Read {source.kind}: {', '.join(counts) or 'no videos'}{lacking}", flush=True)
-
-
-def _print_summary(summary: Summary, output: str) -> None:
-    parts = [f"{summary.num_ready} videos ready"]
-    if summary.num_before:
-        parts[0] += f" ({summary.num_before} from before)"
-    if summary.source_bytes:
-        before, after = summary.source_bytes / 1e6, summary.output_bytes / 1e6
-        parts.append(f"{before:.1f} MB -> {after:.1f} MB")
-    if summary.num_damaged:
-        parts.append(f"{summary.num_damaged} with damaged frames in the source")
-    parts.append(f"{len(summary.failed)} failed")
-    if summary.failed:
-        parts[-1] += f", see {os.path.join(output, FAILED)}"
-    lists = ", ".join(f"{split}.csv {count}" for split, count in summary.lists.items())
-    print(f"{'; '.join(parts)}; in {output}: {lists or 'no lists'}")

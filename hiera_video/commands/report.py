@@ -1,29 +1,29 @@
-"""One html page on one or more finished runs: python tools/report.py OUTPUT_DIR [OUTPUT_DIR ...]"""
+"""Write one html page on one run or several: hiera-video report OUTPUT_DIR [OUTPUT_DIR ...]"""
 
-import argparse
 import os
 from collections.abc import Sequence
 
+from hiera_video.commands.options import command_parser
 from hiera_video.report.write import REPORT_FILE, default_path, write_report
 from hiera_video.utils.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the report and say where."""
-    parser = argparse.ArgumentParser(
-        description="Write one html page on a run, or on several side by side: curves, accuracies, "
+    parser = command_parser(
+        "Write one html page on a run, or on several side by side: curves, accuracies, "
         "confusions, mistakes, reconstructions, settings. It needs no server and no network."
     )
     parser.add_argument("folders", nargs="+", metavar="OUTPUT_DIR", help="folder of a run")
     parser.add_argument(
         "--output",
         metavar="FILE",
-        help=f"the page; {REPORT_FILE} in OUTPUT_DIR, or beside several that lie side by side, "
-        "if not given",
+        help=f"the page (default: {REPORT_FILE} in OUTPUT_DIR, or in the folder that holds all of "
+        "several OUTPUT_DIRs)",
     )
-    parser.add_argument("--mistakes", type=int, default=12, help="to picture (%(default)s)")
+    parser.add_argument("--mistakes", type=int, default=12, help="number shown (%(default)s)")
     parser.add_argument(
-        "--reconstructions", type=int, default=3, help="videos of each pretraining (%(default)s)"
+        "--reconstructions", type=int, default=3, help="videos per pretraining run (%(default)s)"
     )
     arguments = parser.parse_args(argv)
     for key in ("mistakes", "reconstructions"):

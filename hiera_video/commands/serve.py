@@ -1,13 +1,13 @@
-"""A web page on this machine for trying a model: drop a video, watch it with its classes.
+"""Serve a web page for trying a model: drop a video, watch it with its classes.
 
-python tools/serve.py --checkpoint output/checkpoints/checkpoint_epoch_00075.pyth
-python tools/serve.py --checkpoint mae_k400_ft_k400 --model hiera_base_16x224 --port 8080
+hiera-video serve --checkpoint output/checkpoints/checkpoint_epoch_00075.pyth
+hiera-video serve --checkpoint mae_k400_ft_k400 --model hiera_base_16x224 --port 8080
 curl -F video=@x.mp4 http://127.0.0.1:8000/predict
 
 Each request is logged as a line on standard error. SIGTERM lets running requests finish; Ctrl-C
 does not.
 
-Exit status: 0 after Ctrl-C or SIGTERM; 1 if it could not be started; 2 for a wrong command line.
+Exit status: 0 after Ctrl-C or SIGTERM; 1 if the server could not start; 2 for a wrong command line.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
+from hiera_video.commands.options import command_parser
 from hiera_video.config import load_config
 from hiera_video.inference.predictor import Predictor
 from hiera_video.serve.server import Service, Settings, check_settings, is_local
@@ -23,26 +24,28 @@ from hiera_video.serve.server import Service, Settings, check_settings, is_local
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     usual = Settings()
-    parser = argparse.ArgumentParser(description="Serve a web page for trying a trained model.")
+    parser = command_parser("Serve a web page for trying a trained model.")
     add = parser.add_argument
     add(
         "--checkpoint",
-        help="of a run, or a folder of tools/export.py; with --model a published name, file or URL",
+        help="of a run, or an exported folder; with --model a published name, a file or a URL",
     )
     add("--model", help="a model function such as hiera_base_16x224")
-    add("--cfg", help="YAML file, for weights that do not come with their config")
+    add("--cfg", help="YAML file, for weights that come without their config")
     add(
-        "--class-names", metavar="FILE", help="a name a line; or kinetics400, ssv2 (the checkpoint)"
+        "--class-names",
+        metavar="FILE",
+        help="one name per line; or kinetics400 or ssv2 (default: the checkpoint's)",
     )
-    add("--device", help="cpu or cuda:0 (cuda if there is one)")
+    add("--device", help="cpu or cuda:0 (default: cuda if there is one)")
     add("--host", default=usual.host, help="address to listen at (%(default)s: this machine only)")
-    add("--port", type=int, default=usual.port, help="0: any that is free (%(default)s)")
+    add("--port", type=int, default=usual.port, help="0: any free port (%(default)s)")
     add(
         "--allow-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="a name that clients may call this server by; may be given several times",
+        help="host name that clients may use for this server; may be repeated",
     )
     add(
         "--max-upload-mb",
@@ -56,37 +59,42 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=usual.max_waiting,
         metavar="N",
-        help="uploads that may wait (%(default)s)",
+        help="uploads that may wait in the queue (%(default)s)",
     )
     add(
         "--max-windows",
         type=int,
         default=usual.max_windows,
         metavar="N",
-        help="places a video is looked at; a longer one gets them wider apart (%(default)s)",
+        help="windows per video; in a longer video they are wider apart (%(default)s)",
     )
     add(
         "--decode-timeout-sec",
         type=float,
         default=usual.deadline_sec,
         metavar="SECONDS",
-        help="for a video (%(default)g)",
+        help="per video (%(default)g)",
     )
     add(
         "--grace-sec",
         type=float,
         default=usual.grace_sec,
         metavar="SECONDS",
-        help="that running requests get after SIGTERM (%(default)g)",
+        help="for running requests after SIGTERM (%(default)g)",
     )
     add("--no-access-log", action="store_true", help="do not print a line for each request")
-    add("--every", type=float, metavar="SECONDS", help="from window to window (half a clip)")
+    add(
+        "--every",
+        type=float,
+        metavar="SECONDS",
+        help="from one window to the next (default: half a clip)",
+    )
     add("--window", type=float, metavar="SECONDS", help="a window's length, for uniform sampling")
     return parser.parse_args(argv)
 
 
 def _print_line(line: str) -> None:
-    with suppress(OSError, ValueError):  # a log that cannot be written ends no request
+    with suppress(OSError, ValueError):  # a request does not fail because of its log line
         print(line, file=sys.stderr, flush=True)
 
 
@@ -106,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         grace_sec=arguments.grace_sec,
         access_log=None if arguments.no_access_log else _print_line,
     )
-    check_settings(settings)  # before the model is read
+    check_settings(settings)  # before the model is loaded
     predictor = Predictor(
         arguments.checkpoint,
         model=arguments.model,

@@ -1,11 +1,11 @@
 """Write the videos of a split into tar shards, with their index.
 
-python tools/make_shards.py --cfg configs/Kinetics/HIERA_B.yaml --output shards KEY VALUE ...
-python tools/make_shards.py --data-dir my_videos --split val --output shards
-python tools/make_shards.py --index-of shards --split train
+hiera-video shards --cfg configs/Kinetics/HIERA_B.yaml --output shards KEY VALUE ...
+hiera-video shards --data-dir my_videos --split val --output shards
+hiera-video shards --index-of shards --split train
 
-Exit status: 0 if all videos are in, 1 if some are left out (or the shards could not be written,
-which a line that begins with "error:" says), 2 for a wrong command line, 130 after Ctrl-C.
+Exit status: 0 if all videos are in; 1 if some are left out, or after an error, whose line begins
+with "error:"; 2 for a wrong command line; 130 after Ctrl-C.
 """
 
 import argparse
@@ -15,17 +15,16 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from hiera_video.config import Config, load_config
-from hiera_video.data import datasets
-from hiera_video.data.build import read_class_names, read_records, split_number
+from hiera_video.commands.options import add_overrides, command_parser
+from hiera_video.config import load_config
+from hiera_video.data.checks.build import read_split
 from hiera_video.data.checks.clean_list import write_class_names, write_table
 from hiera_video.data.datasets import kinetics
-from hiera_video.data.records import SPLITS, VideoRecord, raise_problems
+from hiera_video.data.records import SPLITS, raise_problems
 from hiera_video.data.shards.index import Shard, scan_shard, shard_files
 from hiera_video.data.shards.writer import Plan, make_index, plan_shards, write_shards
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.lookup import find_module
 from hiera_video.utils.text import printable
 
 _SHOWN_BAD = 5
@@ -33,22 +32,21 @@ _SHOWN_BAD = 5
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Write a split into tar shards, with their index.")
+    parser = command_parser("Write a split into tar shards, with their index.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--cfg", help="YAML file, see configs/")
     what.add_argument("--data-dir", metavar="DIR", help="folder of the lists, without a config")
-    what.add_argument(
-        "--index-of", metavar="DIR", help="write the index of shards that are there already"
-    )
+    what.add_argument("--index-of", metavar="DIR", help="write only the index of existing shards")
     parser.add_argument("--split", choices=SPLITS, default="train", help="(%(default)s)")
     parser.add_argument("--output", metavar="DIR", help="folder of the shards")
     parser.add_argument(
-        "--shard-size-mb", type=float, default=1000.0, help="about, in 10^6 bytes (%(default)g)"
+        "--shard-size-mb",
+        type=float,
+        default=1000.0,
+        help="approximate, in 10^6 bytes (%(default)g)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the order of training videos")
-    parser.add_argument(
-        "overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="config overrides"
-    )
+    add_overrides(parser)
     arguments = parser.parse_args(argv)
     if not arguments.index_of and not arguments.output:
         parser.error("--output is missing: the folder of the shards")
@@ -57,29 +55,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def read_split(
-    cfg: Config, split: str, *, guess_classes: bool
-) -> tuple[Sequence[VideoRecord], list[str] | None]:
-    """Read the list of a split and the names of its classes; without a config, however many."""
-    if not guess_classes:
-        return read_records(cfg, split), read_class_names(cfg, split)
-    name = (cfg.TEST if split == "test" else cfg.TRAIN).DATASET
-    module = find_module(datasets.__name__, name, key="DATASET")
-    labelled = cfg.TASK == "classify"
-    names = module.class_names(cfg.DATA.PATH_TO_DATA_DIR) if labelled else None
-    records = module.read_index(
-        cfg.DATA.PATH_TO_DATA_DIR,
-        split,
-        path_prefix=cfg.DATA.PATH_PREFIX,
-        num_classes=len(names) if names else None,
-        labelled=labelled,
-        **split_number(module.read_index, cfg.DATA.SPLIT_NUMBER),
-    )
-    return records, names
-
-
 def write_names(folder: str, names: list[str] | None) -> None:
-    """Write `classes.txt`; raises UserError if another one is there."""
+    """Write `classes.txt`; raises UserError if the folder has another one."""
     if names is None:
         return
     there = kinetics.class_names(folder)
@@ -104,7 +81,7 @@ def open_output(folder: str) -> None:
 def write_behind_a_bar(
     plan: Plan, arguments: argparse.Namespace, data_dir: str
 ) -> list[tuple[str, str]]:
-    """Write the shards; say, when stopped, how to go on."""
+    """Write the shards with a progress bar; if stopped, print how to continue."""
     with tqdm(
         total=plan.num_bytes, unit="B", unit_scale=True, desc=arguments.split, disable=None
     ) as bar:
@@ -118,7 +95,7 @@ def write_behind_a_bar(
 
 
 def index_of(folder: str, split: str) -> None:
-    """Write the index of shards that are there already, whoever wrote them."""
+    """Write the index of existing shards, whoever wrote them."""
     names = shard_files(folder, split)
     if not names:
         raise UserError(f"--index-of must be a folder of {split}-000000.tar, got {folder!r}.")
@@ -156,11 +133,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     place = [] if arguments.cfg else ["DATA.PATH_TO_DATA_DIR", arguments.data_dir]
     cfg = load_config(arguments.cfg, [*arguments.overrides, *place])
-    records, names = read_split(cfg, arguments.split, guess_classes=arguments.cfg is None)
+    split = read_split(cfg, arguments.split, guess_classes=arguments.cfg is None)
     open_output(arguments.output)
-    write_names(arguments.output, names)
+    write_names(arguments.output, split.class_names)
     shard_bytes = int(arguments.shard_size_mb * 1e6)
-    plan = plan_shards(records, arguments.split, shard_bytes=shard_bytes, seed=arguments.seed)
+    plan = plan_shards(split.records, arguments.split, shard_bytes=shard_bytes, seed=arguments.seed)
     bad = write_behind_a_bar(plan, arguments, cfg.DATA.PATH_TO_DATA_DIR)
     report(plan, bad, arguments)
     return int(bool(bad))

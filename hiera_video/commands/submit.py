@@ -1,7 +1,8 @@
-"""Queue a run on a Slurm cluster: python tools/submit.py --nodes 2 --cfg X.yaml KEY VALUE ...
+"""Queue a run on a Slurm cluster: hiera-video submit --nodes 2 --cfg X.yaml KEY VALUE ...
 
-Needs the extra `slurm` (submitit). Shortly before the time is up the run saves and is queued again;
-what its processes print is in the folder of the jobs. `--cluster local` runs it on this machine.
+Needs the extra `slurm` (submitit). Five minutes before the time limit the run saves a checkpoint
+and is requeued. The output of its processes is in `--folder`. `--cluster local` runs the job on
+this machine.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from typing import Any
 
+from hiera_video.commands.options import add_overrides, command_parser
 from hiera_video.config import Config, load_config
 from hiera_video.engine.launch import launch
 from hiera_video.engine.signals import REQUEUE_STATUS
@@ -18,16 +20,18 @@ from hiera_video.utils.errors import UserError
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse the command line, check the config, and queue the run."""
-    parser = argparse.ArgumentParser(description="Queue a run on a Slurm cluster.")
+    parser = command_parser("Queue a run on a Slurm cluster.")
     parser.add_argument("--cfg", required=True, help="YAML file, see configs/")
     parser.add_argument("--nodes", type=int, default=1, help="machines")
     parser.add_argument("--processes-per-node", type=int, default=8, help="one for each GPU")
     parser.add_argument("--cpus-per-process", type=int, default=12)
     parser.add_argument("--hours", type=float, default=24)
-    parser.add_argument("--partition", help="of the cluster")
-    parser.add_argument("--folder", default="output/jobs", help="for logs, seen by all machines")
+    parser.add_argument("--partition", help="Slurm partition (default: the cluster's)")
+    parser.add_argument(
+        "--folder", default="output/jobs", help="for logs; all machines must see it"
+    )
     parser.add_argument("--cluster", choices=("slurm", "local"), default="slurm")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, metavar="KEY VALUE")
+    add_overrides(parser)
     arguments = parser.parse_args(argv)
     cfg = load_config(arguments.cfg, arguments.overrides)
     job = submit(arguments, cfg)
@@ -39,12 +43,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def submit(arguments: argparse.Namespace, cfg: Config) -> Any:
-    """Queue `run_job` for every process; return submitit's job."""
+    """Queue `run_job` once per process; return submitit's job."""
     try:
         import submitit
     except ImportError:
         raise UserError("submitit is not installed. Try pip install -e '.[slurm]'.") from None
-    # Its signal is the one that ends a run here; submitit's own handler would not save first.
+    # SIGUSR1 makes a run save and end. Submitit's own handler would not save first.
     os.environ.setdefault("SUBMITIT_PREEMPT_SIGNAL", "USR1")
     executor = submitit.AutoExecutor(folder=arguments.folder, cluster=arguments.cluster)
     executor.update_parameters(
@@ -61,7 +65,7 @@ def submit(arguments: argparse.Namespace, cfg: Config) -> Any:
 
 
 def run_job(cfg: Config) -> None:
-    """Be one process of the run; after a save on notice, rank 0 queues the job again."""
+    """Run one process of the job; rank 0 requeues the job if the run saved and ended early."""
     import submitit
 
     place = submitit.helpers.TorchDistributedEnvironment()

@@ -1,4 +1,4 @@
-"""Reports of `flops_report` as text: an aligned table, a markdown table, or json.
+"""Costs of models as text: an aligned table, a markdown table, or json.
 
 G is 1e9 and M 1e6; a FLOP is one multiply-add, as in the papers.
 """
@@ -13,8 +13,19 @@ from hiera_video.flops.count import OperatorCost, StageCost
 from hiera_video.flops.report import Report
 
 STYLES = ("table", "markdown")
+FORMATS = (*STYLES, "json")
 # Column titles that hold text; all others are numbers, and stand to the right.
 _TEXT = ("model", "config", "input", "stage", "operator")
+
+
+def render(reports: Sequence[Report], *, style: str, with_details: bool) -> str:
+    """Return the reports in one of FORMATS; a single report in a table always has its details."""
+    if style == "json":
+        return to_json(reports)
+    parts = [summary(reports, style=style)]
+    if with_details or (style == "table" and len(reports) == 1):
+        parts += [details(report, style=style) for report in reports]
+    return "\n\n".join([*parts, not_counted(reports)])
 
 
 def summary(reports: Sequence[Report], *, style: str) -> str:

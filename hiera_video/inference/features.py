@@ -4,13 +4,14 @@ Shape suffixes: B views of some videos, V views of one, N tokens, D channels, CT
 feature map THW are the tokens of its stage, in spatial order.
 """
 
+import csv
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from io import BytesIO
+from io import BytesIO, StringIO
 from typing import Any
 
 import numpy as np
@@ -195,6 +196,16 @@ def write_whole(file: str, content: bytes) -> None:
             f"--output: {file!r} could not be written ({error.strerror or error}). What is written "
             "is whole; the same command goes on from there."
         ) from None
+
+
+def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table atomically."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    # A name that is not valid UTF-8 keeps the bytes that it has on the disk.
+    write_whole(path, text.getvalue().encode(errors="surrogateescape"))
 
 
 def remove_unfinished(output: str) -> None:

@@ -4,9 +4,9 @@ Shape suffixes: B clips (1 here), U mask units; T frames or time steps, H height
 (RGB); THW after `visible` are mask units in time and space.
 """
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 
 import torch
@@ -46,64 +46,44 @@ _PRETRAINING = (
 _MASKED = 0.92  # how grey a hidden unit is: what it hides shows through
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Add what all of them take."""
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="any video file")
-    parser.add_argument("--output", default="output/pictures", help="folder (%(default)s)")
-    parser.add_argument("--start", type=float, metavar="SECONDS", help="of the clip (the middle)")
-    parser.add_argument("--cfg", help="YAML file, for weights that do not come with their config")
+@dataclass(frozen=True)
+class Request:
+    """Videos to draw, the folder of the pictures, and where each clip starts (None: the middle)."""
+
+    videos: Sequence[str]
+    output: str
+    start_sec: float | None = None
 
 
-def add_mae_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `show_mae` takes."""
-    add_common_options(parser)
-    parser.add_argument(
-        "--checkpoint", help="of a pretraining run; with --model also a published name or a URL"
+def show_mae(
+    request: Request,
+    checkpoint: str | None,
+    *,
+    model: str | None = None,
+    cfg: Config | None = None,
+    strategy: str | None = None,
+    ratio: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> int:
+    """Write original | visible | reconstruction of videos; return 1 if one failed.
+
+    `strategy` and `ratio` of the mask are the config's if None. `model` names a model function,
+    for weights without a config; `cfg` replaces the checkpoint's config.
+    """
+    torch_device = pick_device(device, key="--device")
+    _check_seed(seed)
+    autoencoder, its_cfg = load_autoencoder(checkpoint, cfg=cfg, model_name=model)
+    visible_BU = draw_mask(autoencoder, its_cfg, strategy=strategy, ratio=ratio, seed=seed)
+    autoencoder.to(torch_device)
+    hidden = (
+        f"{strategy or its_cfg.MASK.STRATEGY} mask, {int(visible_BU.sum())} of "
+        f"{autoencoder.num_units} mask units visible"
     )
-    parser.add_argument("--model", help="a model function such as mae_hiera_base_16x224")
-    parser.add_argument("--strategy", help="tube, random or frame (the config's)")
-    parser.add_argument("--ratio", type=float, help="share of mask units hidden (the config's)")
-    parser.add_argument("--seed", type=int, default=0, help="of the mask (%(default)s)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="(%(default)s)")
-
-
-def add_evidence_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `show_evidence` takes."""
-    add_common_options(parser)
-    parser.add_argument(
-        "--checkpoint", help="of a run; with --model a published name, a file or a URL"
-    )
-    parser.add_argument("--model", help="a model function such as hiera_base_16x224")
-    parser.add_argument("--label", help="a class by its name or number (the most probable one)")
-    parser.add_argument("--device", help="cpu or cuda:0 (cuda if there is one)")
-
-
-def add_masks_options(parser: argparse.ArgumentParser) -> None:
-    """Add what `show_masks` takes."""
-    add_common_options(parser)
-    parser.add_argument("--ratio", type=float, help="share of mask units hidden (the config's)")
-    parser.add_argument("--seed", type=int, default=0, help="of the masks (%(default)s)")
-
-
-def show_mae(arguments: argparse.Namespace) -> int:
-    """Write original | visible | reconstruction of videos; return 1 if one failed."""
-    device = pick_device(arguments.device, key="--device")
-    _check_seed(arguments.seed)
-    model, cfg = load_autoencoder(
-        arguments.checkpoint,
-        cfg=load_config(arguments.cfg) if arguments.cfg else None,
-        model_name=arguments.model,
-    )
-    visible_BU = draw_mask(
-        model, cfg, strategy=arguments.strategy, ratio=arguments.ratio, seed=arguments.seed
-    )
-    model.to(device)
-    strategy = arguments.strategy or cfg.MASK.STRATEGY
-    hidden = f"{strategy} mask, {int(visible_BU.sum())} of {model.num_units} mask units visible"
 
     def show(video: str, clip: Clip, stem: str) -> str:
         pictures = reconstruct(
-            model, clip.clip_CTHW, visible_BU, mean=cfg.DATA.MEAN, std=cfg.DATA.STD
+            autoencoder, clip.clip_CTHW, visible_BU, mean=its_cfg.DATA.MEAN, std=its_cfg.DATA.STD
         )
         parts = {
             "original": pictures.original,
@@ -116,25 +96,31 @@ def show_mae(arguments: argparse.Namespace) -> int:
         written = write_film(stem, parts, seconds_T, title=title, caption=_MAE_CAPTION)
         return f"{video} ({hidden}): {written}"
 
-    return _show_each(arguments, model, cfg, show, ending="_mae")
+    return _show_each(request, autoencoder, its_cfg, show, ending="_mae")
 
 
-def show_evidence(arguments: argparse.Namespace) -> int:
-    """Write where the evidence for a class lies in videos; return 1 if one failed."""
-    found = load_trained(
-        arguments.checkpoint,
-        model=arguments.model,
-        cfg=load_config(arguments.cfg) if arguments.cfg else None,
-        device=arguments.device,
-    )
-    model, cfg, names = found.model, found.cfg, found.class_names
-    wanted = None if arguments.label is None else _label_of(arguments.label, names)
-    check_model(model)
-    assert isinstance(model, HieraEncoder)
+def show_evidence(
+    request: Request,
+    checkpoint: str | None,
+    *,
+    model: str | None = None,
+    cfg: Config | None = None,
+    label: str | None = None,
+    device: str | None = None,
+) -> int:
+    """Write where the evidence for a class lies in videos; return 1 if one failed.
+
+    `label` is the class's name or number; None: the most probable class of each video.
+    """
+    found = load_trained(checkpoint, model=model, cfg=cfg, device=device)
+    classifier, its_cfg, names = found.model, found.cfg, found.class_names
+    wanted = None if label is None else _label_of(label, names)
+    check_model(classifier)
+    assert isinstance(classifier, HieraEncoder)
 
     def show(video: str, clip: Clip, stem: str) -> str:
-        evidence = find_evidence(model, clip.clip_CTHW.to(found.device), wanted)
-        frames_THWC = to_pixels(clip.clip_CTHW, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)
+        evidence = find_evidence(classifier, clip.clip_CTHW.to(found.device), wanted)
+        frames_THWC = to_pixels(clip.clip_CTHW, mean=its_cfg.DATA.MEAN, std=its_cfg.DATA.STD)
         parts = {"video": frames_THWC, "evidence": draw_evidence(frames_THWC, evidence.map_THW)}
         name = names[evidence.label] if names else f"class {evidence.label}"
         what = f"{name}, {evidence.score:.1%}"
@@ -142,26 +128,30 @@ def show_evidence(arguments: argparse.Namespace) -> int:
         written = write_film(stem, parts, clip.seconds_T, title=title, caption=_EVIDENCE_CAPTION)
         return f"{video} ({what}): {written}"
 
-    return _show_each(arguments, model, cfg, show, ending="_evidence")
+    return _show_each(request, classifier, its_cfg, show, ending="_evidence")
 
 
-def show_masks(arguments: argparse.Namespace) -> int:
-    """Write what each masking strategy leaves visible of videos; return 1 if one failed."""
-    _check_seed(arguments.seed)
-    cfg = load_config(arguments.cfg) if arguments.cfg else load_config(None, _PRETRAINING)
+def show_masks(
+    request: Request, *, cfg_path: str | None = None, ratio: float | None = None, seed: int = 0
+) -> int:
+    """Write what each masking strategy leaves visible of videos; return 1 if one failed.
+
+    The clips and the mask ratio are those of the pretraining config at `cfg_path`; None: those of
+    configs/Kinetics/HIERA_B_MAE_PT.yaml.
+    """
+    _check_seed(seed)
+    cfg = load_config(cfg_path) if cfg_path else load_config(None, _PRETRAINING)
     with torch.device("meta"):  # its shapes are wanted, not its weights
         model = build_model(cfg)
     if not isinstance(model, MaskedAutoencoderHiera) or len(model.input_size) != 3:
         raise UserError(
-            f"--cfg must be one of pretraining on videos, TASK ssl, got {arguments.cfg!r}. Try "
+            f"--cfg must be one of pretraining on videos, TASK ssl, got {cfg_path!r}. Try "
             "configs/Kinetics/HIERA_B_MAE_PT.yaml."
         )
-    ratio = cfg.MASK.RATIO if arguments.ratio is None else arguments.ratio
+    ratio = cfg.MASK.RATIO if ratio is None else ratio
     if not 0 < ratio < 1:
         raise UserError(f"--ratio must be above 0 and below 1, got {ratio}. Try 0.9.")
-    units = {
-        name: _draw(name, model, ratio=ratio, seed=arguments.seed).numpy() for name in _STRATEGIES
-    }
+    units = {name: _draw(name, model, ratio=ratio, seed=seed).numpy() for name in _STRATEGIES}
 
     def show(video: str, clip: Clip, stem: str) -> str:
         # The first frame of each time step of the mask units.
@@ -174,7 +164,7 @@ def show_masks(arguments: argparse.Namespace) -> int:
         title = f"{PurePath(video).name}: {ratio:.0%} of the mask units hidden"
         return f"{video}: {write_film(stem, parts, clip.seconds_T[steps], title=title)}"
 
-    return _show_each(arguments, model, cfg, show, ending="_masks")
+    return _show_each(request, model, cfg, show, ending="_masks")
 
 
 def _draw(name: str, model: MaskedAutoencoderHiera, *, ratio: float, seed: int) -> torch.Tensor:
@@ -186,7 +176,7 @@ def _draw(name: str, model: MaskedAutoencoderHiera, *, ratio: float, seed: int) 
 
 
 def _show_each(
-    arguments: argparse.Namespace,
+    request: Request,
     model: HieraEncoder,
     cfg: Config,
     show: Callable[[str, Clip, str], str],
@@ -194,16 +184,16 @@ def _show_each(
     ending: str,
 ) -> int:
     """Read each video's clip and show it; name those that fail, and return 1 if there were any."""
-    if arguments.start is not None and cfg.DATA.SAMPLING != "dense":
+    if request.start_sec is not None and cfg.DATA.SAMPLING != "dense":
         raise UserError(
             f"--start needs DATA.SAMPLING dense, got {cfg.DATA.SAMPLING}, whose clips span the "
             "whole video. Try without --start."
         )
-    make_folder(arguments.output, key="--output")
-    videos, num_failed = arguments.videos, 0
-    for video, stem in zip(videos, stems(videos, arguments.output, ending=ending), strict=True):
+    make_folder(request.output, key="--output")
+    videos, num_failed = request.videos, 0
+    for video, stem in zip(videos, stems(videos, request.output, ending=ending), strict=True):
         try:
-            clip = read_clip(video, model, cfg, start_sec=arguments.start)
+            clip = read_clip(video, model, cfg, start_sec=request.start_sec)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             num_failed += 1

@@ -1,10 +1,17 @@
 """The figures of training steps as a table and as a picture."""
 
 import statistics
+from importlib.metadata import version
 
 import torch
 
-from hiera_video.benchmark.train.figures import PLAIN, PUBLISHED, Figures, TrainReport
+from hiera_video.benchmark.train.figures import (
+    PLAIN,
+    PUBLISHED,
+    Figures,
+    TrainReport,
+    TrainSettings,
+)
 from hiera_video.benchmark.train.step import COMMUNICATION, DATA, PHASES
 from hiera_video.engine.compiling import METHODS
 from hiera_video.utils import disk
@@ -20,6 +27,16 @@ NAMES = {
 }
 _COLOURS = ("#bab0ac", "#4e79a7", "#f28e2b", "#59a14f", "#e15759")
 _GIB = 2**30
+
+
+def describe_training(settings: TrainSettings, report: TrainReport) -> str:
+    """Return a line that says what was measured, and the table."""
+    compared = PUBLISHED in settings.variants and not report.figures[PUBLISHED].note
+    peers = f", hiera-transformer {version('hiera-transformer')}" if compared else ""
+    return (
+        f"{settings.cfg.MODEL.MODEL_NAME}, {headline(report)}{peers}, medians of "
+        f"{settings.rounds} interleaved rounds\n{render_training(report)}"
+    )
 
 
 def render_training(report: TrainReport) -> str:

@@ -48,6 +48,15 @@ class Source:
         present = {entry.split for entry in self.entries}
         return [split for split in SPLITS if split in present]
 
+    def describe(self) -> str:
+        """Return a line: how the source was read, and the number of videos per split."""
+        counts = [
+            f"{split} {sum(entry.split == split for entry in self.entries)}"
+            for split in self.splits()
+        ]
+        lacking = f", {len(self.lacking)} lacking" if self.lacking else ""
+        return f"Read {self.kind}: {', '.join(counts) or 'no videos'}{lacking}"
+
 
 def suggest_preparing(data_dir: str) -> str:
     """Return advice for a data folder with videos or official lists, but without our lists.

@@ -63,6 +63,22 @@ class Summary:
         self.source_bytes += line["source"]["bytes"]
         self.output_bytes += line["output_bytes"]
 
+    def describe(self, output: str) -> str:
+        """Return a line: what is ready, what failed, and the lists in the folder `output`."""
+        parts = [f"{self.num_ready} videos ready"]
+        if self.num_before:
+            parts[0] += f" ({self.num_before} from before)"
+        if self.source_bytes:
+            before, after = self.source_bytes / 1e6, self.output_bytes / 1e6
+            parts.append(f"{before:.1f} MB -> {after:.1f} MB")
+        if self.num_damaged:
+            parts.append(f"{self.num_damaged} with damaged frames in the source")
+        parts.append(f"{len(self.failed)} failed")
+        if self.failed:
+            parts[-1] += f", see {os.path.join(output, FAILED)}"
+        lists = ", ".join(f"{split}.csv {count}" for split, count in self.lists.items())
+        return f"{'; '.join(parts)}; in {output}: {lists or 'no lists'}"
+
 
 def prepare(
     source: Source,
