@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from hiera_video.__main__ import COMMANDS
 from hiera_video.config import load_config
 from hiera_video.config.pyslowfast import REPLACED
 from hiera_video.config.schema import key_specs
@@ -64,7 +65,10 @@ class Parsed(Exception):
 
 @cache
 def main_of(script: str) -> Any:
-    """Return the `main` of a tool, without running it."""
+    """Return the `main` of a tool or the function of a command, without running it."""
+    if script in COMMANDS:
+        module = importlib.import_module(f"hiera_video.commands.{COMMANDS[script].module}")
+        return getattr(module, COMMANDS[script].function)
     sys.path.insert(0, str((ROOT / script).parent))  # as python does
     try:
         return runpy.run_path(str(ROOT / script), run_name="not_main")["main"]
@@ -133,6 +137,8 @@ def check_command(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> No
         check_torchrun(rest[:script])
         if rest[script:]:
             check_python(tuple(rest[script:]), monkeypatch)
+    elif program == "hiera-video":
+        check_hiera_video(rest, monkeypatch)
     elif program == "make":
         assert {word for word in rest if "=" not in word} <= make_targets()
     elif program == "pip":
@@ -142,6 +148,13 @@ def check_command(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> No
         assert (ROOT / rest[0]).exists()
     else:
         assert program in OTHERS, f"{program} is not a program that the docs may name"
+
+
+def check_hiera_video(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    name, *rest = words
+    assert name in {*COMMANDS, "--help"}, f"hiera-video has no command {name}"
+    if name in COMMANDS:
+        check_config(parse(name, tuple(rest), monkeypatch))
 
 
 def check_torchrun(options: list[str]) -> None:
@@ -266,6 +279,8 @@ def test_config_keys_in_prose_are_known(page):
         ("pip install -e '.[none]'", "none"),
         ("frobnicate", "frobnicate"),
         ("cd x && python tools/doctor.py --nonsense", "2"),
+        ("hiera-video pedict one.mp4", "pedict"),
+        ("hiera-video predict one.mp4 --top-q 3", "2"),
     ],
 )
 def test_the_checks_find_what_they_look_for(line, says, monkeypatch):

@@ -1,6 +1,7 @@
 """The wheel that setuptools builds, and the files that describe the project to others."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -50,6 +51,40 @@ def test_a_wheel_holds_every_file_of_the_package(wheel):
 @pytest.mark.slow
 def test_a_wheel_has_the_version_of_the_package(wheel):
     assert f"hiera_video-{__version__}.dist-info/METADATA" in wheel.namelist()
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_configs(wheel):
+    ours = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
+    assert {f"hiera_video/{path}" for path in ours} <= set(wheel.namelist())
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_has_the_command_and_finds_the_configs(wheel, tmp_path):
+    """From another folder, without the clone."""
+    target, elsewhere = tmp_path / "installed", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    options = ["--quiet", "--no-deps", "--no-index", "--target", str(target), wheel.filename]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options], check=True)
+    words = ["flops", "--cfg", "Demo/HIERA_MICRO.yaml", "--format", "markdown"]
+    ran = subprocess.run(
+        [sys.executable, target / "bin" / "hiera-video", *words],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "| hiera_micro_8x64 | Demo/HIERA_MICRO.yaml |" in ran.stdout
+    shown = "import hiera_video.config.shipped as s; print(s._folder())"
+    ran = subprocess.run(
+        [sys.executable, "-c", shown],
+        cwd=elsewhere,
+        env=os.environ | {"PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stdout.strip() == str(target / "hiera_video" / "configs")
 
 
 def test_changelog_and_citation_are_of_this_version():

@@ -10,6 +10,7 @@ from hiera_video.config.overrides import PLACE, read_overrides
 from hiera_video.config.rules import read_value
 from hiera_video.config.schema import Config, key_specs, sections
 from hiera_video.config.settings import ConfigError, Reading, Setting
+from hiera_video.config.shipped import find_config
 from hiera_video.config.unknown import explain_unknown
 from hiera_video.config.yaml_keys import read_yaml, read_yaml_text
 
@@ -18,13 +19,15 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
     """Load a YAML file and apply overrides to it.
 
     Args:
-        path: the file, which may extend others with `_BASE_`; None: only the defaults.
+        path: the file, which may extend others with `_BASE_`, or the name of a shipped config,
+            such as "Kinetics/HIERA_B.yaml"; None: only the defaults.
         overrides: `KEY, VALUE, KEY, VALUE, ...`, each value as YAML writes it.
 
     Raises:
         ConfigError: its text lists every problem in the files, the overrides and their
             combination, one per line with its origin.
     """
+    path = None if path is None else find_config(path)
     file = read_yaml(path) if path is not None else Reading()
     return _resolved(file, overrides, source=path if path is not None else f"the {PLACE}")
 
