@@ -22,6 +22,8 @@ from torch import nn
 from hiera_video.checkpoints import matching
 from hiera_video.checkpoints.decoder_heads import compare_heads
 from hiera_video.checkpoints.facts import check_facts, check_settings
+from hiera_video.checkpoints.files import model_state, read_checkpoint
+from hiera_video.checkpoints.misfits import find_misfits
 from hiera_video.checkpoints.unwrap import unwrap
 from hiera_video.utils import disk, io
 from hiera_video.utils.errors import UserError, first_line
@@ -59,10 +61,10 @@ def read_model(
             f"{model_class.__name__}, got some that do not build one ({first_line(error)})."
         ) from None
     path = os.path.join(folder, WEIGHTS)
-    content = matching.read_checkpoint(path, key=_KEY)
+    content = read_checkpoint(path, key=_KEY)
     if not changes:  # before allocating memory that only a damaged config asks for
-        state = matching.model_state(content, shell)
-        matching.refuse_other_state(shell, state, path=path, key=_KEY)
+        state = model_state(content, shell)
+        find_misfits(shell, state).refuse(path, key=_KEY)
     model = model_class(**{**settings, **changes})
     _load(model, content, path, settings, changed=bool(changes))
     return model.eval()
@@ -241,10 +243,7 @@ def _load(
         matching.load_state(model, state, path=path, key=_KEY)
         matching.warn(matching.LoadSummary(tuple(state), unwrapped=how), path)
         return
-    num_classes = all_settings(model).get("num_classes")
-    summary = matching.start_from_content(
-        model, content, path=path, key=_KEY, num_classes=num_classes
-    )
+    summary = matching.start_from_weights(model, path, key=_KEY, content=content)
     logging.getLogger("hiera_video").info("%s: %s", path, summary)
     there = {**default_settings(type(model)), **settings}.get("decoder_num_heads")
     matching.warn(replace(summary, warnings=compare_heads(model, there)), path)

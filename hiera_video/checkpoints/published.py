@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from hiera_video.checkpoints import matching
+from hiera_video.checkpoints import files as on_disk
 from hiera_video.checkpoints.decoder_heads import saved_heads
-from hiera_video.checkpoints.matching import LoadSummary
+from hiera_video.checkpoints.files import model_state, read_checkpoint
+from hiera_video.checkpoints.matching import LoadSummary, start_from_weights, warn
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
@@ -40,20 +41,37 @@ def published_files(model_name: str) -> dict[str, str]:
 
 
 def load_published(
-    model: nn.Module, model_name: str, checkpoint: str | os.PathLike[str] | None = None
+    model: nn.Module,
+    model_name: str,
+    checkpoint: str | os.PathLike[str] | None = None,
+    *,
+    content: dict[str, Any] | None = None,
 ) -> LoadSummary:
-    """Load a published checkpoint, a file or a URL into a model; return what came of it.
+    """Start a model from a published checkpoint, a file or a URL; log warnings about it.
 
     `checkpoint` is a name of `published_files(model_name)` (None: the default one), a path or a
-    URL. A name is looked for in the folder that HIERA_VIDEO_WEIGHTS names (also as .safetensors),
-    then in the cache of downloads, then fetched. An autoencoder's weights leave a classifier's norm
-    and head fresh, and another number of classes its head.
+    URL. A name is looked up in the folder that HIERA_VIDEO_WEIGHTS names (also as .safetensors),
+    then in the cache of downloads, then downloaded. `content` is what `read_published` returned for
+    the path `checkpoint`, if it has been read. `start_from_weights` says what has to fit.
 
     Raises:
-        UserError: there is no such checkpoint, it cannot be had or is of another model.
+        UserError: there is no such checkpoint, it cannot be downloaded, it is of another model, or
+            its decoder has another number of heads. Nothing was loaded.
     """
-    path, content = read_published(model_name, checkpoint)
-    return start_from_published(model, content, path=path)
+    if content is None:
+        path, content = read_published(model_name, checkpoint)
+    else:
+        path = os.fspath(checkpoint or "")
+    there = saved_heads(content)
+    decoder: Any = getattr(model, "decoder_blocks", None)
+    if decoder and there not in (None, here := decoder[0].attn.num_heads):
+        raise UserError(
+            f"decoder_num_heads must be {there}, as in the run that wrote {path!r}, got {here}. "
+            f"Try decoder_num_heads={there}."
+        )
+    summary = start_from_weights(model, path, key=_KEY, content=content)
+    warn(summary, path)
+    return summary
 
 
 def read_published(
@@ -68,43 +86,18 @@ def read_published(
     name = os.fspath(checkpoint) if checkpoint is not None else next(iter(files), "")
     if name not in files:
         _refuse_unknown(name, model_name)
-        return name, matching.read_checkpoint(name, key=_KEY)
-    url = matching.HIERA_URL + files[name]
-    path = matching.copy_of_published(url) or url
-    content = matching.read_checkpoint(path, key=_KEY)
+        return name, read_checkpoint(name, key=_KEY)
+    url = on_disk.HIERA_URL + files[name]
+    path = on_disk.copy_of_published(url) or url
+    content = read_checkpoint(path, key=_KEY)
     is_autoencoder = model_name.startswith("mae_")
     tell_tale = "mask_token" if is_autoencoder else "head.projection.weight"
-    if tell_tale not in matching.model_state(content) and (is_autoencoder or "_ft_" in name):
+    if tell_tale not in model_state(content) and (is_autoencoder or "_ft_" in name):
         raise UserError(
             f"{_KEY}: {path!r} must be {name!r} of {model_name}, but has no {tell_tale}. Try "
             f"downloading {url} again."
         )
     return path, content
-
-
-def start_from_published(model: nn.Module, content: dict[str, Any], *, path: str) -> LoadSummary:
-    """Load what `read_published` returned; log a warning if the decoder's heads are in doubt.
-
-    Raises:
-        UserError: it is of another model; nothing was loaded.
-    """
-    there = saved_heads(content)
-    decoder: Any = getattr(model, "decoder_blocks", None)
-    if decoder and there not in (None, here := decoder[0].attn.num_heads):
-        raise UserError(
-            f"decoder_num_heads must be {there}, as in the run that wrote {path!r}, got {here}. "
-            f"Try decoder_num_heads={there}."
-        )
-    classifier = getattr(getattr(model, "head", None), "projection", None)
-    summary = matching.start_from_content(
-        model,
-        content,
-        path=path,
-        key=_KEY,
-        num_classes=getattr(classifier, "out_features", None),
-    )
-    matching.warn(summary, path)
-    return summary
 
 
 def _refuse_unknown(name: str, model_name: str) -> None:

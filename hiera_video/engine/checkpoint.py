@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from hiera_video.checkpoints import distributed
-from hiera_video.checkpoints.matching import load_state, read_checkpoint
+from hiera_video.checkpoints.files import read_checkpoint
+from hiera_video.checkpoints.matching import load_state
 from hiera_video.checkpoints.run_folder import (
     CONFIG_FILES,
     Position,

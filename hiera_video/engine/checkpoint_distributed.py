@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.distributed_storage import Writer
-from hiera_video.checkpoints.matching import refuse_other_state
+from hiera_video.checkpoints.misfits import find_misfits
 from hiera_video.checkpoints.run_folder import Position, checkpoint_path, remove, remove_old
 from hiera_video.engine.checkpoint import (
     refuse_other_optimizer,
@@ -174,7 +174,7 @@ def restore_shares(
     """
     there = distributed.shapes(path, key=_KEY)
     model_there = distributed.join(there, content).get(distributed.MODEL, {})
-    refuse_other_state(model, model_there, path=path, key=_KEY)
+    find_misfits(model, model_there).refuse(path, key=_KEY)
     refuse_other_optimizer(content, path, optimizer)
     tensors = {f"{distributed.MODEL}/{name}": value for name, value in model.state_dict().items()}
     averaged = average is not None and "ema_steps" in content

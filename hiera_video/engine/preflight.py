@@ -6,7 +6,8 @@ from typing import TypeVar
 import torch
 
 from hiera_video.checkpoints import distributed
-from hiera_video.checkpoints.matching import read_checkpoint, refuse_misfits
+from hiera_video.checkpoints.files import read_checkpoint
+from hiera_video.checkpoints.matching import refuse_misfits
 from hiera_video.checkpoints.run_folder import last_checkpoint
 from hiera_video.config import Config
 from hiera_video.data.build import check_data_settings, read_class_names, read_records

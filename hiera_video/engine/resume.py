@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from hiera_video.checkpoints import distributed
-from hiera_video.checkpoints.matching import read_checkpoint, start_from_content
+from hiera_video.checkpoints.files import read_checkpoint
+from hiera_video.checkpoints.matching import start_from_weights
 from hiera_video.checkpoints.run_folder import Position, remove_old, remove_unfinished
 from hiera_video.checkpoints.saved_config import saved_settings
 from hiera_video.config import Config, to_yaml
@@ -106,7 +107,7 @@ def _start_from_weights(
     path, key = cfg.TRAIN.CHECKPOINT_FILE_PATH, "TRAIN.CHECKPOINT_FILE_PATH"
     content = read_checkpoint(path, key=key)
     classes = cfg.MODEL.NUM_CLASSES if cfg.TASK == "classify" else None
-    summary = start_from_content(learner.model, content, path=path, key=key, num_classes=classes)
+    summary = start_from_weights(learner.model, path, key=key, num_classes=classes, content=content)
     log.line(f"started from {path}: {summary}")
     for warning in summary.warnings:
         log.warning(warning)

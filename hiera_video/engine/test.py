@@ -8,7 +8,8 @@ import numpy as np
 import simplejson
 import torch
 
-from hiera_video.checkpoints.matching import load_content, read_checkpoint
+from hiera_video.checkpoints.files import read_checkpoint
+from hiera_video.checkpoints.matching import load_weights
 from hiera_video.checkpoints.run_folder import CONFUSION_FILE, RESULTS_FILE, last_checkpoint
 from hiera_video.config import Config
 from hiera_video.data.build import build_loader, read_class_names
@@ -43,7 +44,7 @@ def test(
     model = build_model(cfg).to(device)
     content = read_checkpoint(path, key=key)
     refuse_other_classes(content, read_class_names(cfg, "test"), path, key=key)
-    summary = load_content(model, content, path=path, key=key)
+    summary = load_weights(model, path, key=key, content=content)
     if summary.interpolated or summary.notes or summary.unwrapped:
         log.line(f"weights: {summary}")
     if not cfg.TRAIN.ENABLE:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from hiera_video.checkpoints.matching import read_checkpoint
+from hiera_video.checkpoints.files import read_checkpoint
 from hiera_video.checkpoints.unwrap import unwrap
 from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError

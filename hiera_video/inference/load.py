@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from hiera_video.checkpoints.files import model_state, read_checkpoint
 from hiera_video.checkpoints.hub import is_pretrained_folder
-from hiera_video.checkpoints.matching import load_content, model_state, read_checkpoint, warn
-from hiera_video.checkpoints.published import published_files, read_published, start_from_published
+from hiera_video.checkpoints.matching import num_classes_of
+from hiera_video.checkpoints.published import published_files, read_published
 from hiera_video.config import Config, ConfigError, load_config, load_saved_config
 from hiera_video.data.class_names import (
     are_reordered,
@@ -21,7 +22,8 @@ from hiera_video.data.class_names import (
 )
 from hiera_video.inference.exported import read_folder
 from hiera_video.models import hiera, hiera_mae
-from hiera_video.models.build import build_model
+from hiera_video.models.build import build_trained
+from hiera_video.models.load import build_with_weights
 from hiera_video.models.parts.scores import pick_device
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
@@ -103,12 +105,6 @@ def saved_config(content: dict[str, Any], path: str, *, key: str = _KEY) -> Conf
         ) from None
 
 
-def num_classes_of(model: nn.Module) -> int | None:
-    """Return how many classes a model tells apart, None if it says so nowhere."""
-    found: object = getattr(getattr(model, "head", None), "projection", None)
-    return getattr(found, "out_features", None)
-
-
 def _of_run(
     checkpoint: str | os.PathLike[str] | None, cfg: Config | None, *, classifier: bool
 ) -> Trained:
@@ -138,8 +134,7 @@ def _of_run(
         )
     if cfg.TASK == "ssl":  # which no test was configured for
         cfg = replace(cfg, DATA=replace(cfg.DATA, TEST_CROP_SIZE=cfg.DATA.TRAIN_CROP_SIZE))
-    model = build_model(cfg)
-    warn(load_content(model, content, path=path, key=_KEY), path)
+    model = build_trained(cfg, path, content, key=_KEY)
     saved = content.get("class_names")
     names = tuple(str(name) for name in saved) if isinstance(saved, (list, tuple)) else ()
     if names:
@@ -164,7 +159,7 @@ def _named(
     classifier: bool,
 ) -> Trained:
     room = hiera_mae if name.startswith("mae_") and not classifier else hiera
-    make_model = find_function(room, name, key="model")
+    find_function(room, name, key="model")
     if name.endswith("_224"):  # before its weights are downloaded
         raise UserError(f"model must be a video model, got {name!r}, of images. Try {_MODEL}.")
     if classifier and checkpoint in published_files(name) and "_ft_" not in str(checkpoint):
@@ -173,12 +168,12 @@ def _named(
     head = model_state(content).get(_HEAD)
     if classifier and head is None:
         raise _no_classifier(path)
-    model = make_model(**({} if head is None else {"num_classes": len(head)}))
-    start_from_published(model, content, path=path)
+    model, _ = build_with_weights(name, path, content, {})
     names: tuple[str, ...] = ()
     if num_classes_of(model) == 400 and os.path.splitext(os.path.basename(path))[0] == name:
         names = published_names("kinetics400")
-    num_frames, side, _ = model.input_size
+    size: Any = model.input_size
+    num_frames, side, _ = size
     clips = ["DATA.NUM_FRAMES", num_frames, "DATA.TRAIN_CROP_SIZE", side]
     clips += ["DATA.TEST_CROP_SIZE", side, "MODEL.MODEL_NAME", name]
     if room is hiera_mae:

@@ -13,12 +13,13 @@ from typing import NamedTuple, overload
 import numpy as np
 import torch
 
+from hiera_video.checkpoints.matching import num_classes_of
 from hiera_video.config import Config
 from hiera_video.data import sampling
 from hiera_video.data.dataset import Failure, TestViews
 from hiera_video.data.decoders import DecodeError
 from hiera_video.data.transforms.pipeline import TestTransform
-from hiera_video.inference.load import load_trained, num_classes_of
+from hiera_video.inference.load import load_trained
 from hiera_video.inference.videos import FramesReader, read_videos
 from hiera_video.models.parts.scores import probabilities
 from hiera_video.utils.errors import UserError

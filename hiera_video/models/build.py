@@ -1,11 +1,13 @@
 """From config to model."""
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from hiera_video import models
+from hiera_video.checkpoints.matching import load_weights, warn
 from hiera_video.config import Config
 from hiera_video.config.schema_model import FAMILY_TAKES
 from hiera_video.models import masking
@@ -50,6 +52,19 @@ def build_model(cfg: Config) -> nn.Module:
                 "blocks to compute again, got True. Try MODEL.ARCH hiera."
             )
         model.act_checkpoint = True
+    return model
+
+
+def build_trained(cfg: Config, path: str, content: Mapping[str, Any], *, key: str) -> nn.Module:
+    """Build the configured model and load a checkpoint that has to fit it; log its warnings.
+
+    `content` is what `read_checkpoint` returned for `path`; `key` names the path in messages.
+
+    Raises:
+        UserError: the model cannot be built, or the checkpoint is one of another model.
+    """
+    model = build_model(cfg)
+    warn(load_weights(model, path, key=key, content=content), path)
     return model
 
 

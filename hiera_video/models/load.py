@@ -2,15 +2,16 @@
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
 from hiera_video.checkpoints.decoder_heads import saved_heads
+from hiera_video.checkpoints.files import model_state
 from hiera_video.checkpoints.hub import class_name, local_folder
-from hiera_video.checkpoints.matching import LoadSummary, model_state, some
-from hiera_video.checkpoints.published import read_published, start_from_published
+from hiera_video.checkpoints.matching import LoadSummary, some
+from hiera_video.checkpoints.published import load_published, read_published
 from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, public_functions
@@ -37,15 +38,29 @@ def load_model(
     Raises:
         UserError: no such model or checkpoint, or one that does not fit the other.
     """
-    make_model = _find_model(name)
+    _find_model(name)  # before anything is downloaded
     path, content = read_published(name, checkpoint)
-    implied = _decoder(content) if name.startswith("mae_") else _classes(content)
-    model = make_model(**{**implied, **settings})
-    summary = start_from_published(model, content, path=path)
+    model, summary = build_with_weights(name, path, content, settings)
     if verbose:
         lines = [f"{name} from {path}", *describe(summary)]
         print(printable("\n".join(lines), keep="\n"))
     return model.eval()
+
+
+def build_with_weights(
+    name: str, path: str, content: dict[str, Any], settings: Mapping[str, Any]
+) -> tuple[nn.Module, LoadSummary]:
+    """Build the model `name` for a checkpoint, load it, and return model and summary.
+
+    `path` and `content` are what `read_published` returned; `settings` override what the checkpoint
+    implies.
+
+    Raises:
+        UserError: no such model, or the checkpoint is one of another.
+    """
+    implied = _decoder(content) if name.startswith("mae_") else _classes(content)
+    model = _find_model(name)(**{**implied, **settings})
+    return model, load_published(model, name, path, content=content)
 
 
 def from_pretrained(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hiera_video.checkpoints import distributed
+from hiera_video.checkpoints.files import HIERA_URL, read_checkpoint
 from hiera_video.checkpoints.hub import WEIGHTS, is_pretrained_folder, read_facts
-from hiera_video.checkpoints.matching import HIERA_URL, read_checkpoint
 from hiera_video.checkpoints.published import published_files
 from hiera_video.checkpoints.saved_config import saved_settings
 from hiera_video.models import hiera, hiera_mae

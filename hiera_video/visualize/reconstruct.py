@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiera_video.checkpoints.matching import load_content, read_checkpoint, warn
+from hiera_video.checkpoints.files import read_checkpoint
 from hiera_video.config import Config, load_config
 from hiera_video.data import sampling
 from hiera_video.data.build import decoding
@@ -19,7 +19,7 @@ from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.inference.load import saved_config
 from hiera_video.models import masking
-from hiera_video.models.build import build_model
+from hiera_video.models.build import build_trained
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.load import load_model
 from hiera_video.models.parts.encoder import HieraEncoder
@@ -89,9 +89,8 @@ def load_autoencoder(
             f"{_KEY} must be an autoencoder's, got {checkpoint!r} with TASK {cfg.TASK}. "
             f"{_TRY_A_RUN}"
         )
-    model = build_model(cfg)
+    model = build_trained(cfg, checkpoint, content, key=_KEY)
     assert isinstance(model, MaskedAutoencoderHiera)
-    warn(load_content(model, content, path=checkpoint, key=_KEY), checkpoint)
     return model.eval(), cfg
 
 

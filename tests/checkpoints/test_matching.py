@@ -5,11 +5,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from hiera_video.checkpoints.files import model_state, read_checkpoint
 from hiera_video.checkpoints.matching import (
     load_state,
     load_weights,
-    model_state,
-    read_checkpoint,
     refuse_misfits,
     start_from_weights,
 )

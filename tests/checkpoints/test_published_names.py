@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hiera_video.checkpoints import matching
+from hiera_video.checkpoints import files, matching
 from hiera_video.checkpoints.published import load_published, published_files
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera, mae_hiera_micro_8x64
@@ -60,7 +60,7 @@ def site(tmp_path, monkeypatch):
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder)) as server:
         server.asked, server.breaks_off, server.folder = [], False, folder
         url = f"http://127.0.0.1:{server.server_address[1]}/"
-        monkeypatch.setattr(matching, "HIERA_URL", url)
+        monkeypatch.setattr(files, "HIERA_URL", url)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
@@ -89,7 +89,7 @@ def test_every_published_model_has_its_files():
     assert published_files("mae_hiera_large_16x224") == {"mae_k400": "mae_hiera_large_16x224.pth"}
     for name in ("hiera_tiny_16x224", "hiera_micro_8x64", "mae_hiera_micro_8x64", "mae_mae_x", ""):
         assert published_files(name) == {}
-    assert matching.HIERA_URL == "https://dl.fbaipublicfiles.com/hiera/"
+    assert files.HIERA_URL == "https://dl.fbaipublicfiles.com/hiera/"
 
 
 def test_the_default_comes_from_the_folder_of_copies(mirror, caplog):
@@ -157,7 +157,7 @@ def test_a_file_under_anothers_name_is_refused(mirror):
 
 @pytest.mark.parametrize("kind", ["path", "Path", "url"])
 def test_paths_and_urls_are_checkpoints_too(tmp_path, site, kind, monkeypatch):
-    monkeypatch.setattr(matching, "HIERA_URL", "https://127.0.0.1:1/")
+    monkeypatch.setattr(files, "HIERA_URL", "https://127.0.0.1:1/")
     theirs, ours = hiera_micro_8x64(num_classes=3), hiera_micro_8x64(num_classes=3)
     path = site.folder / "own.pth"
     save(path, theirs)
@@ -210,7 +210,7 @@ def test_what_the_folder_lacks_is_downloaded_once_and_the_licence_told(mirror, s
 
 def test_the_licence_is_told_for_a_url_of_theirs_in_a_config_too(site, caplog):
     save(site.folder / "w.pth", hiera_micro_8x64())
-    matching.load_weights(hiera_micro_8x64(), f"{matching.HIERA_URL}w.pth", key="KEY")
+    matching.load_weights(hiera_micro_8x64(), f"{files.HIERA_URL}w.pth", key="KEY")
     assert "CC-BY-NC 4.0" in caplog.text
 
 
@@ -222,7 +222,7 @@ def test_a_url_of_theirs_in_a_config_comes_from_the_folder_of_copies(mirror, sit
     else:
         save_file(theirs.state_dict(), mirror / f"{NAME}.safetensors")
     caplog.set_level(logging.INFO, "hiera_video")
-    matching.load_weights(ours, f"{matching.HIERA_URL}{NAME}.pth", key="KEY")
+    matching.load_weights(ours, f"{files.HIERA_URL}{NAME}.pth", key="KEY")
     assert same(ours, theirs, theirs.state_dict())
     assert site.asked == []
     assert [record.levelname for record in caplog.records] == ["INFO"]
@@ -234,9 +234,9 @@ def test_a_url_of_theirs_in_a_config_comes_from_the_folder_of_copies(mirror, sit
 
 
 def test_offline_a_config_is_told_the_folder_too(monkeypatch):
-    monkeypatch.setattr(matching, "HIERA_URL", "http://127.0.0.1:1/hiera/")
+    monkeypatch.setattr(files, "HIERA_URL", "http://127.0.0.1:1/hiera/")
     with pytest.raises(UserError, match="and export HIERA_VIDEO_WEIGHTS=that_folder") as error:
-        matching.read_checkpoint("http://127.0.0.1:1/hiera/w.pth", key="KEY")
+        files.read_checkpoint("http://127.0.0.1:1/hiera/w.pth", key="KEY")
     assert one_line(error).startswith("KEY: 'http://127.0.0.1:1/hiera/w.pth' could not be fetched")
 
 
@@ -246,7 +246,7 @@ def one_line(error):
 
 
 def test_offline_it_is_said_what_to_download_and_where_to_put_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(matching, "HIERA_URL", "http://127.0.0.1:1/hiera/")
+    monkeypatch.setattr(files, "HIERA_URL", "http://127.0.0.1:1/hiera/")
     with pytest.raises(UserError) as error:
         load_published(hiera_micro_8x64(), NAME)
     assert re.search(
@@ -277,8 +277,8 @@ def test_a_page_that_came_for_the_file_is_not_kept(site):
     (site.folder / f"{NAME}.pth").write_text("<html>please log in</html>")
     with pytest.raises(UserError, match="not a readable checkpoint") as error:
         load_published(ours, NAME)
-    assert matching.HIERA_URL in one_line(error)
-    assert not io.is_file(cache.cached_path(f"{matching.HIERA_URL}{NAME}.pth"))
+    assert files.HIERA_URL in one_line(error)
+    assert not io.is_file(cache.cached_path(f"{files.HIERA_URL}{NAME}.pth"))
     save(site.folder / f"{NAME}.pth", theirs)
     load_published(ours, NAME)
     assert same(ours, theirs, theirs.state_dict())

@@ -9,13 +9,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from hiera_video.checkpoints.matching import (
-    load_weights,
-    model_state,
-    read_checkpoint,
-    refuse_misfits,
-    start_from_weights,
-)
+from hiera_video.checkpoints.files import model_state, read_checkpoint
+from hiera_video.checkpoints.matching import load_weights, refuse_misfits, start_from_weights
 from hiera_video.checkpoints.unwrap import unwrap
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64

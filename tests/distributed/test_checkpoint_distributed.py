@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hiera_video.checkpoints import distributed
-from hiera_video.checkpoints.matching import read_checkpoint
+from hiera_video.checkpoints.files import read_checkpoint
 from hiera_video.checkpoints.run_folder import last_checkpoint, saved
 
 # What is saved stays what it was while training goes on, and comes back.

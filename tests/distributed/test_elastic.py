@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hiera_video.checkpoints.matching import read_checkpoint
+from hiera_video.checkpoints.files import read_checkpoint
 from hiera_video.checkpoints.run_folder import last_checkpoint
 
 # Everything random is on; a checkpoint after every iteration.

@@ -8,7 +8,7 @@ import torch
 
 from hiera_video import Predictor
 from hiera_video.checkpoints import distributed
-from hiera_video.checkpoints.matching import read_checkpoint
+from hiera_video.checkpoints.files import read_checkpoint
 from hiera_video.checkpoints.run_folder import last_checkpoint
 from hiera_video.config import load_config
 from hiera_video.engine.compiling import refuse_missing_compiler
