@@ -19,7 +19,7 @@ METHODS = {"encoder": "run_blocks", "step": "forward"}
 def refuse_missing_compiler(what: str, device_type: str) -> None:
     """Raise a UserError if MODEL.COMPILE needs what this machine lacks.
 
-    That is Triton for "cuda", and for "cpu" a C++ compiler: $CXX, g++ or clang++.
+    "cuda" needs Triton, and "cpu" a C++ compiler: $CXX, g++ or clang++.
     """
     if what == "none":
         return
@@ -37,10 +37,10 @@ def refuse_missing_compiler(what: str, device_type: str) -> None:
 
 
 def compile_for_training(model: nn.Module, what: str) -> None:
-    """Have a part of the model compiled when it is first used in training; `what` of METHODS.
+    """Compile a part of the model when training first uses it; `what` is a key of METHODS.
 
-    The model keeps its state-dict keys, and draws the random numbers that it draws uncompiled. In
-    an evaluation, where batches are of many sizes, it is not compiled. "none" does nothing.
+    The model keeps its state-dict keys and draws the same random numbers as uncompiled. Evaluation
+    runs uncompiled, since its batches have many sizes. "none" does nothing.
 
     Raises:
         UserError: the model has no such part; later, in the first step: it cannot be compiled.
@@ -57,10 +57,10 @@ def compile_for_training(model: nn.Module, what: str) -> None:
 
 
 def _compiled(model: nn.Module, plain: Callable[..., Any]) -> Callable[..., Any]:
-    # The compiler is seconds to import, which who does not compile need not wait for.
+    # Importing the compiler takes seconds, so import it only when compiling.
     from torch._dynamo.exc import BackendCompilerFailed
 
-    # Random numbers of PyTorch's generator, not of the compiler's own: a drop path is the same.
+    # Take random numbers from PyTorch's generator, so that drop paths are as uncompiled.
     fast = torch.compile(plain, options={"fallback_random": True})
 
     @functools.wraps(plain)

@@ -1,4 +1,4 @@
-"""An average of the weights over the steps of a run, which is what is validated and tested."""
+"""An average of the weights over the steps of a run, to validate and test with."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from hiera_video.engine.parallel.fsdp import share_of
 class WeightAverage:
     """The exponential moving average of a model's parameters.
 
-    It begins at the weights it is given, and takes n steps as if its decay were at most
-    (1 + n) / (10 + n), so that the first weights are soon forgotten. Buffers are the model's own.
+    It begins at the model's weights. After n steps its decay is at most (1 + n) / (10 + n), so
+    that the first weights are soon forgotten. Buffers are not averaged.
 
     Args:
-        model: whose parameters are averaged; those that are frozen are not copied.
-        decay: the share of the average that a step keeps, in (0, 1).
+        model: its parameters are averaged, except frozen ones.
+        decay: the fraction of the average that a step keeps, in (0, 1).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -34,21 +34,21 @@ class WeightAverage:
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begin anew at the weights that the model has now."""
+        """Restart the average at the model's current weights."""
         self.num_steps = 0
         for name, parameter in self._learning.items():
             self._average[name].copy_(parameter)
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take the weights after a step."""
+        """Add the weights after an optimizer step to the average."""
         decay = min(self._decay, (1 + self.num_steps) / (10 + self.num_steps))
         self.num_steps += 1
         torch._foreach_lerp_(list(self._average.values()), list(self._learning.values()), 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within this, the model has the average as its weights."""
+        """Give the model the averaged weights while the context is open."""
         self._exchange()
         try:
             yield
@@ -68,7 +68,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, torch.Tensor], num_steps: int) -> None:
-        """Go on from a state dict of the model that holds an average over `num_steps` steps."""
+        """Load an average over `num_steps` steps from a state dict of the model."""
         self.num_steps = num_steps
         for name, average in self._average.items():
             average.copy_(share_of(average, state[name]))

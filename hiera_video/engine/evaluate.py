@@ -1,4 +1,4 @@
-"""Scores of videos from their views: validation in training, and the multi-view test.
+"""Score videos from their views, for validation in training and for the multi-view test.
 
 Shape suffixes: B views of a batch, V views of a video, N videos, K classes, CTHW a clip.
 """
@@ -29,12 +29,12 @@ from hiera_video.utils.errors import UserError
 
 
 class Interrupted(Exception):
-    """An evaluation that was asked to end before it was done."""
+    """An evaluation was asked to end before it was done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an evaluation found; accuracies in [0, 1] over the videos that were evaluated."""
+    """The result of an evaluation: accuracies in [0, 1] over the videos that were evaluated."""
 
     num_videos: int
     views: str
@@ -61,7 +61,7 @@ class Evaluation:
 
     @property
     def num_evaluated(self) -> int:
-        """How many videos have a score."""
+        """Return the number of videos that have a score."""
         return len(self.labels_N)
 
     def summary(self) -> str:
@@ -94,13 +94,13 @@ def evaluate(
     log: RunLog,
     is_to_end: Callable[[], bool] = lambda: False,
 ) -> Evaluation:
-    """Score every video of a split ("val" or "test"); none is replaced, failures are named.
+    """Score every video of a split ("val" or "test"), and list the videos that did not decode.
 
-    Of several processes, each scores its part, and all return the result of the whole.
+    With several processes, each scores its part, and all return the result over all videos.
 
     Raises:
         UserError: not one video could be evaluated.
-        Interrupted: `is_to_end`, asked before every batch, said so in any process.
+        Interrupted: `is_to_end` returned True in a process. It is called before every batch.
     """
     num_clips, num_crops = num_views(cfg, split)
     subsets = growing_view_subsets(num_clips, num_crops)
@@ -108,11 +108,11 @@ def evaluate(
     if not (split == "test" and cfg.TEST.VIEWS_TABLE):
         subsets = {all_views: subsets[all_views]}
     scores, failures = VideoScores(subsets), {}
-    if is_sharded(model):  # its forward passes would have to be as many in every process
+    if is_sharded(model):  # FSDP needs as many forward passes in every process
         state, model = gathered(model), build_model(cfg).to(device)
         model.load_state_dict(state)
     model.eval()
-    num_shared = min(dist.gather(len(loader)))  # batches that every process has
+    num_shared = min(dist.gather(len(loader)))  # number of batches that every process has
     with log.progress(len(loader), split) as bar:
         for number, batch in enumerate(loader.batches()):
             if number < num_shared and dist.agree(is_to_end()):
@@ -130,7 +130,7 @@ def measure_all(
     parts: list[tuple[VideoScores, dict[int, list[Failure]]]],
     log: RunLog,
 ) -> Evaluation:
-    """Measure what the processes have scored; their failures come by the number of the batch.
+    """Merge the scores of the processes and measure them; failures are keyed by batch number.
 
     Raises:
         UserError: not one video could be evaluated.
@@ -152,13 +152,13 @@ def measure_all(
 
 
 def report(batch: Batch, log: RunLog) -> list[Failure]:
-    """Log the batch's videos that did not decode; return them."""
+    """Log and return the videos of a batch that did not decode."""
     log_failures(batch.failures, log)
     return list(batch.failures)
 
 
 def log_failures(failures: Sequence[Failure], log: RunLog) -> None:
-    """Name the videos that are not evaluated."""
+    """Log each video that is not evaluated."""
     for failure in failures:
         log.warning(f"{failure.reason} Not evaluated.")
 
@@ -172,7 +172,7 @@ def add_batch(
     *,
     views_per_video: int,
 ) -> None:
-    """Run the model on a batch's views, TEST.BATCH_SIZE at a time, and add the videos' scores."""
+    """Run the model on a batch, TEST.BATCH_SIZE views at a time, and add the videos' scores."""
     if len(batch) == 0:
         return
     mixed = cfg.TRAIN.MIXED_PRECISION
@@ -190,7 +190,7 @@ def add_batch(
 def measure(
     scores: VideoScores, all_views: str, num_classes: int, failures: tuple[Failure, ...]
 ) -> Evaluation:
-    """Turn collected scores into accuracies."""
+    """Compute accuracies from collected scores."""
     labels_N, scores_NK = scores.labels(), scores.scores(all_views)
     confusion_KK = confusion_matrix(scores_NK.argmax(1), labels_N, num_classes)
     return Evaluation(

@@ -1,9 +1,9 @@
-"""Requests that a run end: it saves after the current step, then exits.
+"""Handle signals that ask a run to end: it saves after the current step, then exits.
 
-After a scheduler's notice the exit status is 75, EX_TEMPFAIL of sysexits.h: "try again later".
-Nothing else here ends with 75, so a scheduler can requeue on it alone. The status is not 143, which
-means that SIGTERM killed a process that saved nothing. After Ctrl-C the status is 130, as a shell
-reports it: somebody wanted the run to end.
+After SIGTERM or SIGUSR1 the exit status is 75, EX_TEMPFAIL of sysexits.h: "try again later".
+Nothing else here exits with 75, so a scheduler can requeue on it alone. The status is not 143,
+which means that SIGTERM killed a process that saved nothing. After Ctrl-C the status is 130, as in
+a shell: somebody wanted the run to end.
 """
 
 import os
@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 
 from hiera_video.utils import dist
 
-# Of Slurm: SIGTERM ends and preempts, SIGUSR1 is what `--signal=USR1@120` gives notice with.
+# Slurm sends SIGTERM to end or preempt a job, and SIGUSR1 with `--signal=USR1@120`.
 SIGNALS = ("SIGTERM", "SIGUSR1", "SIGINT")
 REQUEUE_STATUS = 75
 CTRL_C_STATUS = 130
-# A scheduler may signal every process, and torchrun passes on what it gets: that is one notice.
+# A scheduler may signal every process, and torchrun forwards signals: both are one request.
 _SAME_NOTICE_SEC = 1.0
 _CTRL_C = "Ctrl-C"
 _AFTER_THIS_STEP = (
@@ -30,21 +30,21 @@ _AFTER_THIS_STEP = (
 
 
 class Requeue(SystemExit):
-    """The run has saved what it had and ends; the same command goes on from there."""
+    """The run has saved its state and ends; the same command resumes it."""
 
     def __init__(self, status: int = REQUEUE_STATUS) -> None:
         super().__init__(status)
 
 
 class StopSignals:
-    """Takes SIGTERM, SIGUSR1 and Ctrl-C while entered; a second one ends the process at once.
+    """Handles SIGTERM, SIGUSR1 and Ctrl-C while entered; a second one ends the process at once.
 
-    Ctrl-C is left alone where it was ignored, as a shell does for commands in the background. Where
-    nothing is to be saved (before `hold`, after `release`) the first one raises Requeue.
+    Ctrl-C stays ignored if it was, as for a shell's background commands. If nothing needs saving
+    (before `hold`, after `release`), the first signal raises Requeue.
 
     Args:
-        say: called with a line that says what is about to happen.
-        nothing_to_save: the words in that line if there is nothing to save.
+        say: gets a line that says what is about to happen.
+        nothing_to_save: the words in that line if nothing needs saving.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class StopSignals:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # A run that ends for a signal ignores what comes now, also where another one ended it.
+        # A run that ends because of a signal ignores later signals.
         if not self._ending and not isinstance(error, Requeue):
             for number, handler in self._before.items():
                 signal.signal(number, handler)
@@ -84,18 +84,18 @@ class StopSignals:
         return bool(self._name)
 
     def hold(self) -> None:
-        """From now on there is something to save: a signal waits until `end` is called."""
+        """Let signals wait from now on, until `end` or `release`: there is something to save."""
         self._held = True
 
     def release(self) -> None:
-        """All is saved: a signal, be it one that came just now, raises Requeue at once."""
+        """Let signals, also one that is waiting, raise Requeue: everything is saved."""
         self._held = False
         if self._name:
             self.end(self._nothing_to_save)
 
     def end(self, saved: str) -> NoReturn:
-        """Say what was saved, and raise Requeue."""
-        self._ending = True  # what comes now, torchrun's SIGTERM say, is no reason to save again
+        """Report what was saved, and raise Requeue."""
+        self._ending = True  # later signals, such as torchrun's SIGTERM, need no second save
         why = f"stopped by {self._name}" if self._name else "stopped: another process was asked to"
         status = CTRL_C_STATUS if self._name == _CTRL_C else REQUEUE_STATUS
         self._say(f"{why}; {saved}; exit status {status}: the same command goes on from there")
@@ -107,15 +107,15 @@ class StopSignals:
             os._exit(CTRL_C_STATUS if self._name == _CTRL_C else REQUEUE_STATUS)
         now_sec = time.monotonic()
         if self._name:
-            # A second Ctrl-C is meant, however quick, unless a launcher may have passed it on.
+            # A second Ctrl-C counts, however quick, unless a launcher may have forwarded it.
             may_be_same = not is_ctrl_c or self._name != _CTRL_C or dist.is_launched()
             if not may_be_same or now_sec - self._first_sec >= _SAME_NOTICE_SEC:
-                os._exit(128 + number)  # what a shell says of a process that a signal has killed
+                os._exit(128 + number)  # as a shell reports a process that a signal killed
             return
         self._name = _CTRL_C if is_ctrl_c else signal.Signals(number).name
         self._first_sec = now_sec
         if not self._held:
             self.end(self._nothing_to_save)
         if is_ctrl_c and dist.is_main():
-            with suppress(OSError):  # by no stream: the signal may have come while one writes
+            with suppress(OSError):  # not by a stream, which may be in use when the signal comes
                 os.write(2, _AFTER_THIS_STEP)

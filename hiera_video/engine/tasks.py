@@ -1,4 +1,4 @@
-"""What is learnt: a task turns a batch into a loss, the training loop does the rest."""
+"""Tasks: each turns a batch into a loss for the training loop to minimise."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -19,14 +19,14 @@ from hiera_video.utils.seed import rng_for, seed_for
 
 
 class Task(Protocol):
-    """A loss on a batch that is on the device already."""
+    """Computes the loss of a batch that is already on the device."""
 
     def step(self, batch: Batch, *, epoch: int, iteration: int) -> torch.Tensor:
         """Return the batch's mean loss, a scalar to call backward on."""
 
 
 class Classify:
-    """Supervised classification, with mixup or cutmix of the batch where it is given."""
+    """Supervised classification, with mixup or cutmix of the batch if `mixup` is given."""
 
     def __init__(
         self, model: nn.Module, *, label_smoothing: float, mixup: Mixup | None, seed: int
@@ -47,10 +47,10 @@ class Classify:
 
 
 class Reconstruct:
-    """Masked autoencoding: hidden pixels from the visible mask units, without labels.
+    """Masked autoencoding: predict hidden pixels from the visible mask units, without labels.
 
-    A video's masks are drawn from (seed, epoch, video) alone, on the CPU: the same on every device,
-    in a run that was interrupted, and however many videos are in a batch or processes in a run.
+    A video's masks are drawn on the CPU, from (seed, epoch, video) alone. So they do not depend on
+    the device, on the batch size, on the number of processes, or on interruptions.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Reconstruct:
     def _draw(
         self, video_indices_B: torch.Tensor, epoch: int
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return the masks of the views, those of one video side by side."""
+        """Draw the masks of the views; views of one video are side by side."""
         videos, num_views = torch.unique_consecutive(video_indices_B, return_counts=True)
         visible, decoded = [], []
         for video, views in zip(videos.tolist(), num_views.tolist(), strict=True):
@@ -96,7 +96,7 @@ class Reconstruct:
 
 
 def build_task(cfg: Config, model: nn.Module, wrapped: nn.Module | None = None) -> Task:
-    """Return what TASK names, for this model; `wrapped` is what to call in its stead."""
+    """Return the task that TASK names; it calls `wrapped` (None: the model itself)."""
     wrapped = wrapped or model
     if cfg.TASK == "ssl":
         assert isinstance(model, MaskedAutoencoderHiera)

@@ -1,4 +1,4 @@
-"""What the validations of a run gave: on the disk, so that none is lost, and which was best."""
+"""The validations of a run: keep their results on the disk, and say which was best."""
 
 import os
 
@@ -15,7 +15,7 @@ FILE = "validations.json"
 class Validations:
     """Top-1 by finished epochs, in `checkpoints/validations.json`.
 
-    A run that dies between a checkpoint and its validation validates when it is resumed.
+    If a run dies between a checkpoint and its validation, the resumed run validates first.
 
     Args:
         output_dir: OUTPUT_DIR of the run.
@@ -30,22 +30,22 @@ class Validations:
             with io.open_file(self._path) as file:
                 self._top1 = {int(epoch): float(top1) for epoch, top1 in parse_json(file.read())}
         except (OSError, ValueError, TypeError):
-            pass  # none yet; or lost, and then no more than the comparison with the earlier ones
+            pass  # none yet, or lost: that costs only the comparison with earlier validations
 
     def done(self, epoch: int) -> bool:
         """Say whether the run has been validated after so many epochs."""
         return epoch in self._top1
 
     def forget(self) -> None:
-        """Take those there are for another run's: this one begins."""
+        """Forget all results: they are of another run, and this run is new."""
         self._top1 = {}
 
     def is_best(self, epoch: int, top1: float) -> bool:
-        """Say whether a validation is better than all after fewer epochs."""
+        """Say whether a validation is better than all validations after fewer epochs."""
         return all(top1 > earlier for number, earlier in self._top1.items() if number < epoch)
 
     def add(self, epoch: int, top1: float) -> None:
-        """Take note of a validation; later ones are forgotten: the run has gone back.
+        """Record a validation, and forget later ones, which are of a run that went on from here.
 
         If the file cannot be written, the next validation tries again with all validations so far.
         """

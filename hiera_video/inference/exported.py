@@ -1,4 +1,4 @@
-"""A folder of tools/export.py as something that predicts: its model, its clips, its classes."""
+"""Read a folder of tools/export.py for prediction: its model, its clips, its classes."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ from hiera_video.models.load import from_pretrained
 from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.utils.errors import UserError
 
-# What the folder says of its clips, and the keys of a config that say it.
+# Facts in the folder about its clips, and the config keys with the same meaning.
 _KEYS = {
     "sampling": "DATA.SAMPLING",
     "sampling_rate": "DATA.SAMPLING_RATE",
@@ -25,8 +25,9 @@ _KEYS = {
 def read_folder(path: str, cfg: Config | None) -> tuple[HubModel, Config, tuple[str, ...]]:
     """Return the model of a folder, the config of its clips, and its class names, () if none.
 
-    `cfg` stands in for what the folder says. What it does not say (one that huggingface_hub wrote)
-    is as published: 16x4 frames at the model's size, mean 0.45 and standard deviation 0.225.
+    `cfg` replaces the facts in the folder. Facts that are missing, as in a folder that
+    huggingface_hub wrote, are the published ones: 16x4 frames at the model's size, mean 0.45 and
+    standard deviation 0.225.
 
     Raises:
         UserError: the folder is broken, or holds a model of images.

@@ -1,4 +1,4 @@
-"""Features of videos by a trained model, a file each; what is there already is not made again.
+"""Extract features of videos with a trained model, one file for each; skip those already there.
 
 Shape suffixes: B views of some videos, V views of one, N tokens, D channels, CTHW a clip; in a
 feature map THW are the tokens of its stage, in spatial order.
@@ -85,8 +85,8 @@ def last_stage(model: nn.Module) -> int:
 def features_of(model: nn.Module, clips_BCTHW: torch.Tensor, kind: FeatureKind) -> torch.Tensor:
     """Return float32 features of normalised clips: `[B, D]`, or maps `[B, T, H, W, D]`.
 
-    Pooled is the mean over the tokens; of a classifier's last stage normalised, as its last layer
-    takes it.
+    Pooled is the mean over the tokens. In a classifier's last stage it is also normalised, as the
+    last layer expects it.
     """
     assert isinstance(model, HieraEncoder)
     maps_BTHWD = model.forward_features(clips_BCTHW)[kind.stage - 1]
@@ -122,7 +122,7 @@ def extract(
 
 
 def _of_video(features_B: np.ndarray, place: int, cfg: Config, kind: FeatureKind) -> np.ndarray:
-    """Return the features of one of the videos whose views lie one after the other."""
+    """Return the features of the video at index `place` of a batch."""
     num_clips, num_crops = cfg.TEST.NUM_TEMPORAL_CLIPS, cfg.TEST.NUM_SPATIAL_CROPS
     num_views = num_clips * num_crops
     features_V = features_B[place * num_views : (place + 1) * num_views]
@@ -140,9 +140,9 @@ def _of_video(features_B: np.ndarray, place: int, cfg: Config, kind: FeatureKind
 
 
 def feature_file(output: str, video: str, *, root: str, kind: FeatureKind) -> str:
-    """Return where a video's features stand: below `output` as the video below `root`.
+    """Return the path of a video's features: relative to `output` as the video to `root`.
 
-    Of one that lies elsewhere, it is named by its file and a hash of its path.
+    A video outside `root` is named by its file name and a hash of its path.
     """
     path = os.path.abspath(video) if "://" not in video else video
     root = os.path.abspath(root)
@@ -155,19 +155,19 @@ def feature_file(output: str, video: str, *, root: str, kind: FeatureKind) -> st
 
 
 def is_done(file: str, video: str) -> bool:
-    """Say whether a video's features are there, and made since the video last changed."""
+    """Say whether a video's features exist and are newer than the video."""
     try:
         made = os.stat(file).st_mtime_ns
     except OSError:
         return False
     try:
         return made >= os.stat(video.rpartition("::")[0] or video).st_mtime_ns
-    except OSError:  # a URL, or a video that is gone: its features are still those of it
+    except OSError:  # a URL, or a video that was removed: its features stay valid
         return True
 
 
 def write_features(file: str, video: str, features: np.ndarray, kind: FeatureKind) -> None:
-    """Write features, whole or not at all: an array "features", and the video's "path".
+    """Write features atomically: an array "features", and the video's "path".
 
     Raises:
         UserError: the file cannot be written.
@@ -177,13 +177,13 @@ def write_features(file: str, video: str, features: np.ndarray, kind: FeatureKin
         np.savez(buffer, features=features, path=np.array(video))
         content = buffer.getvalue()
     else:
-        text = os.fsencode(video).decode(errors="replace")  # of a name that is none
+        text = os.fsencode(video).decode(errors="replace")  # the name may not be valid text
         content = save({"features": features}, metadata={"path": text})
     write_whole(file, content)
 
 
 def write_whole(file: str, content: bytes) -> None:
-    """Write a file of the features' folder, whole or not at all.
+    """Write a file of the features' folder atomically.
 
     Raises:
         UserError: it cannot be written.
@@ -209,7 +209,7 @@ def write_csv(path: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -
 
 
 def remove_unfinished(output: str) -> None:
-    """Remove the files that a run which was killed was writing; no other run may be at work."""
+    """Remove the unfinished files of a run that was killed; no other run may be writing."""
     for folder, _, names in os.walk(output):
         for name in names:
             if _UNFINISHED.fullmatch(name):
@@ -218,12 +218,12 @@ def remove_unfinished(output: str) -> None:
 
 
 def settle(output: str, trained: Trained, kind: FeatureKind, *, root: str) -> None:
-    """Write down what makes the features of a folder, or see that it is what made those in it.
+    """Write the settings of the features in a folder, or check them against those already there.
 
-    `root` is that of `feature_file`: below another one, other videos have the same names.
+    `root` is that of `feature_file`: relative to another root, other videos have the same names.
 
     Raises:
-        UserError: the features there are of other weights, views, kind or root.
+        UserError: the features there have other weights, views, kind or root.
     """
     path = os.path.join(output, SETTINGS_FILE)
     ours = {"root": os.path.abspath(root), **_settings(trained, kind)}
@@ -268,7 +268,7 @@ def _settings(trained: Trained, kind: FeatureKind) -> dict[str, Any]:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """Return a hash of all weights, the same wherever they were read from."""
+    """Return a hash of all weights, which does not depend on where they were read from."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in model.state_dict().items():
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""A trained model as it is used: with the config of its clips and the names of its classes."""
+"""Load a trained model together with the config of its clips and the names of its classes."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -38,7 +38,7 @@ _HEAD = "head.projection.weight"
 class Trained:
     """A model in evaluation mode on `device`, the config of its clips, and its class names.
 
-    `class_names` is empty where nothing names the classes; an autoencoder has none.
+    `class_names` is empty if the classes have no names; an autoencoder has none.
     """
 
     model: nn.Module

@@ -1,4 +1,4 @@
-"""What a trained model says of videos: `Predictor(checkpoint)(path)`.
+"""Predict the classes of videos with a trained model: `Predictor(checkpoint)(path)`.
 
 Shape suffixes: B views of some videos, V views of one video, K classes, CTHW a clip; frames_THWC
 are uint8 RGB.
@@ -50,9 +50,9 @@ class Prediction:
     class_names: tuple[str, ...]
 
     def top(self, k: int = 5) -> list[ClassScore]:
-        """Return the k classes of the highest scores (all if there are fewer), the highest first.
+        """Return the k classes with the highest scores (all if there are fewer), highest first.
 
-        Of classes that score the same, the one of the lower number comes first.
+        Among classes with the same score, the lower number comes first.
         """
         best = np.argsort(-self.scores, kind="stable")[:k]
         return [ClassScore(int(i), self.class_names[i], float(self.scores[i])) for i in best]
@@ -64,12 +64,12 @@ class Prediction:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the class with the highest score."""
         return self.top(1)[0].name
 
     @property
     def score(self) -> float:
-        """Its score, in [0, 1]."""
+        """The highest score, in [0, 1]."""
         return self.top(1)[0].score
 
 
@@ -145,7 +145,7 @@ class Predictor:
         return [_raised(found) for found in self.each(source)]
 
     def each(self, paths: Sequence[Path]) -> Iterator[Prediction | Failure]:
-        """Yield, in the order of the paths, what each video is, or why it did not decode.
+        """Yield the prediction for each path in order, or why the video did not decode.
 
         Raises:
             UserError: the model's outputs are not finite.
@@ -174,11 +174,11 @@ class Predictor:
         return probabilities(self.model, clips_BCTHW, mixed_precision=mixed).numpy()
 
     def prediction(self, scores_K: np.ndarray, path: str = "") -> Prediction:
-        """Return scores with the names of their classes."""
+        """Return scores together with the names of their classes."""
         return Prediction(path, scores_K, self.class_names)
 
     def transform(self, *, num_crops: int) -> TestTransform:
-        """Return what makes crops of frames, as the test does."""
+        """Return the transform that makes crops of frames as the test does."""
         data = self.cfg.DATA
         return TestTransform(
             crop_size=data.TEST_CROP_SIZE, num_crops=num_crops, mean=data.MEAN, std=data.STD
@@ -214,7 +214,7 @@ class Predictor:
 def with_views(
     cfg: Config, *, num_clips: int | None, num_crops: int | None, num_workers: int
 ) -> Config:
-    """Return the config with other views and decoding processes; None leaves what it says.
+    """Return the config with other numbers of views and decoding processes; None keeps its own.
 
     Raises:
         UserError: a number that cannot be.

@@ -1,4 +1,4 @@
-"""Views of videos that are in no list: by path, in batches, or from frames in memory.
+"""Read the views of videos that are in no list: by path, in batches, or from frames in memory.
 
 Shape suffixes: T frames, H height, W width, C colours (RGB).
 """
@@ -21,10 +21,9 @@ from hiera_video.utils.errors import UserError
 def read_videos(
     cfg: Config, paths: Sequence[str], *, device: torch.device
 ) -> Iterator[tuple[Batch, list[tuple[str, int | Failure]]]]:
-    """Read all test views of the videos; yield batches, and what each of their videos is there.
+    """Read all test views of the videos; yield batches, each with its paths.
 
-    That is, for each path in turn, the place of its views in the batch, counted in videos, or why
-    it did not decode.
+    With each path comes the index of its video in the batch, or why it did not decode.
 
     Raises:
         UserError: the config's decoder is not there.
@@ -61,7 +60,7 @@ def read_videos(
 
 
 class FramesReader:
-    """Frames in memory as an opened video; see `data.decoders.VideoReader`.
+    """Gives frames in memory the interface of an opened video, `data.decoders.VideoReader`.
 
     `frames_THWC` are uint8 RGB `[T, H, W, 3]`, `fps` of them a second.
 
@@ -86,7 +85,7 @@ class FramesReader:
         self.fps = float(fps)
 
     def ticks_to_frames(self, ticks: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the ticks: a frame each."""
+        """Return the ticks themselves: each is a frame."""
         return np.asarray(ticks, dtype=np.int64)
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -94,7 +93,7 @@ class FramesReader:
         return self._frames_THWC[np.asarray(indices)]
 
     def close(self) -> None:
-        """Do nothing: the frames are the caller's."""
+        """Do nothing: the caller owns the frames."""
 
     def __enter__(self) -> "FramesReader":
         return self

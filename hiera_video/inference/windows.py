@@ -1,7 +1,7 @@
-"""What a video shows over time: one clip slides along it, in a file or in a stream.
+"""Predict what a video shows over time: slide one clip along a file or a stream.
 
-The frames of all windows lie on one grid, a clip's spacing apart, so that each is made ready once
-for all windows that it is in. Every window is one centre crop.
+The frames of all windows lie on one grid, spaced as in a clip, so that each frame is prepared once
+for all windows that contain it. Every window is one centre crop.
 
 Shape suffixes: G frames on the grid, V windows, T frames of one, S crops (1), H height, W width,
 C colours (RGB).
@@ -22,15 +22,15 @@ from hiera_video.inference.predictor import Prediction, Predictor
 from hiera_video.inference.stream import StreamFrame
 from hiera_video.utils.errors import UserError
 
-# Windows of a file that are decoded at a time: their frames are in memory together.
+# Windows of a file that are decoded together; their frames are in memory at the same time.
 _WINDOWS_AT_ONCE = 8
-# A grid time that a frame's rounded time stamp just misses is not missed.
+# Tolerance for time stamps that rounding has moved past a grid time.
 _GRACE_SEC = 0.002
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What a stretch of a video shows; seconds from its first frame."""
+    """The prediction for a part of a video; times are in seconds from its first frame."""
 
     start_sec: float
     end_sec: float
@@ -38,13 +38,13 @@ class Window:
 
     @property
     def middle_sec(self) -> float:
-        """The second that it says most about."""
+        """The middle of the window."""
         return (self.start_sec + self.end_sec) / 2
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Where windows lie: `num_frames`, `spacing_sec` apart, a window every `stride` of them."""
+    """A grid of frames `spacing_sec` apart: windows of `num_frames`, one every `stride` frames."""
 
     num_frames: int
     spacing_sec: float
@@ -52,18 +52,18 @@ class Grid:
 
     @property
     def window_sec(self) -> float:
-        """How long a window is, from its first frame to the end of its last."""
+        """The length of a window, from its first frame to the end of its last."""
         return self.num_frames * self.spacing_sec
 
 
 def make_grid(
     cfg: Config, *, every_sec: float | None = None, window_sec: float | None = None
 ) -> Grid:
-    """Return the windows of a config: as long as its clips, two for each clip's length.
+    """Return the grid for a config: windows as long as its clips, overlapping by half.
 
-    `every_sec` is the time from one to the next. Where clips span a whole video (DATA.SAMPLING
-    uniform), a window is `window_sec` long, by default 4 s, as long as the videos of
-    Something-Something are on average.
+    `every_sec` is the time from one window to the next. If clips span a whole video (DATA.SAMPLING
+    uniform), a window is `window_sec` long, by default 4 s, the average length of the videos of
+    Something-Something.
 
     Raises:
         UserError: a time that is not above 0, or `window_sec` where the clips have a length.
@@ -86,7 +86,7 @@ def make_grid(
 
 
 def file_windows(predictor: Predictor, path: str, grid: Grid) -> Iterator[Window]:
-    """Yield what the windows of a video file show, in order; a video shorter than one has one.
+    """Yield the windows of a video file in order; a video shorter than a window has one.
 
     Raises:
         DecodeError: the video does not decode.
@@ -109,10 +109,10 @@ def file_windows(predictor: Predictor, path: str, grid: Grid) -> Iterator[Window
 def stream_windows(
     predictor: Predictor, frames: Iterable[StreamFrame], grid: Grid
 ) -> Iterator[Window]:
-    """Yield what the windows of a stream show, each as soon as its last frame has come.
+    """Yield the windows of a stream, each as soon as its last frame has arrived.
 
-    A stream that ends before its first window is full has one window. A frame that says that it is
-    late is kept for a later window, but no window ends with it.
+    A stream that ends before its first window is full has one window. A late frame is kept for
+    later windows, but no window ends with it.
     """
     transform = predictor.transform(num_crops=1)
     kept: deque[np.ndarray] = deque(maxlen=grid.num_frames)
@@ -141,7 +141,7 @@ def grid_ticks(num_ticks: int, fps: float, grid: Grid) -> np.ndarray:
 
 
 def _on_grid(frames: Iterable[StreamFrame], grid: Grid) -> Iterator[tuple[int, StreamFrame]]:
-    """Yield, for each grid time, its number and the frame that is on screen then."""
+    """Yield, for each grid time, its index and the frame that is on screen at that time."""
     place, last, start_sec = 0, None, 0.0
     for frame in frames:
         if last is None:

@@ -1,1 +1,1 @@
-"""What is measured of scores: top-k, ensembles of views, confusion."""
+"""Metrics on scores: top-k accuracy, ensembles of views, the confusion matrix."""

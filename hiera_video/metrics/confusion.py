@@ -1,4 +1,4 @@
-"""The confusion matrix, what is read off it, and its picture.
+"""The confusion matrix, the mean class accuracy, and a picture of the matrix.
 
 Shape suffixes: N videos, K classes; a matrix KK has the true class in rows.
 """
@@ -12,19 +12,19 @@ import numpy as np
 from hiera_video.utils.fonts import font_file, usual_font
 from hiera_video.utils.text import printable
 
-_MAX_LETTERS = 40  # of a name, which would leave no room for the matrix
+_MAX_LETTERS = 40  # longer names would leave no room for the matrix
 
 
 def confusion_matrix(
     predictions_N: np.ndarray, labels_N: np.ndarray, num_classes: int
 ) -> np.ndarray:
-    """Return how many videos of each true class (row) were given each class: int64 `[K, K]`."""
+    """Count the videos of each true class (row) and predicted class: int64 `[K, K]`."""
     pairs = labels_N * num_classes + predictions_N
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def mean_class_accuracy(confusion_KK: np.ndarray) -> float:
-    """Return the mean of the classes' accuracies, in [0, 1], over the classes with videos."""
+    """Return the mean accuracy of the classes that have videos, in [0, 1]."""
     totals_K = confusion_KK.sum(1)
     present_K = totals_K > 0
     if not present_K.any():
@@ -35,15 +35,15 @@ def mean_class_accuracy(confusion_KK: np.ndarray) -> float:
 def save_confusion_png(
     path: str, confusion_KK: np.ndarray, class_names: Sequence[str] | None = None
 ) -> None:
-    """Draw the matrix, each row as shares of its class; names are written for up to 60 classes.
+    """Draw the matrix, with each row as fractions of its class; up to 60 classes are named.
 
-    If no installed font has a name's letters, the class's number is drawn instead: `class 3`.
+    If no installed font has the letters of a name, the class is called by its number: `class 3`.
     """
     confusion_figure(confusion_KK, class_names).savefig(path, dpi=110)
 
 
 def confusion_figure(confusion_KK: np.ndarray, class_names: Sequence[str] | None = None) -> Any:
-    """Return the picture that `save_confusion_png` writes, as a matplotlib Figure."""
+    """Return the picture of `save_confusion_png` as a matplotlib Figure."""
     # The object interface draws without a display and without matplotlib's global state.
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""One score per video from the scores of its views, and which views a smaller test would see.
+"""Average the scores of a video's views, also over the views of smaller tests.
 
 Shape suffixes: V views (temporal clips x spatial crops, the crops of the first clip first),
 S crops, K classes, N videos.
@@ -10,8 +10,8 @@ import numpy as np
 class VideoScores:
     """Collects each video's mean score; a video that comes twice counts once.
 
-    For every entry of `view_subsets` (a name and the places of its views) it keeps the mean over
-    these views, so that one pass gives the accuracy for many numbers of views.
+    For every entry of `view_subsets` (a name and the indices of its views) it keeps the mean over
+    these views. So one pass gives the accuracy for many numbers of views.
     """
 
     def __init__(self, view_subsets: dict[str, np.ndarray]) -> None:
@@ -20,7 +20,7 @@ class VideoScores:
         self._labels: dict[int, int] = {}
 
     def add(self, video_index: int, label: int, probabilities_VK: np.ndarray) -> None:
-        """Take the probabilities of all views of one video."""
+        """Add the probabilities of all views of one video."""
         if video_index in self._labels:
             return
         self._labels[video_index] = label
@@ -29,7 +29,7 @@ class VideoScores:
         }
 
     def take(self, other: "VideoScores") -> None:
-        """Take the videos that another process has scored."""
+        """Merge the videos that another process scored."""
         self._labels = other._labels | self._labels
         self._means = other._means | self._means
 
@@ -37,25 +37,24 @@ class VideoScores:
         return len(self._labels)
 
     def video_indices(self) -> np.ndarray:
-        """Return the videos that were scored, ascending: int64 `[N]`."""
+        """Return the indices of the scored videos, ascending: int64 `[N]`."""
         return np.array(sorted(self._labels), dtype=np.int64)
 
     def labels(self) -> np.ndarray:
-        """Return their labels, int64 `[N]`."""
+        """Return the labels of the scored videos, int64 `[N]`."""
         return np.array([self._labels[i] for i in self.video_indices()], dtype=np.int64)
 
     def scores(self, name: str) -> np.ndarray:
-        """Return their scores under one of the view subsets, float32 `[N, K]`."""
+        """Return the scores of the videos for one view subset, float32 `[N, K]`."""
         rows = [self._means[int(i)][name] for i in self.video_indices()]
         return np.stack(rows).astype(np.float32) if rows else np.zeros((0, 0), np.float32)
 
 
 def growing_view_subsets(num_clips: int, num_crops: int) -> dict[str, np.ndarray]:
-    """Return, for each "clips x crops" from 1x1 to the whole test, the places of its views.
+    """Return, for each "clips x crops" from 1x1 to the full test, the indices of its views.
 
-    t of n clips are taken evenly: the middle one for 1, the two ends for 2, and so on; these are
-    the clips that a test with t clips decodes wherever its positions are among the n. Crops are
-    the centre one, or all.
+    t of n clips are spaced evenly: the middle one for 1, the two ends for 2, and so on. Where the
+    clips of a test with t clips are among the n, they are these. Crops are the centre one, or all.
     """
     subsets: dict[str, np.ndarray] = {}
     centre = num_crops // 2

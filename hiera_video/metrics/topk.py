@@ -7,11 +7,11 @@ import numpy as np
 
 
 def topk_accuracy(scores_NK: np.ndarray, labels_N: np.ndarray, k: int) -> float:
-    """Return the share of videos, in [0, 1], whose label is among the k highest scores.
+    """Return the fraction of videos, in [0, 1], whose label is among the k highest scores.
 
-    A label counts when fewer than k classes score higher or, scoring the same, come before it; so
-    a model that gives every class the same score is at chance and not at 1. With fewer than k
-    classes the answer is 1; without videos it is NaN.
+    A label counts if fewer than k classes score higher, or score the same and come before it. So a
+    model that gives every class the same score is at chance and not at 1. With fewer than k classes
+    the result is 1; without videos it is NaN.
     """
     if len(labels_N) == 0:
         return float("nan")

@@ -1,4 +1,4 @@
-"""From config to optimizer and learning rate."""
+"""Build the optimizer and the learning rate schedule from a config."""
 
 from typing import Any, Protocol
 
@@ -85,7 +85,7 @@ def build_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
     if solver.OPTIMIZING_METHOD == "sgd":
         nesterov = solver.MOMENTUM > 0
         return torch.optim.SGD(groups, lr=0.0, momentum=solver.MOMENTUM, nesterov=nesterov)
-    # One kernel a group: there are two groups for each layer, and more kernels than time to start.
+    # Fused: with two groups per layer, unfused AdamW is bound by kernel launches.
     optimizer = torch.optim.AdamW(
         groups, lr=0.0, betas=(solver.BETAS[0], solver.BETAS[1]), fused=True
     )
@@ -94,7 +94,7 @@ def build_optimizer(cfg: Config, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def _stay_fused(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Have the state of an AdamW that was not fused loaded as that of one that is."""
+    """Mark a loaded state as fused, so that the state of an unfused AdamW stays usable."""
     return {**state, "param_groups": [{**group, "fused": True} for group in state["param_groups"]]}
 
 

@@ -1,4 +1,4 @@
-"""Which parameters decay, and how fast each layer learns."""
+"""Parameter groups: weight decay and learning rate scale of each parameter."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,7 +20,7 @@ def build_param_groups(
     of layer i of n learns at `layer_decay ** (n - 1 - i)` of the learning rate: the head at all of
     it, the embeddings slowest (layer-wise decay: BEiT, arXiv 2106.08254; MAE, arXiv 2111.06377,
     A.2).
-    Parameters that are frozen are left out.
+    Frozen parameters are left out.
     """
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for name, parameter in named_parameters:
@@ -30,7 +30,7 @@ def build_param_groups(
         decay = 0.0 if keeps else weight_decay
         scale = layer_decay ** (num_layers - 1 - layer_index(name))
         group = groups.setdefault(
-            (scale, keeps),  # the same groups for any weight decay, for a run that changes it
+            (scale, keeps),  # a resumed run may change the weight decay, but not the groups
             {"params": [], "names": [], "weight_decay": decay, "lr_scale": scale},
         )
         group["params"].append(parameter)

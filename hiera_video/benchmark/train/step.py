@@ -14,6 +14,7 @@ from hiera_video.benchmark.timing import wait_for
 from hiera_video.data.batch import Batch
 from hiera_video.data.loader import BatchLoader
 from hiera_video.engine.tasks import Task
+from hiera_video.engine.train import clip, read_scalars
 from hiera_video.models.parts.scores import autocast
 from hiera_video.solver.build import set_lr
 from hiera_video.utils.errors import UserError
@@ -104,9 +105,9 @@ class Stepper:
                 loss = self.task.step(batch, epoch=0, iteration=0)
             clock.mark()
             loss.backward()
-        value = loss.item()  # the guard against losses that are not finite looks at each of them
         clock.mark()
-        float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm))
+        norm = clip(self.model, self.clip_norm)
+        value, _ = read_scalars(loss, norm)  # the guard checks both before every step
         set_lr(self.optimizer, self.lr)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""A model in several processes, which learn together what one would from all their clips."""
+"""Data parallelism: several processes train one model as one process would on all their clips."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +17,11 @@ from hiera_video.utils import dist
 
 
 def wrap(cfg: Config, model: nn.Module, device: torch.device) -> nn.Module:
-    """Return what to call for a forward pass whose gradients are the mean over all processes.
+    """Return the module to call in forward passes, whose gradients are averaged over processes.
 
-    With one process that is the model; with several, by DIST.STRATEGY, PyTorch's
-    DistributedDataParallel, which first gives all of them rank 0's weights, or the model itself,
-    cut up among them.
+    With one process that is the model. With several and DIST.STRATEGY ddp, it is PyTorch's
+    DistributedDataParallel, which copies rank 0's weights to all. With fsdp, it is the model,
+    with its parameters sharded in place.
     """
     if dist.world_size() == 1 or not any(p.requires_grad for p in model.parameters()):
         return model
@@ -32,15 +32,15 @@ def wrap(cfg: Config, model: nn.Module, device: torch.device) -> nn.Module:
 
 
 def data_parallel(model: nn.Module, device: torch.device) -> DistributedDataParallel:
-    """Return the model in PyTorch's wrapper, which sends the mean of the gradients to all.
+    """Return the model in DistributedDataParallel, which averages the gradients.
 
-    On the CPU a resumed run, whose first step is not its first, has the bits of one that was not
-    interrupted. The wrapper sorts what it sends anew after a first step, and the order decides how
-    more than two numbers add up; but not where it looks for unused weights. On a GPU, where some
-    kernels add in an order of their own, time matters more.
+    On a CPU, a resumed run has the bits of a run that was never interrupted. DDP reorders its
+    buckets after the first step, unless it looks for unused weights. The order of the buckets
+    decides how more than two numbers add up, so on a CPU DDP is made to look. On a GPU some kernels
+    add in varying order anyway, and speed matters more.
     """
-    # Without device_ids, which would bring the masks to the GPU, where they are not wanted. The
-    # gradients live in what is sent, instead of being copied there.
+    # No device_ids: they would move the masks to the GPU, and masks belong on the CPU. With bucket
+    # views the gradients are not copied before they are sent.
     if device.type != "cpu":
         return DistributedDataParallel(model, gradient_as_bucket_view=True)
     return DistributedDataParallel(
@@ -49,7 +49,7 @@ def data_parallel(model: nn.Module, device: torch.device) -> DistributedDataPara
 
 
 class WithUnusedWeight(nn.Module):
-    """A model beside a weight that nothing uses, without which PyTorch warns that all are used."""
+    """A model and an unused weight, without which DDP warns that it found no unused weights."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class WithUnusedWeight(nn.Module):
         self.unused = nn.Parameter(torch.zeros(()))
 
     def forward(self, *arguments: Any, **settings: Any) -> Any:
-        """Return what the model does."""
+        """Return the model's output."""
         return self.model(*arguments, **settings)
 
 

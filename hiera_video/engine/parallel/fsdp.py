@@ -1,7 +1,7 @@
-"""FSDP2: weights, gradients and optimizer state cut up among the processes, and put together again.
+"""FSDP2: shard weights, gradients and optimizer state over processes, and gather them again.
 
-What PyTorch has for it takes a second to import, so that is done where a model is cut up; a share
-(a DTensor) is known by the method that only it has.
+Importing PyTorch's FSDP takes a second, so it is imported only where a model is sharded. Elsewhere
+a DTensor is recognised by a method that only it has.
 """
 
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ from hiera_video.utils import dist
 
 T = TypeVar("T")
 
-# Lists of layers of which each is gathered, used and given back by itself.
+# Lists of layers; each layer is gathered, used and freed by itself.
 _BLOCKS = ("blocks", "decoder_blocks")
 
 
 def shard(model: nn.Module, device: torch.device, *, mixed_precision: bool) -> None:
-    """Cut the model's parameters up among all processes, block by block, in place.
+    """Shard the model's parameters over all processes, block by block, in place.
 
-    With `mixed_precision` they are gathered and computed with in bfloat16; gradients are summed,
-    and weights kept, in float32.
+    With `mixed_precision`, parameters are gathered and used in bfloat16; gradients are summed and
+    weights are kept in float32.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(device.type, (dist.world_size(),))
-    # The clips stay as they are: autocast computes with them in bfloat16 where that is safe.
+    # Do not cast the clips: autocast uses bfloat16 where that is safe.
     policy = MixedPrecisionPolicy(
         param_dtype=torch.bfloat16 if mixed_precision else None,
         reduce_dtype=torch.float32 if mixed_precision else None,
@@ -39,8 +39,8 @@ def shard(model: nn.Module, device: torch.device, *, mixed_precision: bool) -> N
             fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     model.register_load_state_dict_pre_hook(_cut_up_what_is_loaded)
-    # FSDP brings all tensors to the GPU, also the masks, which are not wanted there: it would have
-    # to be waited for. Around its own hook they are no tensors.
+    # FSDP moves all input tensors to the GPU. Hide the masks from its hook: they must stay on the
+    # CPU, or the host would wait for the GPU to read them.
     model.register_forward_pre_hook(_hide_masks, prepend=True, with_kwargs=True)
     model.register_forward_pre_hook(_show_masks, with_kwargs=True)
 
@@ -70,24 +70,24 @@ def _show_masks(
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Say whether `shard` has cut the model up."""
+    """Say whether `shard` has sharded the model."""
     return hasattr(model, "set_requires_gradient_sync")
 
 
 def is_share(value: object) -> bool:
-    """Say whether this is one process's share of a tensor."""
+    """Say whether this is a DTensor, of which this process holds a part."""
     return isinstance(value, torch.Tensor) and hasattr(value, "full_tensor")
 
 
 def share_gradients(model: nn.Module, *, now: bool) -> None:
-    """Say whether the next backward pass shares the gradients out, or sums them up here."""
+    """Choose whether the next backward pass reduces the gradients, or accumulates them here."""
     model.set_requires_gradient_sync(now)  # type: ignore[operator]
 
 
 def whole(state: T) -> T:
-    """Return a state dict with whole tensors where there were shares; all processes call it.
+    """Return a state dict with full tensors in place of DTensors; all processes call it.
 
-    Only rank 0 keeps them, on the CPU; in the others they are empty.
+    Rank 0 gets them, on the CPU; in the other processes they are empty.
     """
     if isinstance(state, dict):
         return type(state)((name, whole(value)) for name, value in state.items())
@@ -100,7 +100,7 @@ def whole(state: T) -> T:
 
 
 def gathered(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the model's state dict with whole tensors in all processes, which all call it."""
+    """Return the model's full state dict, in every process; all processes call it."""
     return {
         name: value.full_tensor() if is_share(value) else value
         for name, value in model.state_dict().items()
@@ -108,7 +108,7 @@ def gathered(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def share_of(like: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Return this process's share of a whole tensor if `like` is a share; all processes call it."""
+    """Shard a full tensor like the DTensor `like`; return it as it is if `like` is none."""
     if not is_share(like) or is_share(value) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import DTensor, distribute_tensor
@@ -118,7 +118,7 @@ def share_of(like: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 
 def share_out(optimizer: torch.optim.Optimizer) -> None:
-    """Cut up what a whole checkpoint has put into the optimizer, as its parameters are."""
+    """Shard full tensors in the optimizer's state like the parameters they belong to."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, torch.Tensor):

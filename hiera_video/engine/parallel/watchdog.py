@@ -1,4 +1,4 @@
-"""Which process keeps the others waiting: each one posts where it is, and rank 0 looks on."""
+"""Find the process that keeps the others waiting: all post their place, and rank 0 compares."""
 
 import statistics
 import threading
@@ -14,25 +14,25 @@ from hiera_video.utils import dist
 
 T = TypeVar("T")
 
-# The places of an iteration, in their order.
+# The stages of an iteration, in order.
 DATA, FORWARD, BACKWARD = "waits for data", "is in the forward pass", "is in the backward pass"
 STAGES = (DATA, FORWARD, BACKWARD)
-# A step is slow that takes so many times the usual one (and WATCHDOG_SEC).
+# A step is slow if it takes this many times the median (and WATCHDOG_SEC).
 _FACTOR = 5.0
 _NUM_STEPS = 20
 _POST_SEC = 0.5
-# The store may not answer any more.
+# How long to wait for the thread, whose store may no longer answer.
 _CLOSE_SEC = 5.0
 
 
 class Watchdog:
-    """Posts this process's place in the training loop; in rank 0 it warns when a step takes long.
+    """Posts this process's place in the training loop; in rank 0, warns about slow steps.
 
     With one process it does nothing.
 
     Args:
-        limit_sec: the least that counts as long; 0 switches it off.
-        warn: is told the processes that are behind and where they are.
+        limit_sec: shorter steps are never slow; 0 switches the watchdog off.
+        warn: gets a line that names the processes that are behind, and their places.
     """
 
     def __init__(self, limit_sec: float, warn: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def follow(self, batches: Iterable[T]) -> Iterator[T]:
-        """Yield the batches of an epoch and take note of when each is asked for and there."""
+        """Yield the batches of an epoch; note when each is requested and when it arrives."""
         if not self._active:
             yield from batches
             return
@@ -68,7 +68,7 @@ class Watchdog:
             self._place = None
 
     def enter(self, stage: str) -> None:
-        """Say that this process has come to a stage of the iteration."""
+        """Record that this process has reached a stage of the iteration."""
         self._place, self._since = (self._count, STAGES.index(stage)), time.monotonic()
 
     def __enter__(self) -> "Watchdog":
@@ -78,7 +78,7 @@ class Watchdog:
         self.close()
 
     def close(self) -> None:
-        """End the thread: one that is in the store when Python ends would abort the process."""
+        """End the thread, which would abort the process if it used the store as Python exits."""
         self._done.set()
         if self._thread is not None:
             self._thread.join(_CLOSE_SEC)
