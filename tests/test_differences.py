@@ -11,14 +11,15 @@ import torch.nn.functional as F
 from PIL import Image
 
 from hiera_video.config import load_config
+from hiera_video.data.sampling import ClipSpec, uniform_indices
 from hiera_video.data.sampling import testing_indices as indices_of_test
-from hiera_video.data.sampling import uniform_indices
 from hiera_video.data.transforms import geometric
 from hiera_video.data.transforms.crops import resize, resize_short_side, spatial_crops
 from hiera_video.solver.build import build_lr_schedule
 
 ROOT = Path(__file__).parents[1]
-DENSE = {"num_frames": 16, "sampling_rate": 4, "target_fps": 30}
+DENSE = ClipSpec(16, 4, 30)
+UNIFORM = ClipSpec(16, 4, 30, "uniform")
 FILL = (115.0, 115.0, 115.0)
 
 
@@ -46,7 +47,7 @@ def ends(numbers) -> str:
 
 def spacing() -> list[str]:
     theirs = torch.linspace(0, 4 * 16 - 1, 16).long().numpy()
-    ours = indices_of_test("dense", 61, 30, num_clips=1, **DENSE)[0]
+    ours = indices_of_test(DENSE, 61, 30, num_clips=1)[0]
     return [
         f"{row(theirs)} there and {row(ours[:3])}, ... {ours[-1]} here",
         f"at most {abs(theirs - ours).max()} frames",
@@ -55,8 +56,8 @@ def spacing() -> list[str]:
 
 def places_of_clips() -> list[str]:
     left = 300 - 4 * 16
-    ours = indices_of_test("dense", 300, 30, num_clips=5, **DENSE)[:, 0]
-    (one,) = indices_of_test("dense", 300, 30, num_clips=1, **DENSE)[:, 0]
+    ours = indices_of_test(DENSE, 300, 30, num_clips=5)[:, 0]
+    (one,) = indices_of_test(DENSE, 300, 30, num_clips=1)[:, 0]
     return [
         f"start at {row(left * k / 5 for k in range(5))} there, with the key at "
         f"{row(k * (left // 4) for k in range(5))}, here at {row(ours)}",
@@ -69,7 +70,7 @@ def uniform() -> list[str]:
     borders = [int(np.round(segment * i)) for i in range(17)]
     theirs = [(start + end) // 2 for start, end in pairwise(borders)]
     ours = uniform_indices(64, num_frames=16)
-    two = indices_of_test("uniform", 64, 30, num_clips=2, **DENSE)
+    two = indices_of_test(UNIFORM, 64, 30, num_clips=2)
     videomae = [[int(4 * i) for i in range(16)], [int(2 + 4 * i) for i in range(16)]]
     return [
         f"{row(theirs[:3])}, ... {row(theirs[-2:])} there and {row(ours[:3])}, ... "

@@ -13,6 +13,7 @@ from hiera_video.data.loader import BatchLoader
 from hiera_video.data.order import EpochBatchSampler
 from hiera_video.data.record_table import RecordTable
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.shards.members import remote_shard_numbers
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
@@ -36,6 +37,12 @@ def check_data_settings(cfg: Config) -> None:
 def decoding(cfg: Config) -> Decoding:
     """Return the decoding settings of a config."""
     return Decoding(cfg.DATA.DECODING_BACKEND, cfg.DATA.SQUARE_PIXELS)
+
+
+def clip_spec(cfg: Config) -> ClipSpec:
+    """Return how a config chooses the frames of a clip, in training and in tests."""
+    data = cfg.DATA
+    return ClipSpec(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS, data.SAMPLING)
 
 
 def read_records(cfg: Config, split: str) -> Sequence[VideoRecord]:
@@ -179,7 +186,7 @@ def _train_views(cfg: Config) -> ViewMaker:
         std=data.STD,
     )
     return TrainViews(
-        sample_frames=partial(sampling.training_indices, data.SAMPLING, **_clip_settings(cfg)),
+        sample_frames=partial(sampling.training_indices, clip_spec(cfg)),
         transform=transform,
         num_views=views_per_video(cfg),
     )
@@ -188,19 +195,8 @@ def _train_views(cfg: Config) -> ViewMaker:
 def _test_views(cfg: Config, num_clips: int, num_crops: int) -> ViewMaker:
     data = cfg.DATA
     return TestViews(
-        sample_frames=partial(
-            sampling.testing_indices, data.SAMPLING, num_clips=num_clips, **_clip_settings(cfg)
-        ),
+        sample_frames=partial(sampling.testing_indices, clip_spec(cfg), num_clips=num_clips),
         transform=TestTransform(
             crop_size=data.TEST_CROP_SIZE, num_crops=num_crops, mean=data.MEAN, std=data.STD
         ),
     )
-
-
-def _clip_settings(cfg: Config) -> dict[str, Any]:
-    """Return what makes a clip, in training and in a test alike."""
-    return {
-        "num_frames": cfg.DATA.NUM_FRAMES,
-        "sampling_rate": cfg.DATA.SAMPLING_RATE,
-        "target_fps": cfg.DATA.TARGET_FPS,
-    }

@@ -16,6 +16,7 @@ import torch
 from hiera_video.checkpoints.matching import num_classes_of
 from hiera_video.config import Config
 from hiera_video.data import sampling
+from hiera_video.data.build import clip_spec
 from hiera_video.data.dataset import Failure, TestViews
 from hiera_video.data.decoders import DecodeError
 from hiera_video.data.transforms.pipeline import TestTransform
@@ -188,11 +189,8 @@ class Predictor:
         views = TestViews(
             sample_frames=partial(
                 sampling.testing_indices,
-                self.cfg.DATA.SAMPLING,
+                clip_spec(self.cfg),
                 num_clips=self.cfg.TEST.NUM_TEMPORAL_CLIPS,
-                num_frames=self.cfg.DATA.NUM_FRAMES,
-                sampling_rate=self.cfg.DATA.SAMPLING_RATE,
-                target_fps=self.cfg.DATA.TARGET_FPS,
             ),
             transform=self.transform(num_crops=self.cfg.TEST.NUM_SPATIAL_CROPS),
         )

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from hiera_video.config import Config
-from hiera_video.data.build import decoding
+from hiera_video.data.build import clip_spec, decoding
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.inference.predictor import Prediction, Predictor
@@ -71,18 +71,18 @@ def make_grid(
     for name, value in (("every_sec", every_sec), ("window_sec", window_sec)):
         if value is not None and not 0 < value < float("inf"):
             raise UserError(f"{name} must be above 0 seconds, got {value:g}. Try 1.")
-    data = cfg.DATA
-    if data.SAMPLING == "dense":
-        spacing_sec = data.SAMPLING_RATE / data.TARGET_FPS
+    clip = clip_spec(cfg)
+    if clip.sampling == "dense":
+        spacing_sec = clip.spacing_sec
         if window_sec is not None:
             raise UserError(
                 "window_sec must be left out where DATA.SAMPLING is dense: a window is a clip of "
-                f"{data.NUM_FRAMES * spacing_sec:g} s, got {window_sec:g}."
+                f"{clip.num_frames * spacing_sec:g} s, got {window_sec:g}."
             )
     else:
-        spacing_sec = (window_sec or 4.0) / data.NUM_FRAMES
-    stride = data.NUM_FRAMES // 2 if every_sec is None else round(every_sec / spacing_sec)
-    return Grid(data.NUM_FRAMES, spacing_sec, max(stride, 1))
+        spacing_sec = (window_sec or 4.0) / clip.num_frames
+    stride = clip.num_frames // 2 if every_sec is None else round(every_sec / spacing_sec)
+    return Grid(clip.num_frames, spacing_sec, max(stride, 1))
 
 
 def file_windows(predictor: Predictor, path: str, grid: Grid) -> Iterator[Window]:
@@ -92,7 +92,7 @@ def file_windows(predictor: Predictor, path: str, grid: Grid) -> Iterator[Window
         DecodeError: the video does not decode.
     """
     with open_video(path, decoding(predictor.cfg)) as reader:
-        fps = reader.fps if reader.fps > 0 else predictor.cfg.DATA.TARGET_FPS
+        fps = clip_spec(predictor.cfg).rate_of(reader.fps)
         ticks_G = grid_ticks(reader.num_ticks, fps, grid)
         starts = range(0, max(len(ticks_G) - grid.num_frames, 0) + 1, grid.stride)
         for first in range(0, len(starts), _WINDOWS_AT_ONCE):

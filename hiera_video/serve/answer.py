@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hiera_video.data.build import clip_spec
 from hiera_video.data.decoders import Decoding
 from hiera_video.data.workers.pool import Lost, WorkerError, WorkerPool
 from hiera_video.inference.predictor import Predictor
@@ -112,7 +113,7 @@ class Analyst:
                 "pyav" if data.DECODING_BACKEND == "auto" else data.DECODING_BACKEND,
                 data.SQUARE_PIXELS,
             ),
-            fallback_fps=data.TARGET_FPS,
+            clip=clip_spec(predictor.cfg),
         )
         self._pool = WorkerPool(reader, num_workers=1, deadline_sec=deadline_sec)
         self._numbers = count()

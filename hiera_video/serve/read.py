@@ -14,6 +14,7 @@ import numpy as np
 
 from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_container
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.data.workers.process import Job
 from hiera_video.inference.windows import Grid, centre_crops, grid_ticks
@@ -50,7 +51,7 @@ class Refused:
 class WindowReader:
     """Reads the windows of a file, as `window_starts` lays them.
 
-    `fallback_fps` is the rate of a video that does not tell its own.
+    `clip` has the frame rate of videos that do not state one.
     """
 
     transform: TestTransform
@@ -58,7 +59,7 @@ class WindowReader:
     least_windows: int
     max_windows: int
     backend: str | Decoding
-    fallback_fps: float
+    clip: ClipSpec
 
     def __call__(self, path: str, job: Job) -> ReadWindows | Refused | None:
         """Read a file, in one step of the job; "" only makes the process ready."""
@@ -81,7 +82,7 @@ class WindowReader:
 
     def _read(self, path: str, job: Job) -> ReadWindows | Refused:
         with open_video(path, backend=self.backend) as reader:
-            fps = reader.fps if reader.fps > 0 else self.fallback_fps
+            fps = self.clip.rate_of(reader.fps)
             ticks_G = grid_ticks(reader.num_ticks, fps, self.grid)
             starts = window_starts(
                 len(ticks_G), self.grid, least=self.least_windows, most=self.max_windows

@@ -5,8 +5,7 @@ tokens, M hidden ones, P values of a patch; THW after `visible` are mask units i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +13,7 @@ import torch
 from hiera_video.checkpoints.files import read_checkpoint
 from hiera_video.config import Config, load_config
 from hiera_video.data import sampling
-from hiera_video.data.build import decoding
+from hiera_video.data.build import clip_spec, decoding
 from hiera_video.data.decoders import open_video
 from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.inference.load import saved_config
@@ -130,20 +129,14 @@ def read_clip(
         UserError: the video does not decode (a DecodeError), or does not last until `start_sec`.
     """
     num_frames, crop_size, _ = model.input_size
-    settings: dict[str, Any] = {
-        "num_frames": num_frames,
-        "sampling_rate": cfg.DATA.SAMPLING_RATE,
-        "target_fps": cfg.DATA.TARGET_FPS,
-    }
+    clip = replace(clip_spec(cfg), num_frames=num_frames)
     with open_video(path, decoding(cfg)) as reader:
-        fps = reader.fps if reader.fps > 0 else cfg.DATA.TARGET_FPS
+        fps = clip.rate_of(reader.fps)
         if start_sec is None:
-            ticks_T = sampling.testing_indices(
-                cfg.DATA.SAMPLING, reader.num_ticks, fps, num_clips=1, **settings
-            )[0]
+            ticks_T = sampling.testing_indices(clip, reader.num_ticks, fps, num_clips=1)[0]
         else:
             _check_start(path, start_sec, duration_sec=reader.num_ticks / fps)
-            ticks_T = sampling.dense_indices(reader.num_ticks, fps, position=0.0, **settings)
+            ticks_T = sampling.dense_indices(clip, reader.num_ticks, fps, position=0.0)
             slack = reader.num_ticks - 1 - int(ticks_T[-1])
             ticks_T += min(round(start_sec * fps), slack)
         frames_THWC = reader.frames_at(reader.ticks_to_frames(ticks_T))

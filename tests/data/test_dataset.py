@@ -12,7 +12,7 @@ from hiera_video.data.records import VideoRecord
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 
 NUM_FRAMES = 20  # of a video; a clip is 4 of them, 2 apart, and can begin at frame 0 to 13
-DENSE = {"num_frames": 4, "sampling_rate": 2, "target_fps": 30.0}
+DENSE = sampling.ClipSpec(4, 2, 30.0)
 # Different for each channel, and mean and std no number in common: a swap shows.
 MEAN, STD = (0.3, 0.4, 0.5), (0.2, 0.25, 0.35)
 
@@ -51,7 +51,7 @@ def numbers_of(decode_index):
 
 def fixed_views():
     return TestViews(
-        sample_frames=partial(sampling.testing_indices, "dense", num_clips=3, **DENSE),
+        sample_frames=partial(sampling.testing_indices, DENSE, num_clips=3),
         transform=TestTransform(crop_size=48, num_crops=3, mean=MEAN, std=STD),
     )
 
@@ -68,7 +68,7 @@ def train_views(num_views=1, **changed):
         **settings,
     )
     return TrainViews(
-        sample_frames=partial(sampling.training_indices, "dense", **DENSE),
+        sample_frames=partial(sampling.training_indices, DENSE),
         transform=transform,
         num_views=num_views,
     )

@@ -14,7 +14,7 @@ from hiera_video.data.dataset import Failure, Sample, TrainViews, VideoDataset
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.order import EpochBatchSampler
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.sampling import training_indices
+from hiera_video.data.sampling import ClipSpec, training_indices
 from hiera_video.data.transforms.pipeline import TrainTransform
 
 
@@ -117,9 +117,7 @@ def dataset(index_frames, make_video, tmp_path_factory):
         mean=(0.45,) * 3,
         std=(0.225,) * 3,
     )
-    sample_frames = partial(
-        training_indices, "uniform", num_frames=2, sampling_rate=1, target_fps=30.0
-    )
+    sample_frames = partial(training_indices, ClipSpec(2, 1, 30.0, "uniform"))
     return VideoDataset(
         [VideoRecord(path, index, index) for index in range(6)],
         make_views=TrainViews(sample_frames=sample_frames, transform=transform, num_views=2),

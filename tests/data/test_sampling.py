@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 
 from hiera_video.data import sampling
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.utils.errors import UserError
 
 
 def dense(num_video_frames, fps=30.0, *, frames=16, rate=4, target=30.0, position=0.5):
-    return sampling.dense_indices(
-        num_video_frames,
-        fps,
-        num_frames=frames,
-        sampling_rate=rate,
-        target_fps=target,
-        position=position,
-    )
+    clip = ClipSpec(frames, rate, target)
+    return sampling.dense_indices(clip, num_video_frames, fps, position=position)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +106,8 @@ def test_uniform_holds_for_any_video() -> None:
 
 
 def train(kind, num_video_frames, rng):
-    return sampling.training_indices(
-        kind, num_video_frames, 30.0, num_frames=4, sampling_rate=2, target_fps=30.0, rng=rng
-    )
+    clip = ClipSpec(4, 2, 30.0, kind)
+    return sampling.training_indices(clip, num_video_frames, 30.0, rng=rng)
 
 
 def test_training_clips_begin_everywhere_equally_often() -> None:
@@ -140,15 +134,8 @@ def test_training_is_a_function_of_the_generator(kind) -> None:
 
 
 def clips_of_test(kind, num_video_frames, num_clips, frames=16):
-    return sampling.testing_indices(
-        kind,
-        num_video_frames,
-        30.0,
-        num_frames=frames,
-        sampling_rate=4,
-        target_fps=30.0,
-        num_clips=num_clips,
-    )
+    clip = ClipSpec(frames, 4, 30.0, kind)
+    return sampling.testing_indices(clip, num_video_frames, 30.0, num_clips=num_clips)
 
 
 def test_dense_test_clips_spread_from_end_to_end() -> None:
@@ -186,3 +173,11 @@ def test_bad_arguments_name_themselves() -> None:
         clips_of_test("dense", 10, 0)
     with pytest.raises(ValueError, match="sampling_rate"):
         dense(10, rate=0)
+    with pytest.raises(ValueError, match="at least 1 frame"):
+        ClipSpec(0, 4, 30.0)
+
+
+def test_a_clip_knows_its_rate_and_its_spacing() -> None:
+    clip = ClipSpec(16, 4, 30.0)
+    assert clip.spacing_sec == 4 / 30
+    assert [clip.rate_of(fps) for fps in (25.0, None, 0, -1.0, math.nan)] == [25.0] + 4 * [30.0]

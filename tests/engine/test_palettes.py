@@ -8,6 +8,7 @@ from hiera_video.data.build import build_loader
 from hiera_video.data.checks.scan import ScanSettings, check_video
 from hiera_video.data.decoders import check_backend
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.workers.process import Job
 from hiera_video.utils.errors import UserError
 
@@ -48,6 +49,6 @@ def test_clips_have_the_colours_of_a_lossless_copy(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_check_says_what_the_backend_can_read(name, backend, videos):
-    settings = ScanSettings(backend, False, "dense", 4, 2, 30.0)
+    settings = ScanSettings(backend, False, ClipSpec(4, 2, 30.0))
     reason = check_video(videos[name], Job(), settings=settings).reason
     assert REFUSED in reason if backend in ("torchcodec", "decord") else reason == ""

@@ -17,6 +17,7 @@ from hiera_video.data.decoders._reader import BaseReader
 from hiera_video.data.prepare.encode import Encoding
 from hiera_video.data.prepare.one import Task, prepare_one
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.workers.process import Job
 from hiera_video.inference.stream import stream_frames
 from hiera_video.models.hiera import hiera_micro_8x64
@@ -163,9 +164,8 @@ def predict(cfg, path: str, folder: Path) -> None:
 
 
 def check(cfg, path: str, folder: Path) -> None:
-    settings = ScanSettings(
-        cfg.DATA.DECODING_BACKEND, False, "dense", NUM_FRAMES, SAMPLING_RATE, TARGET_FPS
-    )
+    clip = ClipSpec(NUM_FRAMES, SAMPLING_RATE, TARGET_FPS)
+    settings = ScanSettings(cfg.DATA.DECODING_BACKEND, False, clip)
     verdict = check_video(path, Job(), settings=settings)
     if verdict.reason:
         raise DecodeError(path, verdict.reason)

@@ -17,12 +17,12 @@ from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset
 from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import demux
 from hiera_video.data.records import VideoRecord
-from hiera_video.data.sampling import testing_indices, training_indices
+from hiera_video.data.sampling import ClipSpec, testing_indices, training_indices
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.data.workers.process import Job
 
 _COLOURS = {"mean": (0.45,) * 3, "std": (0.225,) * 3}
-_CLIP = {"num_frames": 8, "sampling_rate": 2, "target_fps": 30.0}
+_CLIP = ClipSpec(8, 2, 30.0)
 # A damaged header may state any picture size. Larger ones than this are not judged.
 _MAX_JUDGED_BYTES = 100_000_000
 
@@ -60,7 +60,7 @@ def _views(number: int) -> TrainViews | TestViews:
     """Return the views of training for even numbers, and those of a test for odd numbers."""
     if number % 2:
         return TestViews(
-            sample_frames=partial(testing_indices, "dense", num_clips=3, **_CLIP),
+            sample_frames=partial(testing_indices, _CLIP, num_clips=3),
             transform=TestTransform(crop_size=32, num_crops=1, **_COLOURS),
         )
     transform = TrainTransform(
@@ -73,7 +73,7 @@ def _views(number: int) -> TrainViews | TestViews:
         erase_mode="pixel",
         **_COLOURS,
     )
-    sample_frames = partial(training_indices, "dense", **_CLIP)
+    sample_frames = partial(training_indices, _CLIP)
     return TrainViews(sample_frames=sample_frames, transform=transform, num_views=1)
 
 

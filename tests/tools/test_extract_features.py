@@ -89,10 +89,7 @@ def clips_of(path, trained):
     views = TestViews(
         sample_frames=partial(
             sampling.testing_indices,
-            "dense",
-            num_frames=4,
-            sampling_rate=data.SAMPLING_RATE,
-            target_fps=data.TARGET_FPS,
+            sampling.ClipSpec(4, data.SAMPLING_RATE, data.TARGET_FPS),
             num_clips=2,
         ),
         transform=TestTransform(crop_size=32, num_crops=1, mean=data.MEAN, std=data.STD),

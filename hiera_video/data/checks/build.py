@@ -2,7 +2,7 @@
 
 from hiera_video.config import Config
 from hiera_video.data import datasets
-from hiera_video.data.build import read_class_names, read_records, split_number
+from hiera_video.data.build import clip_spec, read_class_names, read_records, split_number
 from hiera_video.data.checks.clean_list import SplitList
 from hiera_video.data.checks.scan import ScanSettings
 from hiera_video.data.decoders import check_backend
@@ -42,9 +42,6 @@ def scan_settings(cfg: Config, *, full: bool) -> ScanSettings:
     return ScanSettings(
         backend=cfg.DATA.DECODING_BACKEND,
         full=full,
-        sampling=cfg.DATA.SAMPLING,
-        num_frames=cfg.DATA.NUM_FRAMES,
-        sampling_rate=cfg.DATA.SAMPLING_RATE,
-        target_fps=cfg.DATA.TARGET_FPS,
+        clip=clip_spec(cfg),
         square_pixels=cfg.DATA.SQUARE_PIXELS,
     )

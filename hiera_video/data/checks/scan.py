@@ -5,7 +5,7 @@ to a journal at once, so that a scan that was stopped can continue.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from hiera_video.data.checks.fingerprint import VideoFacts
 from hiera_video.data.checks.journal import Journal, Verdict
 from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.decoders._container import open_container
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.workers.pool import Lost, WorkerPool
 from hiera_video.data.workers.process import Job
 from hiera_video.utils.errors import reason_of
@@ -39,10 +40,7 @@ class ScanSettings:
 
     backend: str
     full: bool
-    sampling: str
-    num_frames: int
-    sampling_rate: float
-    target_fps: float
+    clip: ClipSpec
     square_pixels: bool = True
 
     @property
@@ -52,7 +50,16 @@ class ScanSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as plain types."""
-        return asdict(self)
+        clip = self.clip
+        return {
+            "backend": self.backend,
+            "full": self.full,
+            "sampling": clip.sampling,
+            "num_frames": clip.num_frames,
+            "sampling_rate": clip.sampling_rate,
+            "target_fps": clip.target_fps,
+            "square_pixels": self.square_pixels,
+        }
 
 
 Opener = Callable[..., VideoReader]
@@ -140,7 +147,7 @@ def _decode(reader: VideoReader, settings: ScanSettings) -> np.ndarray:
         picture_HWC = reader.frames_at(frame_indices_T)[0]
     if not settings.full:
         return picture_HWC
-    per_chunk = max(_CHUNK_BYTES // max(picture_HWC.nbytes, 1), settings.num_frames)
+    per_chunk = max(_CHUNK_BYTES // max(picture_HWC.nbytes, 1), settings.clip.num_frames)
     for start in range(0, reader.num_frames, per_chunk):
         reader.frames_at(np.arange(start, min(start + per_chunk, reader.num_frames)))
     return picture_HWC
@@ -148,35 +155,28 @@ def _decode(reader: VideoReader, settings: ScanSettings) -> np.ndarray:
 
 def _wanted(reader: VideoReader, settings: ScanSettings) -> list[np.ndarray]:
     """Return the clips that training would take at the start, in the middle and at the end."""
-    if settings.sampling == "uniform":
+    if settings.clip.sampling == "uniform":
         offsets = [min(position, 0.999) for position in POSITIONS]
         clips = [
             sampling.uniform_indices(
-                reader.num_ticks, num_frames=settings.num_frames, offset=offset
+                reader.num_ticks, num_frames=settings.clip.num_frames, offset=offset
             )
             for offset in offsets
         ]
     else:
-        clips = [_dense(reader.num_ticks, reader.fps, settings, position) for position in POSITIONS]
+        clips = [
+            sampling.dense_indices(settings.clip, reader.num_ticks, reader.fps, position=position)
+            for position in POSITIONS
+        ]
     return [reader.ticks_to_frames(ticks_T) for ticks_T in clips]
 
 
-def _dense(num_ticks: int, fps: float, settings: ScanSettings, position: float) -> np.ndarray:
-    return sampling.dense_indices(
-        num_ticks,
-        fps,
-        num_frames=settings.num_frames,
-        sampling_rate=settings.sampling_rate,
-        target_fps=settings.target_fps,
-        position=position,
-    )
-
-
 def _facts(reader: VideoReader, picture_HWC: np.ndarray, settings: ScanSettings) -> VideoFacts:
-    if settings.sampling == "uniform":
-        needed = settings.num_frames
+    if settings.clip.sampling == "uniform":
+        needed = settings.clip.num_frames
     else:
-        needed = int(_dense(_ENDLESS, reader.fps, settings, 0.0)[-1]) + 1
+        last_frame = sampling.dense_indices(settings.clip, _ENDLESS, reader.fps, position=0.0)[-1]
+        needed = int(last_frame) + 1
     return VideoFacts(
         num_frames=reader.num_frames,
         length_sec=round(reader.num_ticks / reader.fps, 3) if reader.fps > 0 else None,

@@ -14,14 +14,11 @@ from hiera_video.data.checks import scan as scan_module
 from hiera_video.data.checks.journal import Journal
 from hiera_video.data.checks.scan import ScanSettings, check_video, scan
 from hiera_video.data.decoders import open_video
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.workers.process import Job
 
-CLIPS = ScanSettings(
-    backend="pyav", full=False, sampling="dense", num_frames=4, sampling_rate=2, target_fps=30.0
-)
-FULL = ScanSettings(
-    backend="pyav", full=True, sampling="uniform", num_frames=4, sampling_rate=2, target_fps=30.0
-)
+CLIPS = ScanSettings(backend="pyav", full=False, clip=ClipSpec(4, 2, 30.0))
+FULL = ScanSettings(backend="pyav", full=True, clip=ClipSpec(4, 2, 30.0, "uniform"))
 
 # A decoder that misbehaves for files of these names. Worker processes import it, so it is a file.
 ODD_DECODER = """
@@ -233,6 +230,7 @@ def test_a_scan_that_is_killed_goes_on(folder, tmp_path, odd_decoder) -> None:
             import odd_decoder
             from hiera_video.data.checks import scan as scan_module
             from hiera_video.data.checks.journal import Journal
+            from hiera_video.data.sampling import ClipSpec
             if __name__ == "__main__":
                 scan_module.open_video = odd_decoder.open_video
                 settings = scan_module.{CLIPS!r}

@@ -24,7 +24,7 @@ from hiera_video.data.workers.process import Job
 
 BACKENDS = ("auto", "pyav", "torchcodec", "decord")
 FILES = ("h264_b.mp4", "h264_b.avi", "damaged.mp4", "noise.mp4")
-DENSE = {"num_frames": 4, "sampling_rate": 2, "target_fps": 30.0}
+DENSE = sampling.ClipSpec(4, 2, 30.0)
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def train(path: str, backend: str) -> None:
         std=(0.5,) * 3,
     )
     views = TrainViews(
-        sample_frames=partial(sampling.training_indices, "dense", **DENSE),
+        sample_frames=partial(sampling.training_indices, DENSE),
         transform=transform,
         num_views=2,
     )
@@ -76,7 +76,7 @@ def train(path: str, backend: str) -> None:
 
 
 def check(path: str, backend: str) -> None:
-    check_video(path, Job(), settings=ScanSettings(backend, True, "dense", 4, 2, 30.0))
+    check_video(path, Job(), settings=ScanSettings(backend, True, DENSE))
 
 
 @pytest.fixture(scope="module")

@@ -222,13 +222,7 @@ def test_videos_shorter_than_the_clip_repeat_their_last_frame(
     with open_video(path, backend) as reader:
         for clips in (
             sampling.testing_indices(
-                kind,
-                reader.num_ticks,
-                reader.fps,
-                num_frames=8,
-                sampling_rate=4,
-                target_fps=30,
-                num_clips=2,
+                sampling.ClipSpec(8, 4, 30, kind), reader.num_ticks, reader.fps, num_clips=2
             )
             for kind in ("dense", "uniform")
         ):

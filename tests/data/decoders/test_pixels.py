@@ -15,6 +15,7 @@ from hiera_video.data.decoders._pixels import SquareReader
 from hiera_video.data.prepare.encode import Encoding, encode
 from hiera_video.data.prepare.verify import VerifyError, verify
 from hiera_video.data.records import VideoRecord
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.workers.process import Job
 from hiera_video.inference.stream import stream_frames
 
@@ -122,7 +123,7 @@ def test_the_key_holds_in_training_and_tests(wide, tmp_path, split, key, mean):
 
 def test_the_key_holds_in_a_check_and_a_stream(wide):
     for squared, width in ((True, 2 * SIDE), (False, SIDE)):
-        settings = ScanSettings("auto", False, "dense", 4, 1, 30.0, square_pixels=squared)
+        settings = ScanSettings("auto", False, ClipSpec(4, 1, 30.0), square_pixels=squared)
         facts = check_video(wide, Job(), settings=settings).facts
         assert (facts.width, facts.height) == (width, SIDE)
         frame = next(iter(stream_frames(wide, fallback_fps=30.0, square_pixels=squared)))

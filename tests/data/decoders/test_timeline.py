@@ -52,12 +52,10 @@ def test_each_tick_shows_the_frame_on_screen_at_its_time(kind, backend, uneven, 
 
 
 def test_a_clip_lasts_as_long_wherever_it_lies(uneven):
-    settings = {"num_frames": 4, "sampling_rate": 6, "target_fps": 30.0}  # 200 ms apart
+    clip = sampling.ClipSpec(4, 6, 30.0)  # 200 ms apart
     with open_video(uneven["mkv"]) as reader:
         for position in (0.0, 0.3, 0.5, 0.9, 1.0):
-            ticks = sampling.dense_indices(
-                reader.num_ticks, reader.fps, position=position, **settings
-            )
+            ticks = sampling.dense_indices(clip, reader.num_ticks, reader.fps, position=position)
             assert ticks[-1] - ticks[0] == pytest.approx(0.6 * reader.fps, abs=1)
             start_ms = 1000 * ticks[0] / reader.fps
             shown = reader.ticks_to_frames(ticks)

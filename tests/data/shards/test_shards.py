@@ -17,6 +17,7 @@ from hiera_video.data.checks.scan import ScanSettings, check_video
 from hiera_video.data.datasets import shards as dataset
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.decoders._reader import fetch_file
+from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.shards import cache as shard_cache
 from hiera_video.data.shards import members
 from hiera_video.data.shards.index import Shard, scan_shard, write_index
@@ -133,7 +134,7 @@ def test_checking_or_copying_a_video_in_a_shard_reads_it_once(root, monkeypatch,
         members, "open_shard", lambda shard: opened.append(shard) or shard_cache.open_shard(shard)
     )
     records = dataset.read_index(str(root), "train")
-    settings = ScanSettings("auto", True, "dense", 4, 2, 30.0)
+    settings = ScanSettings("auto", True, ClipSpec(4, 2, 30.0))
     for record in records:
         assert not check_video(record.path, Job(), settings=settings).reason
     assert opened == [file_behind(record.path) for record in records]
