@@ -1,1 +1,1 @@
-"""Diagnose a machine and an installation."""
+"""Diagnose the machine and the installation."""

@@ -1,7 +1,7 @@
-"""Whether decoders and loader processes work, each tried where it can do no harm.
+"""Check that decoders and loader processes work, each in isolation.
 
-A decoder is native code that may not load, crash or hang: each is tried in a process of its own,
-which is this module run as a program, on a video that it makes itself.
+A decoder is native code that may fail to load, crash or hang. So each one is tried in its own
+process, which runs this module as a program, on a video that the process makes itself.
 
 Shape suffixes: T frames, H height, W width, C channels (RGB).
 """
@@ -29,10 +29,10 @@ from hiera_video.doctor.machine import (
 )
 from hiera_video.utils.errors import reason_of
 
-# Backends of data/decoders and the packages they come with; only the first is required.
+# Backends of data/decoders and the packages that hold them; only the first is required.
 DECODERS = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}
 _ADVICE = {
-    "pyav": "pip install --force-reinstall av, and see that no file of yours is named av.py.",
+    "pyav": "pip install --force-reinstall av, and check that no file of yours is named av.py.",
     "torchcodec": "Install FFmpeg's shared libraries (apt-get install ffmpeg) and the torchcodec "
     "made for this torch, or pip uninstall torchcodec: DATA.DECODING_BACKEND auto does without.",
     "decord": "pip install --force-reinstall decord, or pip uninstall decord: "
@@ -40,13 +40,13 @@ _ADVICE = {
 }
 _NUM_FRAMES, _HEIGHT, _WIDTH = 12, 64, 96
 _ASKED = (0, 5, 11)
-_TOLERANCE = 6  # grey levels; the codec is lossy, and frames differ by 16
+_TOLERANCE = 6  # grey levels: the codec is lossy, and successive frames differ by 16
 _RESULT_BYTES = 1 << 20
 
 
 def check_decoders(*, time_limit_sec: float = 120.0) -> Iterator[Finding]:
-    """Have every decoder that is installed read a video of H.264 that was just made."""
-    # Theirs is below ours: a process that crashes or is killed leaves its temporary files.
+    """Make every installed decoder read a newly written H.264 video."""
+    # The processes use this folder as TMPDIR: one that crashes or is killed leaves its files there.
     with tempfile.TemporaryDirectory(prefix="hiera_video_doctor_") as folder:
         yield from _check_decoders(folder, time_limit_sec)
 
@@ -87,7 +87,7 @@ def _finding(name: str, process: subprocess.Popen[bytes], give_up_at: float) -> 
     try:
         out, err = process.communicate(timeout=max(give_up_at - time.monotonic(), 0.1))
     except subprocess.TimeoutExpired:
-        return Finding(what, TROUBLE, "does not come to an end with a video of 12 frames", advice)
+        return Finding(what, TROUBLE, "hangs on a video of 12 frames", advice)
     if process.returncode < 0:
         cause = signal.Signals(-process.returncode).name
         return Finding(what, TROUBLE, f"crashes ({cause})", advice)
@@ -95,20 +95,20 @@ def _finding(name: str, process: subprocess.Popen[bytes], give_up_at: float) -> 
         answer = json.loads(out.decode(errors="replace").splitlines()[-1])
         status, said = str(answer["status"]), str(answer["said"])
     except (ValueError, LookupError, TypeError):
-        last = (err.decode(errors="replace").strip().splitlines() or ["without a word"])[-1]
+        last = (err.decode(errors="replace").strip().splitlines() or ["without any output"])[-1]
         return Finding(what, TROUBLE, f"its process ended ({last})", advice)
     return Finding(what, status, said, "" if status == OK else advice)
 
 
 def try_decoder(name: str) -> Finding:
-    """Make a video, read it with a decoder and compare the frames; says what came of it."""
+    """Write a video, read it with a decoder, compare the frames, and return the result."""
     what = f"decoder {name}"
     with tempfile.TemporaryDirectory(prefix="hiera_video_doctor_") as folder:
         path = os.path.join(folder, "sample.mp4")
         try:
             write_sample(path)
-        except BaseException as error:  # whatever a broken package raises, SystemExit among it
-            said = f"PyAV, by which all read, cannot make a video ({reason_of(error)})"
+        except BaseException as error:  # a broken package may raise anything, even SystemExit
+            said = f"PyAV, which every decoder needs, cannot write a video ({reason_of(error)})"
             return Finding(what, TROUBLE, said)
         try:
             module = importlib.import_module(f"hiera_video.data.decoders.{name}")
@@ -123,13 +123,13 @@ def try_decoder(name: str) -> Finding:
     found_T = frames_THWC.mean((1, 2, 3))
     expected_T = np.array([_grey(index) for index in _ASKED])
     if np.abs(found_T - expected_T).max() > _TOLERANCE:
-        return Finding(what, TROUBLE, f"gives other frames ({found_T} for {expected_T})")
+        return Finding(what, TROUBLE, f"returns wrong frames ({found_T} for {expected_T})")
     version = version_of(DECODERS[name])
     return Finding(what, OK, f"{version}, reads the sample in {1000 * elapsed_sec:.0f} ms")
 
 
 def write_sample(path: str) -> None:
-    """Write an mp4 of 12 grey frames in H.264, each brighter than the one before it."""
+    """Write an H.264 mp4 of 12 grey frames, each brighter than the one before."""
     av = importlib.import_module("av")
     with av.open(path, "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"g": "6"})
@@ -145,7 +145,7 @@ def _grey(index: int) -> int:
 
 
 def check_loader(*, num_workers: int = 2, time_limit_sec: float = 120.0) -> Iterator[Finding]:
-    """Start loader processes and have each send a megabyte, as decoded videos are sent."""
+    """Start loader processes and make each send a megabyte the way decoded videos are sent."""
     what, begin = "loader processes", time.monotonic()
     with tempfile.TemporaryDirectory(prefix="hiera_video_doctor_") as folder:
         log = os.path.join(folder, "stderr")
@@ -162,10 +162,10 @@ def check_loader(*, num_workers: int = 2, time_limit_sec: float = 120.0) -> Iter
         yield Finding(what, OK, f"{said} in {time.monotonic() - begin:.1f} s")
         return
     if words:
-        said += f"; the last that they said: {words[-1]}"
+        said += f"; their last output: {words[-1]}"
     advice = (
-        "See the troubles above first: memory, open files, a package that does not import. "
-        "DATA_LOADER.NUM_WORKERS 0 loads without such processes."
+        "Fix the troubles above first: memory, open files, a package that does not import. "
+        "DATA_LOADER.NUM_WORKERS 0 loads without worker processes."
     )
     yield Finding(what, TROUBLE, said, advice)
 
@@ -181,10 +181,10 @@ def _run_pool(num_workers: int, time_limit_sec: float) -> tuple[str, str]:
             if result is None:
                 return f"do not answer within {time_limit_sec:g} s", TROUBLE
             if isinstance(result, workers.Lost):
-                return f"end before their time ({result.reason})", TROUBLE
+                return f"end unexpectedly ({result.reason})", TROUBLE
             if not bool((result.value == result.task_id).all()):
-                return "send other numbers than they were told to", TROUBLE
-    return f"{num_workers} start and send what they have", OK
+                return "send wrong numbers", TROUBLE
+    return f"{num_workers} start and send their results", OK
 
 
 def _answer(task: int, job: Any) -> np.ndarray:
@@ -195,7 +195,7 @@ def _answer(task: int, job: Any) -> np.ndarray:
 
 
 def main() -> None:
-    """Try the decoder that the command line names, and print what came of it as JSON."""
+    """Try the decoder named on the command line and print the result as JSON."""
     found = try_decoder(sys.argv[1])
     print("\n" + json.dumps({"status": found.status, "said": found.said}), flush=True)
 

@@ -1,6 +1,7 @@
-"""What may be wrong with a machine or an installation, and what to do about each trouble.
+"""Check the machine and the installation; each trouble comes with advice.
 
-Every check stands alone: one that fails in a way of its own is a trouble, never a traceback.
+Checks are independent. A check that raises an unexpected error is reported as a trouble, never as a
+traceback.
 """
 
 import importlib
@@ -33,7 +34,7 @@ _OPTIONAL = (
 )
 _MIN_MEMORY_BYTES = 2 * GIB
 _MIN_DISK_BYTES = 2 * GIB
-# NCCL talks through it where GPUs cannot reach each other; a container's default is 64 MB.
+# NCCL uses it when GPUs cannot reach each other directly; a container's default is 64 MB.
 _MIN_SHM_BYTES_OF_GPUS = 1 * GIB
 _MIN_OPEN_FILES = 1024
 _PROBE_BYTES = 4 << 20
@@ -41,7 +42,7 @@ _PROBE_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a check found: `status` is OK, NOTE or TROUBLE; `advice` says what to do about it."""
+    """The result of a check: `status` is OK, NOTE or TROUBLE; `advice` says what to do."""
 
     name: str
     status: str
@@ -54,7 +55,7 @@ class Finding:
 
 
 def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Return what a check finds; what it raises is a trouble too."""
+    """Return the findings of a check; an error that it raises becomes a trouble."""
     found: list[Finding] = []
     try:
         found.extend(check())
@@ -67,7 +68,7 @@ def guarded(name: str, check: Callable[[], Iterable[Finding]]) -> list[Finding]:
 
 
 def check_versions() -> Iterator[Finding]:
-    """Python, and the packages that are installed, by their metadata alone."""
+    """Report the versions of Python and of installed packages, read from their metadata."""
     where = f"python {platform.python_version()}, {platform.platform()}"
     yield Finding("python", OK, f"{where}; hiera_video {__version__}")
     versions = {name: version_of(name) for name in (*_REQUIRED, *_OPTIONAL)}
@@ -79,7 +80,7 @@ def check_versions() -> Iterator[Finding]:
 
 
 def version_of(package: str) -> str:
-    """Return the version of an installed package, or ""."""
+    """Return the version of a package, "" if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -87,7 +88,7 @@ def version_of(package: str) -> str:
 
 
 def check_devices() -> Iterator[Finding]:
-    """The cores this process may use, and each CUDA device, by a product on it."""
+    """Report the cores this process may use, and try a matrix product on each CUDA device."""
     torch = importlib.import_module("torch")
     yield Finding(
         "CPU", OK, f"{usable_cores()} cores for this process, torch uses {torch.get_num_threads()}"
@@ -96,10 +97,10 @@ def check_devices() -> Iterator[Finding]:
         built = f"torch {torch.__version__} is built for " + (torch.version.cuda or "the CPU alone")
         if os.path.exists("/dev/nvidia0") or shutil.which("nvidia-smi"):
             advice = (
-                "Install a torch built for CUDA that the driver knows (nvidia-smi names it); until "
-                "then, NUM_GPUS 0."
+                "Install a torch built for a CUDA version that the driver supports (nvidia-smi "
+                "names it); until then, set NUM_GPUS 0."
             )
-            yield Finding("GPU", TROUBLE, f"there is one, and torch finds none; {built}", advice)
+            yield Finding("GPU", TROUBLE, f"there is one, but torch finds none; {built}", advice)
         else:
             yield Finding("GPU", NOTE, f"none: runs need NUM_GPUS 0; {built}")
         return
@@ -108,7 +109,7 @@ def check_devices() -> Iterator[Finding]:
 
 
 def num_gpus() -> int:
-    """Return the number of CUDA devices; 0 where torch cannot tell."""
+    """Return the number of CUDA devices, 0 if torch fails."""
     try:
         torch = importlib.import_module("torch")
         return torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -117,7 +118,8 @@ def num_gpus() -> int:
 
 
 def _check_gpu(torch: Any, index: int) -> Iterator[Finding]:
-    name, advice = torch.cuda.get_device_name(index), "End what else runs on it (nvidia-smi)."
+    name = torch.cuda.get_device_name(index)
+    advice = "Stop other processes on it (nvidia-smi lists them)."
     try:
         free, total = torch.cuda.mem_get_info(index)
         ones = torch.ones(64, 64, device=f"cuda:{index}")
@@ -129,22 +131,24 @@ def _check_gpu(torch: Any, index: int) -> Iterator[Finding]:
     if right:
         yield Finding(f"GPU {index}", OK, said)
     else:
-        yield Finding(f"GPU {index}", TROUBLE, f"{said}; it multiplies wrongly", "Replace it.")
+        yield Finding(f"GPU {index}", TROUBLE, f"{said}; a product is wrong", "Replace it.")
 
 
 def check_memory(limits: Iterable[str] = ("/sys/fs/cgroup/memory.max",)) -> Iterator[Finding]:
-    """The memory that is left, of the machine and of the container; `limits` are cgroup files."""
+    """Report the memory left to the machine and the container; `limits` are cgroup files."""
     free = _meminfo("MemAvailable")
     for path in limits:
         with suppress(OSError, ValueError), open(path) as file:
-            limit = int(file.read())  # "max" where there is none
+            limit = int(file.read())  # "max" means no limit
             with open(path.replace("memory.max", "memory.current")) as used:
                 free = min(free or limit, max(limit - int(used.read()), 0))
     if free is None:
-        yield Finding("memory", NOTE, "this system does not say how much is free")
+        yield Finding("memory", NOTE, "this system does not report how much is free")
     elif free < _MIN_MEMORY_BYTES:
-        advice = "Give the container more (docker run --memory), or lower TRAIN.BATCH_SIZE and "
-        advice += "DATA_LOADER.NUM_WORKERS."
+        advice = (
+            "Give the container more (docker run --memory), or lower TRAIN.BATCH_SIZE and "
+            "DATA_LOADER.NUM_WORKERS."
+        )
         yield Finding("memory", TROUBLE, f"{free / GIB:.1f} GiB free", advice)
     else:
         yield Finding("memory", OK, f"{free / GIB:.1f} GiB free")
@@ -160,9 +164,9 @@ def _meminfo(name: str) -> int | None:
 
 
 def check_shared_memory(*, num_gpus: int, path: str = "/dev/shm") -> Iterator[Finding]:
-    """The size of /dev/shm, which loader processes do without and NCCL may not."""
+    """Report the free space in /dev/shm, which NCCL may need; loader processes do not use it."""
     if not os.path.isdir(path):
-        yield Finding("shared memory", NOTE, f"no {path}; loader processes do without")
+        yield Finding("shared memory", NOTE, f"no {path}; loader processes do not need it")
         return
     size = shutil.disk_usage(path)
     said = f"{size.free / GIB:.2f} of {size.total / GIB:.2f} GiB free in {path}"
@@ -170,24 +174,24 @@ def check_shared_memory(*, num_gpus: int, path: str = "/dev/shm") -> Iterator[Fi
         yield Finding("shared memory", OK, said)
     elif num_gpus > 1:
         advice = (
-            "Several GPUs may talk through it (NCCL): docker run --shm-size=8g or --ipc=host, "
-            f"or remove what lies in {path}; as a last resort, NCCL_SHM_DISABLE=1."
+            "NCCL may use it between GPUs: docker run --shm-size=8g or --ipc=host, or remove files "
+            f"from {path}; as a last resort, NCCL_SHM_DISABLE=1."
         )
         yield Finding("shared memory", TROUBLE, said, advice)
     else:
-        said += "; little, but only a run on several GPUs needs it: loader processes do without"
+        said += "; little, but only runs on several GPUs need it: loader processes do not"
         yield Finding("shared memory", NOTE, said)
 
 
 def check_disk(folders: Iterable[tuple[str, str]]) -> Iterator[Finding]:
-    """The free space in each folder, given with what it is for, by writing to it."""
+    """Write to each folder of the (purpose, folder) pairs and report its free space."""
     for purpose, folder in folders:
         yield from guarded("disk", partial(_check_folder, purpose, folder))
 
 
 def _check_folder(purpose: str, folder: str) -> Iterator[Finding]:
     place = os.path.abspath(folder)
-    while not os.path.exists(place):  # what a run will make
+    while not os.path.exists(place):  # the run will create the folder
         place = os.path.dirname(place)
     where = f"{purpose} {folder}"
     try:
@@ -205,7 +209,7 @@ def _check_folder(purpose: str, folder: str) -> Iterator[Finding]:
     if free < _MIN_DISK_BYTES:
         advice = (
             "Free some space or name another folder: a checkpoint of Hiera-B with its optimizer is "
-            "0.6 GB, and TRAIN.KEEP_CHECKPOINTS says how many stay."
+            "0.6 GB, and TRAIN.KEEP_CHECKPOINTS sets how many are kept."
         )
         yield Finding("disk", TROUBLE, said, advice)
     else:
@@ -213,17 +217,17 @@ def _check_folder(purpose: str, folder: str) -> Iterator[Finding]:
 
 
 def check_open_files() -> Iterator[Finding]:
-    """How many files a process may have open."""
+    """Report how many files a process may have open."""
     try:
         import resource
-    except ImportError:  # not a Unix
-        yield Finding("open files", NOTE, "this system has no limit to ask for")
+    except ImportError:  # not Unix
+        yield Finding("open files", NOTE, "this system reports no limit")
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = "any number" if soft == resource.RLIM_INFINITY else str(soft)
     if soft != resource.RLIM_INFINITY and soft < _MIN_OPEN_FILES:
         most = "more" if hard == resource.RLIM_INFINITY else str(hard)
-        advice = f"ulimit -n 4096 in the shell of the run (up to {most} without asking the system)."
+        advice = f"ulimit -n 4096 in the shell of the run (up to {most} without being root)."
         yield Finding("open files", TROUBLE, f"{allowed} at a time", advice)
     else:
         yield Finding("open files", OK, f"{allowed} at a time")
@@ -231,7 +235,7 @@ def check_open_files() -> Iterator[Finding]:
 
 @contextmanager
 def stderr_in(path: str) -> Iterator[None]:
-    """Send what this process and its new ones say on stderr to a file, native code among it."""
+    """Redirect stderr of this process and its new children to a file, native code included."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

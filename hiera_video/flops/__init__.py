@@ -1,1 +1,1 @@
-"""Count what a model costs: multiply-adds, parameters, activations."""
+"""Count the multiply-adds, parameters and activations of a model."""

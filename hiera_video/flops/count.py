@@ -1,12 +1,12 @@
-"""What a model costs: multiply-adds, parameters and activations, by stage and by operator.
+"""Count the multiply-adds, parameters and activations of a model, by stage and by operator.
 
-Counted by fvcore on a trace of one clip (`flops_trace`) with the handles of `flops_operators`.
-Whatever is not counted is named.
+fvcore counts on a trace of one clip (`flops.trace`) with the handles of `flops.operators`. The
+result names every operator that was not counted.
 
 Shape suffixes: B clips, U mask units; X is the clip's own dimensions, `CTHW` or `CHW`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,14 +27,14 @@ from hiera_video.flops.operators import (
 from hiera_video.flops.trace import memoryless_trace
 from hiera_video.models.parts.encoder import HieraEncoder
 
-# Of the products, which PyTorch's own counter may find beyond ours before that is told.
+# Fraction by which PyTorch's own counter may exceed our products before the report warns.
 _TOLERANCE = 1e-3
 _ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
 class StageCost:
-    """A part of the model, by name."""
+    """The cost of one part of the model."""
 
     name: str
     multiply_adds: int
@@ -44,7 +44,7 @@ class StageCost:
 
 @dataclass(frozen=True, slots=True)
 class OperatorCost:
-    """An operator that is counted, under fvcore's name."""
+    """The cost of one counted operator, under fvcore's name."""
 
     name: str
     multiply_adds: int
@@ -53,13 +53,14 @@ class OperatorCost:
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """One forward pass of one clip.
+    """The cost of one forward pass of one clip.
 
-    `activations` are the values that products and attention put out. `elementwise` and
-    `data_movement` are not counted by convention, `unknown` because nothing is known of them: calls
-    of each. `uncalled_modules` hold parameters and were never called as modules.
-    `products_by_torch` are the multiply-adds of products, convolutions and attention that PyTorch's
-    own counter finds; `products` are those of the trace.
+    `activations` is the number of values that products, convolutions and attention output.
+    `elementwise`, `data_movement` and `unknown` hold the number of calls of operators that are not
+    counted: the first two by convention, the last because no handle is known. `uncalled_modules`
+    hold parameters and were never called as modules. `products` are the multiply-adds of products,
+    convolutions and attention in the trace; `products_by_torch` are those that PyTorch's own
+    counter finds.
     """
 
     multiply_adds: int
@@ -81,17 +82,17 @@ class ModelCost:
 
     @property
     def lost_products(self) -> bool:
-        """Whether PyTorch's own counter finds products, convolutions or attention that we miss."""
+        """Whether PyTorch's own counter finds products, convolutions or attention we missed."""
         return self.products_by_torch > (1 + _TOLERANCE) * self.products
 
 
 def count(
     model: nn.Module, clips_BX: torch.Tensor, *, given: Mapping[str, Any] | None = None
 ) -> ModelCost:
-    """Count a forward pass of `clips_BX`, with the keyword arguments `given`, in evaluation mode.
+    """Count the cost of `model(clips_BX, **given)` in evaluation mode.
 
-    On the meta device, where a tensor has a shape and no numbers, this takes about two seconds and
-    no memory, however large the model.
+    On the meta device tensors have shapes and no values. There the count takes about two seconds
+    and no memory, however large the model.
     """
     model.eval()
     flops, activations = _FlopCount(model, clips_BX), _ActivationCount(model, clips_BX)
@@ -101,7 +102,11 @@ def count(
         with FlopCounterMode(display=False) as torch_counter, torch.no_grad():
             model(clips_BX)
     norms = sum(by_operator[kind.removeprefix("aten::")] for kind in NORMS)
-    elementwise, data_movement, unknown = _sorted_out(flops.unsupported_ops())
+    elementwise, data_movement, unknown = _classify(flops.unsupported_ops())
+    modules = dict(model.named_modules())
+    uncalled = sorted(
+        name for name in flops.uncalled_modules() if [*modules[name].parameters(recurse=False)]
+    )
     return ModelCost(
         multiply_adds=round(flops.total()),
         parameters=parameter_count(model)[""],
@@ -114,14 +119,14 @@ def count(
         elementwise=elementwise,
         data_movement=data_movement,
         unknown=unknown,
-        uncalled_modules=_with_parameters(model, flops.uncalled_modules()),
+        uncalled_modules=tuple(uncalled),
         products=round(flops.total() - norms),
-        products_by_torch=torch_counter.get_total_flops() // 2,  # a multiply-add is two to it
+        products_by_torch=torch_counter.get_total_flops() // 2,  # it counts a multiply-add as 2
     )
 
 
 class _FlopCount(FlopCountAnalysis):
-    """fvcore's count with our handles; everything that has none is listed."""
+    """fvcore's count with our handles; lists every operator that has none."""
 
     def __init__(self, model: nn.Module, clips_BX: torch.Tensor) -> None:
         super().__init__(model, clips_BX)
@@ -138,14 +143,14 @@ def _prepare(
     analysis: FlopCountAnalysis | ActivationCountAnalysis, handles: Mapping[str, Handle]
 ) -> None:
     analysis.clear_op_handles().set_op_handle(**handles)
-    analysis._ignored_ops = set()  # fvcore passes over these without a word
+    analysis._ignored_ops = set()  # fvcore skips these silently
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.tracer_warnings("none")
 
 
 @contextmanager
 def _called_with(model: nn.Module, given: Mapping[str, Any]) -> Iterator[None]:
-    """Add keyword arguments to each call of the model; the tracer passes only tensors, in order."""
+    """Add `given` to each call of the model: the tracer passes positional tensors only."""
     hook = model.register_forward_pre_hook(
         lambda module, arguments, keywords: (arguments, {**keywords, **given}), with_kwargs=True
     )
@@ -170,9 +175,9 @@ def _by_stage(
 
 
 def stage_parts(model: nn.Module) -> dict[str, list[str]]:
-    """Return the modules and parameters of each stage by name, in the order of the forward pass.
+    """Return the names of the modules and parameters in each stage, in forward order.
 
-    Models other than Hiera have their children for stages.
+    A model other than Hiera has one stage for each child module.
     """
     if isinstance(model, HieraEncoder):
         stages: dict[str, list[str]] = {"patch embedding": list(_EMBEDDING)}
@@ -181,7 +186,7 @@ def stage_parts(model: nn.Module) -> dict[str, list[str]]:
         return stages | {name: list(parts) for name, parts in _AFTER_STAGES.items()}
     prefix = ""
     children = dict(model.named_children())
-    while len(children) == 1:  # a network that is one list, as pytorchvideo's are
+    while len(children) == 1:  # pytorchvideo wraps the whole network in one list
         ((name, child),) = children.items()
         if not (inside := dict(child.named_children())):
             break
@@ -204,18 +209,12 @@ _AFTER_STAGES = {
 }
 
 
-def _sorted_out(calls: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """Sort operators into elementwise, data movement and unknown ones, the most frequent first."""
-    sorted_out: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({}, {}, {})
+def _classify(calls: Mapping[str, int]) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
+    """Split operators into elementwise, data movement and unknown ones, most frequent first."""
+    classes: tuple[dict[str, int], dict[str, int], dict[str, int]] = ({}, {}, {})
     for kind, number in sorted(calls.items(), key=lambda item: (-item[1], item[0])):
         name = kind.removeprefix("aten::")
-        plain = name if name.startswith("__") else name.removesuffix("_")  # add_ is add, in place
+        plain = name if name.startswith("__") else name.removesuffix("_")  # add_ is in-place add
         place = 0 if plain in ELEMENTWISE else 1 if plain in DATA_MOVEMENT else 2
-        sorted_out[place][name] = number
-    return sorted_out
-
-
-def _with_parameters(model: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
-    """Return those modules of `names` that hold parameters themselves."""
-    modules = dict(model.named_modules())
-    return tuple(name for name in sorted(names) if [*modules[name].parameters(recurse=False)])
+        classes[place][name] = number
+    return classes

@@ -1,6 +1,7 @@
-"""What each operator of a trace costs, and which ones cost nothing by convention.
+"""The cost of each operator in a trace, and the operators that cost nothing by convention.
 
-Names are those of PyTorch's graph, `aten::linear`; handles are fvcore's where it has a right one.
+Names are those in PyTorch's graph, such as `aten::linear`. Handles are fvcore's wherever its own
+handle is correct.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 
 from fvcore.nn import jit_handles
 
-# An fvcore handle: the inputs and outputs of a node of the graph to counts by name.
+# An fvcore handle maps the inputs and outputs of a graph node to counts by name.
 Handle = Callable[[Sequence[Any], Sequence[Any]], Any]
 
 
@@ -22,13 +23,13 @@ def _shape(value: Any) -> list[int]:
 
 
 def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counter[str]:
-    """Count query x key and weights x value; the softmax between them is elementwise."""
+    """Count query x key and weights x value; the softmax between them counts as elementwise."""
     query, key, mixed = _shape(inputs[0]), _shape(inputs[1]), _shape(outputs[0])
     return Counter({"attention": prod(mixed[:-1]) * key[-2] * (query[-1] + mixed[-1])})
 
 
 def _product(left: int) -> Handle:
-    """Return the handle of a matrix product whose left factor is input number `left`."""
+    """Return the handle of a matrix product whose left factor is input `left` of the node."""
 
     def count(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
         return prod(_shape(outputs[0])) * _shape(inputs[left])[-1]
@@ -40,7 +41,7 @@ def _padded_convolution(inputs: Sequence[Any], outputs: Sequence[Any]) -> Counte
     return Counter({"conv": prod(_shape(outputs[0])) * prod(_shape(inputs[1])[1:])})
 
 
-# What PyTorch calls the same fused kernel, by device and by version.
+# PyTorch's names for the same fused kernel; they depend on the device and the version.
 _ATTENTION = (
     "aten::scaled_dot_product_attention",
     "aten::_scaled_dot_product_attention_math",
@@ -55,13 +56,13 @@ PRODUCTS: Mapping[str, Handle] = MappingProxyType(
         "aten::_convolution": jit_handles.conv_flop_jit,
         "aten::_convolution_mode": _padded_convolution,
         "aten::einsum": jit_handles.einsum_flop_jit,
-        # fvcore's own handle of matmul forgets a batch that only the right factor has.
+        # fvcore's own handle of matmul ignores a batch dimension that only the right factor has.
         **{f"aten::{name}": _product(0) for name in ("linear", "matmul", "mm", "bmm", "mv", "dot")},
         **{f"aten::{name}": _product(1) for name in ("addmm", "baddbmm", "addmv")},
         **dict.fromkeys(_ATTENTION, _attention),
     }
 )
-# At fvcore's rate, five for each value. Batch norms are folded into convolutions and not counted.
+# Five operations per value, as in fvcore. Batch norms fold into convolutions and are not counted.
 NORMS: Mapping[str, Handle] = MappingProxyType(
     {
         "aten::layer_norm": jit_handles.norm_flop_counter(2),
@@ -82,8 +83,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Not counted, by convention. In-place forms (add_) go with the plain ones. What stands in neither
-# list and has no handle is reported as unknown: when in doubt, leave a name out.
+# Operators that are not counted, by convention. A name covers its in-place form (add_). An operator
+# in neither list and without a handle is reported as unknown: when in doubt, leave a name out.
 ELEMENTWISE = _words(
     """
     abs add addcdiv addcmul all amax amin any argmax argmin argsort avg_pool1d avg_pool2d
@@ -97,7 +98,7 @@ ELEMENTWISE = _words(
     softplus sort sqrt square std std_mean sub sum tanh topk var var_mean where linalg_vector_norm
     l1_loss smooth_l1_loss cross_entropy_loss nll_loss nll_loss_nd __and__ __or__
     prim::PythonOp.SwishFunction
-    """  # the last is pytorchvideo's x * sigmoid(x)
+    """  # the last one is pytorchvideo's x * sigmoid(x)
 )
 DATA_MOVEMENT = _words(
     """

@@ -1,4 +1,4 @@
-"""What a config's model, or one by the name of its function, costs per view and per video.
+"""Report the cost per view and per video of a model, given a config or a model function.
 
 Shape suffixes: B clips, U mask units; X is the clip's own dimensions, `CTHW` or `CHW`.
 """
@@ -27,7 +27,7 @@ PAPER_MASK_RATIO_VIDEO, PAPER_MASK_RATIO_IMAGE = 0.9, 0.6
 
 @dataclass(frozen=True, slots=True)
 class MaskCounts:
-    """How much the autoencoder sees of a clip, in mask units, and predicts, in decoder tokens."""
+    """Visible mask units and predicted decoder tokens of one clip of an autoencoder."""
 
     visible_units: int
     all_units: int
@@ -37,11 +37,11 @@ class MaskCounts:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The cost of one model, and how many views of a video it sees.
+    """The cost of one model and the number of views it sees of a video.
 
-    `source` is the config's path, or empty; `clip_shape` is that of a view, channels first;
-    `masks` is None for a classifier. `views` are clips and crops of a video in the test, or in a
-    pass of pretraining; None where no config says.
+    `source` is the config's path, or empty. `clip_shape` is the shape of one view, channels first.
+    `masks` is None for a classifier. `views` holds the clips and crops of a video in the test, or
+    in an epoch of pretraining; None without a config.
     """
 
     name: str
@@ -53,15 +53,15 @@ class Report:
 
     @property
     def multiply_adds_per_video(self) -> int | None:
-        """Multiply-adds of all views of a video, or None where their number is not known."""
+        """Multiply-adds of all views of a video; None if the number of views is unknown."""
         return None if self.views is None else self.cost.multiply_adds * prod(self.views)
 
 
 def report_config(cfg: Config, source: str) -> Report:
-    """Count the model of a config on one view.
+    """Count the cost of a config's model on one view.
 
-    A classifier's views are those of its test (TEST); an autoencoder's are the samples that a pass
-    of pretraining takes of a video (AUG.NUM_SAMPLE), masked as MASK says.
+    For a classifier, the views are those of the test (TEST). For an autoencoder, they are the
+    samples that an epoch of pretraining takes of a video (AUG.NUM_SAMPLE), masked by MASK.
 
     Raises:
         UserError: the config's model cannot be built, or its masks hide nothing.
@@ -84,10 +84,10 @@ def report_config(cfg: Config, source: str) -> Report:
 def report_function(
     make_model: Callable[[], HieraEncoder], *, mask_ratio: float | None = None
 ) -> Report:
-    """Count the model that a public function makes, on one clip of its own size.
+    """Count the cost of the model that a public function makes, on one clip of its input size.
 
-    An autoencoder hides `mask_ratio` of the mask units by `masking.random`; None: the paper's 0.9
-    of a video and 0.6 of an image.
+    For an autoencoder, `masking.random` hides the fraction `mask_ratio` of the mask units. None
+    stands for the paper's ratio: 0.9 for videos and 0.6 for images.
 
     Raises:
         UserError: `mask_ratio` is not in (0, 1), or is given for a classifier.

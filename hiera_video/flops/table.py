@@ -1,4 +1,4 @@
-"""Costs of models as text: an aligned table, a markdown table, or json.
+"""Format reports of `flops.report` as text: an aligned table, a markdown table, or json.
 
 G is 1e9 and M 1e6; a FLOP is one multiply-add, as in the papers.
 """
@@ -14,7 +14,7 @@ from hiera_video.flops.report import Report
 
 STYLES = ("table", "markdown")
 FORMATS = (*STYLES, "json")
-# Column titles that hold text; all others are numbers, and stand to the right.
+# Titles of the columns that hold text. All others hold numbers and are aligned to the right.
 _TEXT = ("model", "config", "input", "stage", "operator")
 
 
@@ -29,14 +29,18 @@ def render(reports: Sequence[Report], *, style: str, with_details: bool) -> str:
 
 
 def summary(reports: Sequence[Report], *, style: str) -> str:
-    """Return a row for each report; `style` is one of STYLES."""
+    """Return a table with a row for each report; `style` is one of STYLES."""
     columns: dict[str, Callable[[Report], str]] = {"model": lambda report: report.name}
     if any(report.source for report in reports):
         columns["config"] = lambda report: report.source
     columns["input"] = lambda report: "x".join(map(str, report.clip_shape[1:]))
     if any(report.masks for report in reports):
-        columns["visible units"] = _visible_units
-        columns["decoded tokens"] = _decoded_tokens
+        columns["visible units"] = lambda report: (
+            f"{masks.visible_units} of {masks.all_units}" if (masks := report.masks) else "-"
+        )
+        columns["decoded tokens"] = lambda report: (
+            f"{masks.decoded_tokens} of {masks.hidden_tokens}" if (masks := report.masks) else "-"
+        )
     columns |= {
         "GFLOPs per view": lambda report: giga(report.cost.multiply_adds),
         "views": lambda report: "x".join(map(str, report.views)) if report.views else "-",
@@ -48,14 +52,13 @@ def summary(reports: Sequence[Report], *, style: str) -> str:
 
 
 def details(report: Report, *, style: str) -> str:
-    """Return a report's costs by stage and by operator, and all that is not counted."""
+    """Return tables of a report's costs by stage and by operator."""
     cost = report.cost
-    whole = cost.multiply_adds
 
     def row(part: StageCost | OperatorCost, *numbers: int) -> list[str]:
-        return [part.name, giga(part.multiply_adds), _share(part.multiply_adds, whole)] + [
-            mega(number) for number in numbers
-        ]
+        total = cost.multiply_adds
+        percent = f"{100 * part.multiply_adds / total:.1f}" if total else "-"
+        return [part.name, giga(part.multiply_adds), percent, *map(mega, numbers)]
 
     stages = [row(stage, stage.parameters, stage.activations) for stage in cost.stages]
     operators = [row(operator, operator.activations) for operator in cost.operators]
@@ -71,7 +74,7 @@ def details(report: Report, *, style: str) -> str:
 
 
 def not_counted(reports: Sequence[Report]) -> str:
-    """Return what the totals leave out, a line each: first what makes a total doubtful."""
+    """Return a line for each thing the totals leave out, unknown operators first."""
     lines = []
     for report in reports:
         cost = report.cost
@@ -88,8 +91,8 @@ def not_counted(reports: Sequence[Report]) -> str:
             )
         if cost.uncalled_modules:
             lines.append(
-                f"Modules with parameters in {report.name} that were never called as modules (what "
-                "runs on their weights is counted where it runs): "
+                f"Modules with parameters in {report.name} that were never called as modules (an "
+                "operator that uses their weights is counted in the module that runs it): "
                 + ", ".join(cost.uncalled_modules)
             )
     for what, calls in (
@@ -102,12 +105,12 @@ def not_counted(reports: Sequence[Report]) -> str:
 
 
 def to_json(reports: Sequence[Report]) -> str:
-    """Return all there is of the reports as json: plain numbers, null for what is not known."""
+    """Return all fields of the reports as json: plain numbers, null for unknown ones."""
     return simplejson.dumps({"models": [_plain(report) for report in reports]}, indent=2)
 
 
 def draw(titles: Sequence[str], rows: Sequence[Sequence[str]], *, style: str) -> str:
-    """Return a table in one of STYLES."""
+    """Return `rows` under `titles` as a table in one of STYLES."""
     widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
 
     def line(cells: Iterable[str]) -> str:
@@ -127,31 +130,17 @@ def draw(titles: Sequence[str], rows: Sequence[Sequence[str]], *, style: str) ->
 
 
 def giga(number: int | None) -> str:
-    """Return thousands of millions with two digits behind the point, or a dash."""
+    """Return `number` in units of 1e9 with two decimals, or a dash for None."""
     return "-" if number is None else f"{number / 1e9:.2f}"
 
 
 def mega(number: int) -> str:
-    """Return millions with two digits behind the point."""
+    """Return `number` in units of 1e6 with two decimals."""
     return f"{number / 1e6:.2f}"
 
 
-def _share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f}" if whole else "-"
-
-
-def _visible_units(report: Report) -> str:
-    masks = report.masks
-    return f"{masks.visible_units} of {masks.all_units}" if masks else "-"
-
-
-def _decoded_tokens(report: Report) -> str:
-    masks = report.masks
-    return f"{masks.decoded_tokens} of {masks.hidden_tokens}" if masks else "-"
-
-
 def _calls(of_models: Sequence[Mapping[str, int]]) -> str:
-    """Return `add 50, gelu 24`; where models differ, `add 25..98`."""
+    """Return the number of calls: `add 50, gelu 24`, or `add 25..98` where models differ."""
     names = dict.fromkeys(name for calls in of_models for name in calls)
     parts = []
     for name in names:

@@ -1,9 +1,9 @@
-"""A trace of a model for fvcore to count, without memory or time.
+"""Trace a model on the meta device for fvcore, in little time and no memory.
 
-A model on the meta device has shapes and no numbers, so that Hiera-H is traced in a second.
-PyTorch's tracer was not made for that: under it sizes are tensors, on which the meta device's own
-shape functions stumble, and a convolution on meta leaves no node in the graph, which no counter
-would notice. `memoryless_trace` puts both right without changing the model.
+A model on the meta device has shapes and no values, so tracing Hiera-H takes a second. PyTorch's
+tracer does not support this in two places. While tracing, sizes are tensors, which the meta
+device's shape functions cannot handle. And a convolution on meta leaves no node in the graph, so
+counters miss it silently. `memoryless_trace` works around both without changing the model.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,10 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 @contextmanager
 def memoryless_trace(model: nn.Module) -> Iterator[None]:
-    """Within it, PyTorch's tracer records a model on the meta device as it would one on a CPU.
+    """Make PyTorch's tracer record a model on the meta device as it would one on a CPU.
 
-    Products and convolutions are attributed to the module that holds their weights, even where
-    another one uses these.
+    A product or convolution is attributed to the module that holds its weight, even if another
+    module uses that weight.
     """
     owners = {
         id(parameter): name
@@ -41,7 +41,7 @@ def memoryless_trace(model: nn.Module) -> Iterator[None]:
 
 
 class _ShapesUntraced(TorchDispatchMode):
-    """Work out an operator's output in another thread: the tracer's state belongs to one."""
+    """Compute each operator's output in another thread: tracing is per thread."""
 
     def __init__(self, bystander: ThreadPoolExecutor) -> None:
         super().__init__()
@@ -56,21 +56,21 @@ class _ShapesUntraced(TorchDispatchMode):
     ) -> Any:
         kwargs = kwargs or {}
         if any(output.alias_info for output in func._schema.returns):
-            # A view, or in place: autograd in the other thread would tie it to its base twice.
+            # A view or in-place operator: autograd in the other thread would record its base twice.
             return func(*args, **kwargs)
         if func is torch.ops.aten._convolution.default:
-            # On meta only the plain one works; it lacks the four switches of the backends.
+            # On meta only the public operator works; it lacks the four backend flags.
             func, args = torch.ops.aten.convolution.default, args[:9]
         return self._bystander.submit(_without_gradients, func, args, kwargs).result()
 
 
 def _without_gradients(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    with torch.no_grad():  # a thread's own setting
+    with torch.no_grad():  # the setting is per thread
         return func(*args, **kwargs)
 
 
 class _WeightsRecorded(TorchFunctionMode):
-    """Say whose weights are used, and call convolutions so that the tracer sees them on meta."""
+    """Record which module owns a weight, and make convolutions on meta visible to the tracer."""
 
     def __init__(self, owners: Mapping[int, str]) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class _WeightsRecorded(TorchFunctionMode):
 
 @contextmanager
 def _scope(name: str | None) -> Iterator[None]:
-    """Write the operators within it down as the module's; None: as of the one that is running."""
+    """Attribute operators in the block to module `name`; None: to the running module."""
     state = torch._C._get_tracing_state()
     if state is None or name is None:
         yield
@@ -114,7 +114,7 @@ def _convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> torch.Tensor:
-    if isinstance(padding, str):  # PyTorch has an inner function of its own for these
+    if isinstance(padding, str):  # PyTorch has a separate internal function for "same" and "valid"
         return torch._convolution_mode(
             input, weight, bias, _each(stride, weight), padding, _each(dilation, weight), groups
         )
@@ -146,7 +146,7 @@ def _inner_convolution(
     groups: int,
     output_padding: Any = None,
 ) -> torch.Tensor:
-    """Call what all convolutions come down to, and what the tracer records on every device."""
+    """Call `torch._convolution`, which every convolution ends in and every device's trace shows."""
     transposed = output_padding is not None
     return torch._convolution(
         input,
@@ -166,7 +166,7 @@ def _inner_convolution(
 
 
 def _each(value: Any, weight: torch.Tensor) -> list[int]:
-    """Return a value for each dimension that the kernel of a convolution moves along."""
+    """Return one value for each spatial dimension of a convolution's weight."""
     return [value] * (weight.dim() - 2) if isinstance(value, int) else list(value)
 
 

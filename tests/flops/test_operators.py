@@ -192,7 +192,7 @@ def test_weights_count_for_the_module_that_holds_them_and_idle_modules_are_named
     assert not_counted([report]).startswith(
         "Modules with parameters in owner that were never called"
     )
-    assert "counted where it runs): idle\n" in not_counted([report])
+    assert "counted in the module that runs it): idle\n" in not_counted([report])
 
 
 def test_a_model_of_one_module_has_one_stage():

@@ -110,7 +110,7 @@ def test_a_broken_pyav_is_named(tmp_path):
     assert done.returncode == 1
     (line,) = lines_of(done, "decoder pyav")
     assert line.startswith(TROUBLE)
-    assert "cannot make a video (OSError: no libx)" in line
+    assert "cannot write a video (OSError: no libx)" in line
     assert "-> pip install --force-reinstall av" in done.stdout
     # Loader processes import it first of all: they are in trouble too, and say why.
     (line,) = lines_of(done, "loader processes")
