@@ -1,7 +1,7 @@
-"""What the model says of an uploaded file: decoded in a process that may be killed, then scored.
+"""Predict the classes of an uploaded file: decode it in a separate process, then score it.
 
-Shape suffixes: V windows, T frames of one, N distinct frames, S side of a crop, C colours (RGB),
-K classes, L classes that are shown.
+Shape suffixes: V windows, T frames of a window, N distinct frames, S side of a crop, C colours
+(RGB), K classes, L classes that are shown.
 """
 
 import threading
@@ -20,12 +20,12 @@ from hiera_video.inference.windows import Grid, Window, make_window, window_scor
 from hiera_video.serve.read import ReadWindows, Refused, WindowReader
 
 _POLL_SEC = 0.1
-# Windows that are scored between two looks at whether anybody still waits.
+# Number of windows scored between two checks whether the client still waits.
 _WINDOWS_AT_ONCE = 4
 
 
 class RefusalError(Exception):
-    """Why a request has no answer: an HTTP status and a sentence for the person."""
+    """A request that is refused, with an HTTP status and a sentence for the user."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -34,20 +34,20 @@ class RefusalError(Exception):
 
 
 def stopped() -> RefusalError:
-    """Return the refusal of what comes while the server ends."""
+    """Return the refusal of a request that comes while the server shuts down."""
     return RefusalError(503, "The server is being stopped.")
 
 
 class CancelledError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client no longer waits for the answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a video shows: `scores_K`, the mean over its windows, and the windows.
+    """The scores of a video: `scores_K`, the mean over its windows, and the windows.
 
-    `every_sec` is the time from one window to the next; with `is_spread` it is longer than usual,
-    because the video is.
+    `every_sec` is the time from one window to the next. `is_spread` says that it is longer than
+    the grid's, because the video is long.
     """
 
     scores_K: np.ndarray
@@ -60,10 +60,10 @@ class Answer:
 
 
 class Work:
-    """One piece of work as others see it: how far it is, and that nobody wants it any more.
+    """The progress of one request, and a flag that cancels it.
 
-    `done` of `total` windows are scored; `total` is 0 until the video is decoded. It is not wanted
-    once it, or all the server's work (`all_stopped`), is stopped.
+    `done` of `total` windows are scored; `total` is 0 until the video is decoded. `all_stopped`
+    cancels all requests of the server.
     """
 
     def __init__(self, all_stopped: threading.Event) -> None:
@@ -72,21 +72,21 @@ class Work:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Say that nobody wants it."""
+        """Cancel the work."""
         self._stopped.set()
 
     def is_stopped(self) -> bool:
-        """Say whether nobody wants it."""
+        """Return whether the work is cancelled."""
         return self._stopped.is_set() or self._all_stopped.is_set()
 
 
 class Analyst:
-    """Answers one file at a time, in whatever single thread calls it.
+    """Analyses one file at a time. Only one thread at a time may call it.
 
     Args:
         predictor: the model.
-        grid: where windows lie.
-        least_windows, max_windows: how many a video gets; see `window_starts`.
+        grid: positions of the windows.
+        least_windows, max_windows: bounds for the number of windows; see `window_starts`.
         deadline_sec: the longest that decoding a file may take; then its process is killed.
     """
 
@@ -108,7 +108,7 @@ class Analyst:
             grid,
             least_windows=min(least_windows, max_windows),
             max_windows=max_windows,
-            # One decoder for the check and for the frames: two may disagree on what a file is.
+            # One decoder checks the file and reads its frames: two might disagree on its format.
             backend=Decoding(
                 "pyav" if data.DECODING_BACKEND == "auto" else data.DECODING_BACKEND,
                 data.SQUARE_PIXELS,
@@ -119,7 +119,7 @@ class Analyst:
         self._numbers = count()
 
     def warm_up(self) -> None:
-        """Start the process and run the model once, so that the first answer is not a slow one.
+        """Start the process and run the model once, so that the first answer is not slow.
 
         Raises:
             UserError: the model's outputs are not finite.
@@ -130,13 +130,13 @@ class Analyst:
         self._pool.next()
 
     def analyse(self, path: str, work: Work) -> Answer:
-        """Return what the video file shows, and tell `work` how far it is.
+        """Score the windows of a video file, updating the progress in `work`.
 
         Raises:
-            RefusalError: it does not decode, or not in time.
-            CancelledError: the work is stopped.
+            RefusalError: the file does not decode, or not in time.
+            CancelledError: the work is cancelled.
         """
-        if work.is_stopped():  # while others were answered
+        if work.is_stopped():  # cancelled in the queue
             raise CancelledError
         began = time.monotonic()
         read = self._read(path, work)
@@ -187,7 +187,7 @@ class Analyst:
                 raise
             if work.is_stopped():
                 self._pool.cancel()
-                self._pool.close()  # whatever it is at; another process comes with the next file
+                self._pool.close()  # kills the process; the next file starts a new one
                 raise CancelledError
             if found is not None and found.task_id == number:
                 break
@@ -201,36 +201,36 @@ class Analyst:
     def _lost(self, lost: Lost) -> str:
         if lost.hung:
             return (
-                f"This file took longer than {self._deadline_sec:g} s to decode and was given up: "
-                "it is damaged, or too long or large for this server."
+                f"Decoding this file took longer than {self._deadline_sec:g} s and was stopped: "
+                "the file is damaged, or too long or too large for this server."
             )
         return "This file makes the decoder crash: it is damaged."
 
 
 class Turnstile:
-    """Counts who is inside and lets no more in than `limit`; for one thread."""
+    """Counts requests in progress and admits at most `limit`; not thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._inside = 0
 
     def enter(self) -> None:
-        """Go in.
+        """Admit a request.
 
         Raises:
-            RefusalError: it is full.
+            RefusalError: `limit` requests are in progress.
         """
         if self._inside >= self._limit:
             raise RefusalError(503, "The server is busy with other videos. Try again in a while.")
         self._inside += 1
 
     def leave(self) -> None:
-        """Go out."""
+        """Count a request as finished."""
         self._inside -= 1
 
 
 def as_json(answer: Answer, predictor: Predictor, *, top_k: int) -> dict[str, Any]:
-    """Return an answer as plain types; see docs/serve.md."""
+    """Convert an answer to plain types; docs/serve.md describes the keys."""
     tops = [window.prediction.top(top_k) for window in answer.windows]
     overall = predictor.prediction(answer.scores_K).top(top_k)
     best = [one.label for one in overall]
@@ -239,7 +239,7 @@ def as_json(answer: Answer, predictor: Predictor, *, top_k: int) -> dict[str, An
     note = ""
     if answer.is_spread:
         note = (
-            f"The video is long: {len(answer.windows)} windows were looked at, one every "
+            f"The video is long: the model saw {len(answer.windows)} windows, one every "
             f"{answer.every_sec:.3g} s."
         )
     return {
@@ -271,5 +271,5 @@ def as_json(answer: Answer, predictor: Predictor, *, top_k: int) -> dict[str, An
 
 
 def plain(top: Any) -> list[dict[str, Any]]:
-    """Return ClassScores as plain types."""
+    """Convert ClassScores to plain types."""
     return [{**one._asdict(), "score": round(one.score, 6)} for one in top]

@@ -1,4 +1,4 @@
-"""The web page's server: the page, what it needs to know, and the answer to an uploaded video."""
+"""The ASGI application: the page, its data, and answers to uploaded videos."""
 
 import asyncio
 import json
@@ -40,18 +40,18 @@ _FILES = {
     "/favicon.svg": ("favicon.svg", "image/svg+xml"),
 }
 _MAX_NAME = 64
-_GONE = 499  # nobody reads it
+_GONE = 499  # the client has disconnected and never sees it
 
 
 class Desk:
-    """Takes uploads in, a few at a time, and has them answered one after the other.
+    """Receives a few uploads at a time and answers them one after another.
 
     Args:
-        analyst: answers them, in the one thread of `executor`.
-        folder: where a file lies until it is answered.
-        max_bytes: of a video.
-        max_waiting: uploads that may wait, or be on their way, while one is answered.
-        stopping: set when the server ends.
+        analyst: analyses the videos, in the one thread of `executor`.
+        folder: holds each file until it is answered.
+        max_bytes: the largest size of a video.
+        max_waiting: number of uploads that may wait or be in transfer while one is answered.
+        stopping: set when the server shuts down.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class Desk:
         self._works: dict[str, Work] = {}
 
     def is_stopping(self) -> bool:
-        """Say whether the server ends."""
+        """Return whether the server is shutting down."""
         return self._stopping.is_set()
 
     def find(self, name: str) -> Work | None:
-        """Return the work that a client has given this name, while it lasts."""
+        """Return the work in progress that a client gave this name, if any."""
         return self._works.get(name)
 
     async def answer(self, body: Body, name: str = "") -> Answer:
-        """Return the answer to the video in a request; `name` is for `find`.
+        """Receive the video of a request and return its answer; `find` looks up `name`.
 
         Raises:
-            RefusalError: there is none.
-            ClientDisconnect: the client has gone.
+            RefusalError: the request is refused.
+            ClientDisconnect: the client has disconnected.
         """
         self._turnstile.enter()
         work = Work(self._stopping)
@@ -123,9 +123,9 @@ class Desk:
 def make_app(
     desk: Desk, *, info: dict[str, Any], names: Sequence[str], only_loopback: bool
 ) -> Starlette:
-    """Return the server as an ASGI application.
+    """Make the ASGI application.
 
-    `info` is what the page is told of the model; `names` and `only_loopback` are as for `Guard`.
+    `info` is what `/info` returns to the page. `names` and `only_loopback` are passed to `Guard`.
     """
     pages = [Route(path, _file(name, kind)) for path, (name, kind) in _FILES.items()]
     return Starlette(
@@ -178,7 +178,7 @@ async def _predict(desk: Desk, request: Request) -> Response:
         return _error(refusal.status, refusal.reason)
     except ClientDisconnect:
         return Response(status_code=_GONE)
-    except asyncio.CancelledError:  # the server waits no longer for what it does
+    except asyncio.CancelledError:  # the server's grace period is over
         if not desk.is_stopping():
             raise
         return Response(status_code=_GONE)
@@ -188,24 +188,24 @@ async def _predict(desk: Desk, request: Request) -> Response:
 async def _http_error(request: Request, error: Exception) -> Response:
     status = getattr(error, "status_code", 500)
     reasons = {
-        404: "There is no such page here. Try the page that it begins with.",
+        404: "There is no such page here. Try /.",
         405: "POST a video to /predict; everything else is GET.",
     }
     return _error(status, reasons.get(status, str(getattr(error, "detail", "")) + "."))
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return _error(500, "The server made a mistake; what went wrong stands in its log.")
+    return _error(500, "The server failed; its log holds the error.")
 
 
 def _json(content: dict[str, Any], status: int = 200) -> Response:
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair, as of a file name that is no text, becomes an escape that JSON knows.
+    # A lone surrogate (of a file name that is not text) becomes an escape that JSON can read.
     content_bytes = f"{text}\n".encode("utf-8", "backslashreplace")
     return Response(content_bytes, status, media_type="application/json")
 
 
 def _error(status: int, reason: str) -> Response:
-    # The connection may hold the rest of a body that nobody wants.
+    # The connection may still hold the rest of an unread body.
     headers = {"Connection": "close"} | ({"Retry-After": "5"} if status == 503 else {})
     return JSONResponse({"error": reason}, status, headers)

@@ -1,6 +1,6 @@
-"""The folder of the web page's uploads: private, locked while it is used, gone afterwards.
+"""The folder of the server's uploads: private, locked while in use, removed afterwards.
 
-A server that crashed leaves its folder; the next one finds that nobody locks it, and removes it.
+A server that crashes leaves its folder behind. The next server finds it unlocked and removes it.
 """
 
 import os
@@ -14,14 +14,15 @@ from hiera_video.utils.errors import UserError
 
 _PREFIX = "hiera_video_serve_"
 _LOCK = "lock"
-# A folder without a lock is one that is being made, or was left at that very moment.
+# A folder without a lock file is being created, or its server crashed while creating it. After this
+# time it counts as left behind.
 _YOUNG_SEC = 60.0
 
 
 class UploadFolder:
-    """A folder in the system's temporary one (TMPDIR); made on entering, removed on leaving.
+    """A folder in the system's temporary folder (TMPDIR), created on enter and removed on exit.
 
-    Entering raises a UserError where it cannot be made.
+    Entering raises a UserError if the folder cannot be created.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class UploadFolder:
         try:
             try:
                 self._make()
-            except OSError:  # another server, just starting, took it for a leftover
+            except OSError:  # another server, just starting, removed it as a leftover
                 self._make()
         except OSError as error:
             raise UserError(
@@ -43,7 +44,7 @@ class UploadFolder:
         return self
 
     def _make(self) -> None:
-        self.path = tempfile.mkdtemp(prefix=_PREFIX)  # for this user's eyes only
+        self.path = tempfile.mkdtemp(prefix=_PREFIX)  # readable by this user only
         self._lock = _locked(os.path.join(self.path, _LOCK), "x")
 
     def __exit__(self, *_: object) -> None:
@@ -52,15 +53,15 @@ class UploadFolder:
             self._lock.close()
 
     def new_file(self) -> IO[bytes]:
-        """Return a new file, open for writing, that is removed when it is closed.
+        """Return a new file, open for writing, that is deleted when closed.
 
-        Its name is ours alone: nothing that a client sends is part of it.
+        Its name contains nothing that a client sends.
         """
         return tempfile.NamedTemporaryFile(dir=self.path, prefix="upload_", buffering=0)
 
 
 def remove_leftovers() -> None:
-    """Remove the folders of servers of this user that are no more."""
+    """Remove the folders that crashed servers of this user left behind."""
     parent = tempfile.gettempdir()
     with suppress(OSError):
         for entry in os.scandir(parent):
@@ -81,13 +82,13 @@ def _remove_if_left(path: str) -> None:
         if time.time() - os.stat(path).st_mtime > _YOUNG_SEC:
             shutil.rmtree(path, ignore_errors=True)
         return
-    with _locked(lock, "r+"):  # held until all is gone
+    with _locked(lock, "r+"):  # held until the folder is removed
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _locked(path: str, mode: str) -> IO[str]:
-    """Open a file and lock it; raises OSError if somebody else does."""
-    file = open(path, mode)  # noqa: SIM115 - closing it gives up the lock
+    """Open a file and lock it; raises OSError if another process holds the lock."""
+    file = open(path, mode)  # noqa: SIM115 - closing it releases the lock
     try:
         try:
             import fcntl  # not on Windows, where an open file cannot be removed anyway

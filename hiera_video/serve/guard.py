@@ -1,8 +1,8 @@
-"""Who may talk to the web page's server, and what its pages may do.
+"""Protect the server against pages of other sites that are open in the same browser.
 
-A page of elsewhere, open in the same browser, must get nothing out of a server on this machine, nor
-set it to work. So the Host header must be ours (a foreign name that its owner points to 127.0.0.1
-is not), requests that a foreign page makes are refused, and no header lets one read an answer.
+Such a page must not read anything from a server on this machine, nor make it work. So the Host
+header must name this server; that stops DNS rebinding, where a foreign name is pointed to
+127.0.0.1. Requests from foreign pages are refused, and no CORS header lets them read an answer.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 
 HEADERS = {
-    # Nothing but what this server sends; the video plays from the browser's own memory (blob:).
+    # Only files from this server. The video plays from the browser's own memory (blob:).
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "media-src blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -30,10 +30,10 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware: refuses foreign hosts and origins, and adds `HEADERS` to every answer.
+    """ASGI middleware that refuses foreign hosts and origins and adds `HEADERS` to every answer.
 
-    `names` are host names that are allowed beside addresses; with `only_loopback`, of addresses
-    only those of this machine itself are.
+    `names` are the host names that are allowed besides IP addresses. With `only_loopback`, only
+    loopback addresses are allowed.
     """
 
     def __init__(self, app: Any, *, names: Iterable[str], only_loopback: bool) -> None:
@@ -60,8 +60,8 @@ class Guard:
         host = headers.get("host", "")
         if not self._is_ours(host):
             return (
-                "This server does not go by the name in the Host header. Try its address, or start "
-                "it with --allow-host NAME."
+                "The Host header must be a name or address of this server. Try its address, or "
+                "start it with --allow-host NAME."
             )
         origin = headers.get("origin")
         if origin is not None and origin.split("://", 1)[-1].lower() != host.lower():

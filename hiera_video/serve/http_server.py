@@ -1,4 +1,4 @@
-"""What uvicorn lacks for clients that are slow, many, or unknown: deadlines, limits, an access log.
+"""Add to uvicorn deadlines and limits for connections, and an access log.
 
 Imported only where the extra `serve` is installed.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # Called with each line of the access log.
 Log = Callable[[str], None]
 
-# The key of scope["state"] of a request whose client has too many connections.
+# Key of scope["state"] that marks a request whose client has too many connections.
 CROWDED = "crowded"
 
 
@@ -26,9 +26,9 @@ class Connection(H11Protocol):
     """A connection with a deadline for its request and a limit on the number of connections.
 
     A connection without a request in progress is closed after `HEADER_SEC`. Above
-    `MAX_CONNECTIONS` in all, or `MAX_PER_CLIENT` from an address, the client with the most loses
-    its oldest connection without a request in progress. If all have one, the new request is marked
-    by `CROWDED`.
+    `MAX_CONNECTIONS` in total, or `MAX_PER_CLIENT` from one address, the client with the most
+    idle connections loses the one that has been idle longest. If no connection is idle, the new
+    request is marked with `CROWDED`.
     """
 
     app_state: dict[str, Any]  # of H11Protocol
@@ -44,18 +44,18 @@ class Connection(H11Protocol):
         self._waits_since = 0.0
 
     def connection_made(self, transport: Any) -> None:
-        """Start the deadline and make room."""
+        """Start the deadline and close an idle connection if there are too many."""
         super().connection_made(transport)
         self._watch()
         self._make_room()
 
     def data_received(self, data: bytes) -> None:
-        """Handle what has come; restart or stop the deadline."""
+        """Handle received data; restart or stop the deadline."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Go on to the next request, which has a deadline of its own."""
+        """Start the deadline of the next request."""
         super().on_response_complete()
         self._watch()
 
@@ -65,17 +65,17 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP."""
+        """Answer data that is not HTTP."""
         self._write_line(400)
         super().send_400_response(msg)
 
     @property
     def host(self) -> str:
-        """The client's address; a proxy's, if one is between."""
+        """The client's address, or that of the proxy it comes through."""
         return self.client[0] if self.client else ""
 
     def is_waiting(self) -> bool:
-        """Say whether no request is in work."""
+        """Return whether no request is in progress."""
         return self.cycle is None or self.cycle.response_complete
 
     def _watch(self) -> None:
@@ -110,7 +110,7 @@ class Connection(H11Protocol):
             self._end(408)
 
     def _end(self, status: int) -> None:
-        if self.conn.trailing_data[0]:  # the beginning of a request; else nobody expects an answer
+        if self.conn.trailing_data[0]:  # a request has begun; otherwise no answer is expected
             self._write_line(status)
             reason = http.HTTPStatus(status).phrase
             lines = (
@@ -122,7 +122,7 @@ class Connection(H11Protocol):
             )
             self.transport.write("\r\n".join(lines).encode())
         self.transport.close()
-        if self.transport.get_write_buffer_size():  # a client that does not read
+        if self.transport.get_write_buffer_size():  # the client does not read
             self.transport.abort()
 
     def _write_line(self, status: int) -> None:
@@ -130,9 +130,9 @@ class Connection(H11Protocol):
 
 
 class AccessLog:
-    """ASGI middleware: calls `log` with a line for each request that has ended.
+    """ASGI middleware that calls `log` with a line for each finished request.
 
-    It answers a request that `Connection` marked by `CROWDED` with 503.
+    It answers a request that `Connection` marked with `CROWDED` with 503.
     """
 
     def __init__(self, app: Any, log: Log) -> None:
@@ -181,10 +181,10 @@ class AccessLog:
 def access_line(
     client: str, request: str, status: int, *, num_bytes: int, elapsed_sec: float
 ) -> str:
-    r"""Return a line in the Common Log Format, with the seconds at its end.
+    r"""Return a line in the Common Log Format, with the seconds appended.
 
-    What clients may choose, `client` (through a proxy's header) and `request`, is printed with
-    `\xNN` for quotes, backslashes, and all that is not printable ASCII.
+    Clients control `request`, and `client` through a proxy's header. So quotes, backslashes and
+    everything but printable ASCII are escaped in them as `\xNN`.
     """
     when = time.strftime("%d/%b/%Y:%H:%M:%S %z")
     who = _plain(client).replace(" ", "\\x20") or "-"

@@ -1,9 +1,10 @@
-"""What a decoding process of the web page does: an uploaded file becomes the crops of windows.
+"""Decode an uploaded file into the crops of its windows, in a separate process.
 
-Files here come from anywhere. So the size of a picture and the memory of the process have a limit,
-and whatever is wrong with a file is an answer.
+The files are untrusted. So picture size and process memory are limited, and every fault of a file
+becomes an answer.
 
-Shape suffixes: V windows, T frames of one, N distinct frames, S side of a crop, C colours (RGB).
+Shape suffixes: V windows, T frames of a window, N distinct frames, S side of a crop, C colours
+(RGB).
 """
 
 import sys
@@ -19,19 +20,19 @@ from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.data.workers.process import Job
 from hiera_video.inference.windows import Grid, centre_crops, grid_ticks
 
-MAX_PIXELS = 36_000_000  # of a picture: an 8K one has 33 million
+MAX_PIXELS = 36_000_000  # of a picture: 8K has 33 million
 MAX_ASPECT = 50
-_CHUNK_BYTES = 128 << 20  # frames in memory at a time
-_MEMORY_BYTES = 2 << 30  # of a decoding process, beyond what it has at its start
+_CHUNK_BYTES = 128 << 20  # decoded frames in memory at a time
+_MEMORY_BYTES = 2 << 30  # memory a decoding process may take beyond what it has at its start
 
-_TOO_LARGE = "This video needs more memory than the server gives to one."
+_TOO_LARGE = "This video needs more memory than the server allows for one video."
 
 
 @dataclass(frozen=True, slots=True)
 class ReadWindows:
-    """The frames of all windows: `crops_NSSC` uint8, and which of them each window shows.
+    """The cropped frames of all windows, uint8, and the indices into them of each window.
 
-    `starts_V` are the grid frames that windows begin at, `duration_sec` is the video's length.
+    `starts_V` are the grid frames where windows begin; `duration_sec` is the video's length.
     """
 
     crops_NSSC: np.ndarray
@@ -42,14 +43,14 @@ class ReadWindows:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Why a file has no answer, a sentence."""
+    """A refused file; `reason` is a sentence."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class WindowReader:
-    """Reads the windows of a file, as `window_starts` lays them.
+    """Reads the windows of a file at the positions that `window_starts` gives.
 
     `clip` has the frame rate of videos that do not state one.
     """
@@ -62,7 +63,7 @@ class WindowReader:
     clip: ClipSpec
 
     def __call__(self, path: str, job: Job) -> ReadWindows | Refused | None:
-        """Read a file, in one step of the job; "" only makes the process ready."""
+        """Read a file in one step of the job; the path "" only prepares the process."""
         limit_memory(_MEMORY_BYTES)
         if not path:
             return None
@@ -75,7 +76,7 @@ class WindowReader:
             return Refused(sentence(f"does not decode ({error.strerror or error})."))
         except MemoryError:
             return Refused(_TOO_LARGE)
-        except RuntimeError as error:  # torch's
+        except RuntimeError as error:  # torch raises it when out of memory
             if "memory" not in str(error):
                 raise
             return Refused(_TOO_LARGE)
@@ -93,7 +94,10 @@ class WindowReader:
             first_HWC = reader.frames_at(wanted_N[:1])[0]
             height, width, _ = first_HWC.shape
             if max(height, width) > MAX_ASPECT * min(height, width):
-                return Refused(f"The picture must be no band, got {width} x {height} pixels.")
+                return Refused(
+                    f"The picture's longer side must be at most {MAX_ASPECT} times the shorter "
+                    f"one, got {width} x {height} pixels."
+                )
             side = self.transform.crop_size
             crops_NSSC = job.empty((len(wanted_N), side, side, 3), np.uint8)
             self._fill(crops_NSSC, reader, wanted_N, per_chunk=_CHUNK_BYTES // first_HWC.nbytes)
@@ -111,10 +115,11 @@ class WindowReader:
 
 
 def window_starts(num_frames: int, grid: Grid, *, least: int, most: int) -> range:
-    """Return where windows begin among `num_frames` frames on the grid.
+    """Return the indices among `num_frames` grid frames where windows begin.
 
-    Where the grid's stride gives fewer than `least`, they lie as much closer together as the grid
-    allows; where it gives more than `most`, wider apart, to the video's end.
+    If the grid's stride gives fewer than `least` windows, the stride is reduced as far as the grid
+    allows. If it gives more than `most`, the stride is increased so that the windows still reach
+    the video's end.
     """
     last = max(num_frames - grid.num_frames, 0)
     stride = grid.stride
@@ -126,7 +131,7 @@ def window_starts(num_frames: int, grid: Grid, *, least: int, most: int) -> rang
 
 
 def check_container(path: str) -> Refused | None:
-    """Return why a file is not decoded: its container is refused, or its picture is too large."""
+    """Refuse a file whose container is invalid or whose picture is too large."""
     try:
         with open_container(path, path) as container:
             sizes = [
@@ -146,13 +151,13 @@ def check_container(path: str) -> Refused | None:
 
 
 def sentence(cause: str) -> str:
-    """Return a decoder's cause, such as "holds no video stream.", as a sentence on this file."""
+    """Turn a decoder's cause, such as "holds no video stream.", into a sentence about the file."""
     joins = cause.split(" ", 1)[0] in ("is", "holds", "does", "has")
     return f"This file {cause}" if joins else f"This file cannot be used: {cause}"
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Let this process take `more_bytes` beyond what it has now (Linux); once only."""
+    """Limit this process to `more_bytes` beyond its present memory, once; Linux only."""
     if sys.platform != "linux":
         return
     import resource  # not on every platform

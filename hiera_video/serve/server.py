@@ -1,7 +1,7 @@
-"""A local web page for trying a model: `Service(predictor, settings).run()`.
+"""Serve a web page for trying a model: `Service(predictor, settings).run()`.
 
-A video that is dropped on the page is written to a private folder, decoded in a process that may be
-killed, scored in windows, and removed. See docs/serve.md for what is protected against what.
+A video dropped on the page is written to a private folder, decoded in a separate process, scored
+in windows, and removed. docs/serve.md lists the protections.
 """
 
 import errno
@@ -24,20 +24,24 @@ from hiera_video.utils.errors import UserError
 from hiera_video.version import __version__
 
 _EXTRA = "pip install -e '.[serve]'"
-# A short video gets so many windows, that there is something to see move.
+# Least number of windows for a short video, so that its scores visibly change over time.
 _LEAST_WINDOWS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a model is served.
+    """Settings of a server.
 
-    host, port: where to listen; port 0: any that is free. max_upload_mb: of a video, in 10^6 bytes.
-    max_waiting: uploads that may wait while one is answered. max_windows: the most that a video is
-    looked at in; a longer one gets them wider apart. deadline_sec: the longest that decoding may
-    take. every_sec, window_sec: as for `make_grid`. allow_hosts: names that clients may call this
-    server by, beside its addresses, "localhost" and `host`. grace_sec: how long SIGTERM lets
-    running requests go on. access_log: called with a line for each request.
+    Args:
+        host, port: the address to listen at; port 0 picks a free one.
+        max_upload_mb: the largest size of a video, in 10^6 bytes.
+        max_waiting: number of uploads that may wait while one is answered.
+        max_windows: the most windows of a video; those of a longer video lie further apart.
+        deadline_sec: the longest that decoding may take.
+        every_sec, window_sec: as for `make_grid`.
+        allow_hosts: host names of this server besides its addresses, "localhost" and `host`.
+        grace_sec: how long requests may continue after SIGTERM.
+        access_log: called with a line for each request.
     """
 
     host: str = "127.0.0.1"
@@ -54,11 +58,11 @@ class Settings:
 
 
 class Service:
-    """A server that listens from its making on, and answers while it runs.
+    """A server that listens once constructed and answers requests while `run` runs.
 
     Raises:
-        UserError: a setting that cannot be, an address that cannot be listened at, a model whose
-            outputs are not finite, or a package that is not installed.
+        UserError: a setting is invalid, the address is not available, the model's outputs are not
+            finite, or a package is not installed.
     """
 
     def __init__(self, predictor: Predictor, settings: Settings) -> None:
@@ -119,15 +123,15 @@ class Service:
             self._stack = stack.pop_all()
 
     def run(self) -> None:
-        """Answer until `stop`, or in the main thread Ctrl-C or SIGTERM."""
-        # Ours instead of the server's, which raises the signal again once it has ended.
+        """Answer requests until `stop`, or until Ctrl-C or SIGTERM in the main thread."""
+        # Replaces uvicorn's handler, which raises the signal again once the server has ended.
         self._server.handle_exit = self._on_signal
         self._server.run(sockets=self._sockets)
 
     def stop(self, *, grace_sec: float = 0.0) -> None:
-        """Make `run` return: refuse new requests, cancel running ones after `grace_sec`.
+        """Make `run` return: refuse new requests and cancel running ones after `grace_sec`.
 
-        Thread-safe.
+        This method is thread-safe.
         """
         self._server.should_exit = True
         if not grace_sec:
@@ -139,7 +143,7 @@ class Service:
         self._stack.callback(timer.cancel)
 
     def close(self) -> None:
-        """Give everything back: processes, the folder of uploads, the address."""
+        """End the processes, remove the folder of uploads, and release the address."""
         self._stack.close()
 
     def __enter__(self) -> "Service":
@@ -149,14 +153,14 @@ class Service:
         self.close()
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self._server.should_exit:  # the second one
+        if self._server.should_exit:  # this is the second signal
             self._server.force_exit = True
         is_first_term = number == signal.SIGTERM and not self._server.should_exit
         self.stop(grace_sec=self._grace_sec if is_first_term else 0.0)
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise a UserError for a setting that cannot be, or a package that is not installed."""
+    """Raise a UserError if a setting is invalid or a package is not installed."""
     if not 0 <= settings.port <= 65535:
         raise UserError(f"--port must be 0 to 65535, got {settings.port}. Try 8000.")
     for name, value in (
@@ -177,7 +181,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def is_local(host: str) -> bool:
-    """Say whether only this machine can reach a server that listens at `host`."""
+    """Return whether only this machine can reach a server that listens at `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -185,7 +189,7 @@ def is_local(host: str) -> bool:
 
 
 def describe(predictor: Predictor, settings: Settings, *, window_sec: float) -> dict[str, Any]:
-    """Return what the page is told: the model, its classes, and the limits."""
+    """Return what the page shows: the model, its classes, and the limits."""
     return {
         "model": predictor.cfg.MODEL.MODEL_NAME,
         "class_names": list(predictor.class_names),
@@ -211,11 +215,11 @@ def _import_uvicorn() -> Any:
 
 def _server_config(uvicorn: Any, app: Any, *, connection: Any, grace_sec: float) -> Any:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # What is wrong with a client's form is told to the client.
+    # Errors in a client's form go to the client, not to the log.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     return uvicorn.Config(
         app,
-        http=connection,  # pure Python: one implementation, whatever else is installed
+        http=connection,  # pure Python: the same implementation on every installation
         ws="none",
         log_config=None,
         access_log=False,
@@ -243,8 +247,8 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.close()
         if error.errno == errno.EADDRINUSE:
             raise UserError(
-                f"--port must be one that nobody listens at, got {port}, which is taken. Try "
-                f"--port {port + 1 if port < 65535 else 8000}, or 0 for any that is free."
+                f"--port must be free, got {port}, where another process listens. Try "
+                f"--port {port + 1 if port < 65535 else 8000}, or 0 for any free one."
             ) from None
         raise UserError(
             f"--host and --port must be where this process may listen, got {host}:{port} "

@@ -1,7 +1,7 @@
-"""One video file out of a form (multipart/form-data), written to the disk as it comes.
+"""Write the video file of a form (multipart/form-data) to the disk while it arrives.
 
-Everything is checked on the way: the size, the kind, the form. The name that the client gives its
-file is read for one thing only, that there is one.
+Size, file type and form are checked during the upload. Of the client's file name, only its presence
+matters.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from hiera_video.serve.answer import RefusalError, stopped
 
 FIELD = "video"
 _HOW = f"Try curl -F {FIELD}=@x.mp4."
-# Abort an upload that is idle this long, takes this long in all, or falls this long behind the
-# least rate: otherwise a client that sends single bytes now and then would keep others out.
+# An upload is aborted if it is idle for _IDLE_SEC, takes _WHOLE_SEC in total, or falls _IDLE_SEC
+# behind the minimum rate. Otherwise a client that sends a byte now and then would block others.
 _IDLE_SEC, _WHOLE_SEC = 30.0, 900.0
 _LEAST_BYTES_PER_SEC = 16_000
-_OTHER_BYTES = 64 * 1024  # what a form may hold beside the video
-# After a refusal so much of the rest is read and thrown away: a client that still sends when the
-# connection closes does not see the answer.
+_OTHER_BYTES = 64 * 1024  # what a form may hold besides the video
+# After a refusal this much of the rest is read and discarded: a client that is still sending when
+# the connection closes does not see the answer.
 _LINGER_SEC, _LINGER_BYTES = 4.0, 16_000_000
 _POLL_SEC = 0.25
-# What a file is that the client calls so.
+# File types by the client's content type, for messages.
 _TYPES = {
     "application/json": "JSON",
     "application/pdf": "a PDF document",
@@ -38,7 +38,7 @@ _TYPES = {
 
 
 class Body:
-    """The body of a request as it comes, and after it the client's going."""
+    """The body of a request, piece by piece, and then the client's disconnect."""
 
     def __init__(self, request: Request) -> None:
         self._receive = request.receive
@@ -46,10 +46,10 @@ class Body:
         self._more = True
 
     async def next(self) -> bytes | None:
-        """Return the next piece, None at the end.
+        """Return the next piece, or None at the end.
 
         Raises:
-            ClientDisconnect: the client has gone.
+            ClientDisconnect: the client has disconnected.
         """
         if not self._more:
             return None
@@ -61,14 +61,14 @@ class Body:
         return piece
 
     async def throw_away(self, at_least_bytes: int) -> None:
-        """Read on, for a while, what nobody wants, if the client sends it without being asked."""
+        """Read and discard the rest for a short while, unless the client asks before sending."""
         if self.headers.get("expect", "").lower() == "100-continue":
             return
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._skip(max(at_least_bytes, _LINGER_BYTES)), _LINGER_SEC)
 
     async def gone(self) -> None:
-        """Return when the client goes; the body has been read."""
+        """Return when the client disconnects; call it after reading the body."""
         await self._receive()
 
     async def _skip(self, num_bytes: int) -> None:
@@ -79,11 +79,11 @@ class Body:
 async def receive_video(
     body: Body, file: IO[bytes], *, max_bytes: int, is_stopping: Callable[[], bool]
 ) -> None:
-    """Write the form's video to `file`, unless `is_stopping` says that the server ends.
+    """Write the form's video to `file`; abort if `is_stopping()` says that the server shuts down.
 
     Raises:
-        RefusalError: the form has no video, or more than `max_bytes` of it, or is broken.
-        ClientDisconnect: the client has gone.
+        RefusalError: the form is broken, holds no video, or holds one above `max_bytes`.
+        ClientDisconnect: the client has disconnected.
     """
     form = VideoForm(body.headers.get("content-type", ""), file, max_bytes=max_bytes)
     form.expect(body.headers.get("content-length", ""))
@@ -107,7 +107,7 @@ async def _next_in_time(
     try:
         while True:
             if time.monotonic() > wait_until:
-                raise RefusalError(408, "The upload stopped on its way, or was too slow.")
+                raise RefusalError(408, "The upload stalled or was too slow.")
             if (await asyncio.wait({coming}, timeout=_POLL_SEC))[0]:
                 break
             if is_stopping():
@@ -118,9 +118,9 @@ async def _next_in_time(
 
 
 class VideoForm:
-    """The state of a form while it comes; raises RefusalError as soon as it cannot become right.
+    """The state of a form during the upload; raises RefusalError at the first fault.
 
-    `content_type` is the request's; the video goes to `file`, at most `max_bytes` of it.
+    `content_type` is the request's. At most `max_bytes` of video are written to `file`.
     """
 
     def __init__(self, content_type: str, file: IO[bytes], *, max_bytes: int) -> None:
@@ -152,12 +152,12 @@ class VideoForm:
             raise self._broken() from None
 
     def expect(self, content_length: str) -> None:
-        """Refuse a form that says beforehand that it is too large."""
+        """Refuse a form whose Content-Length is too large."""
         if content_length.isdigit() and int(content_length) > self._max_bytes + _OTHER_BYTES:
             raise self._too_large()
 
     def write(self, chunk: bytes) -> None:
-        """Take what has come."""
+        """Parse the next piece of the form."""
         self._all_bytes += len(chunk)
         if self._all_bytes > self._max_bytes + _OTHER_BYTES:
             raise self._too_large()
@@ -169,11 +169,11 @@ class VideoForm:
             raise RefusalError(
                 507, f"The server has no room for the video ({error.strerror or error})."
             ) from None
-        if self._all_bytes - self._video_bytes > _OTHER_BYTES:  # a file in another field, perhaps
+        if self._all_bytes - self._video_bytes > _OTHER_BYTES:  # perhaps a file in another field
             raise self._no_file()
 
     def finish(self) -> None:
-        """Take note that nothing more comes."""
+        """Refuse the form if it ended early or holds no video."""
         if not self._is_whole:
             raise self._broken()
         if not self._has_video:
@@ -240,7 +240,7 @@ class VideoForm:
 
     def _no_file(self) -> RefusalError:
         return RefusalError(
-            400, f"The form must hold a file in its field {FIELD!r}, and little beside it. {_HOW}"
+            400, f"The form must hold a file in its field {FIELD!r}, and little else. {_HOW}"
         )
 
     def _no_video(self, kind: str) -> RefusalError:
@@ -251,7 +251,7 @@ class VideoForm:
 
 
 def _wrong_type(content_type: str) -> str:
-    """Return the kind of file that a content type names, "" if it may be a video."""
+    """Return the type of file that a content type names, "" if it may be a video."""
     kind = content_type.split(";", 1)[0].strip().lower()
     if kind in _TYPES:
         return _TYPES[kind]

@@ -4,6 +4,7 @@ import http.client
 import json
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,7 @@ from hiera_video.models.hiera import hiera_micro_8x64
 
 NAMES = ["grows", "shrinks", "moves_left", "moves_right", "moves_up", "moves_down", "a_b", "<b>c"]
 CLIPS = "DATA.NUM_FRAMES 4 DATA.SAMPLING_RATE 2 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32"
+VIDEO = "h264_index_first.mp4"
 BOUNDARY = "----------------0123456789"
 
 
@@ -173,3 +175,15 @@ def client(checkpoint, tmp_path_factory):
     with serving(checkpoint, tmp_path_factory.mktemp("room"), max_upload_mb=1) as client:
         yield client
         assert client.files() == []
+
+
+@pytest.fixture
+def content(videos):
+    return Path(videos[VIDEO]).read_bytes()
+
+
+def wait_for(is_so, seconds=20):
+    give_up_at = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.02)

@@ -1,10 +1,10 @@
-// The classes of the whole video over time, as lines with a cursor; and what is true at one moment.
+// Draw the scores of the video's best classes over time, with a cursor at the current time.
 
 const SVG = "http://www.w3.org/2000/svg";
 const LEFT = 34, RIGHT = 8, TOP = 8, BOTTOM = 20;
 
-// The scores at a time, one a class: those of the windows whose middles are nearest, mixed by how
-// near they are.
+// Return the score of each class at a time, interpolated between the two windows whose centres are
+// nearest.
 export function scoresAt(answer, time) {
   const rows = answer.evidence.scores;
   const middles = answer.windows.map((one) => (one.start_sec + one.end_sec) / 2);
@@ -15,13 +15,13 @@ export function scoresAt(answer, time) {
   return rows[next].map((score, place) => share * score + (1 - share) * rows[next - 1][place]);
 }
 
-// A class's name as it is read.
+// Return a class's name with spaces.
 export function shown(name) {
   return name.replaceAll("_", " ");
 }
 
 export class Chart {
-  // `seek` is called with the second that is pointed at.
+  // `seek` is called with the time in seconds that the user points at.
   constructor(box, seek) {
     this.box = box;
     this.answer = null;
@@ -66,7 +66,7 @@ export class Chart {
     const end = this.answer.duration_sec;
     svg.append(text("0 s", { x: LEFT, y: this.height - 4 }));
     svg.append(text(`${end.toFixed(1)} s`, { x: this.x(end), y: this.height - 4, "text-anchor": "end" }));
-    // The best class last, so that no other covers it.
+    // Draw the best class last, so that no other line covers it.
     for (let place = this.answer.predictions.length - 1; place >= 0; place--) {
       svg.append(make("polyline", { class: `c${place}`, points: this.points(place) }));
     }
@@ -96,7 +96,7 @@ export class Chart {
     });
   }
 
-  // What the lines say, for those who do not see them: the stretches in which one class leads.
+  // Describe the lines for screen readers: the intervals in which one class leads.
   summary() {
     const stretches = [];
     for (const one of this.answer.windows) {

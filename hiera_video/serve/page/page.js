@@ -1,4 +1,4 @@
-// A video goes to the server and plays here, from this browser's own copy, beside the answer.
+// Upload a video to the server, and play the browser's own copy of it beside the answer.
 
 import { Chart, scoresAt, shown } from "./chart.js";
 
@@ -7,12 +7,12 @@ const video = $("video"), scrub = $("scrub");
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 const MB = 1e6;
 
-let info = null; // of the model
+let info = null; // what /info says about the model
 let request = null; // the upload in progress
 let answer = null;
 let file = null;
 let url = "";
-let moment = 0; // seconds, where the video does not play
+let moment = 0; // seconds; used if the browser cannot play the video
 let plays = true;
 
 const chart = new Chart($("chart"), seek);
@@ -22,10 +22,10 @@ function introduce(found) {
   info = found;
   const number = info.class_names.length;
   $("about").textContent =
-    `${info.model}, which tells ${number} classes apart, by ${info.window_sec} s of video at a time.`;
-  const whose = info.is_local ? "It stays on this machine" : `It goes to ${location.hostname}`;
+    `${info.model} recognises ${number} classes, from ${info.window_sec} s of video at a time.`;
+  const whose = info.is_local ? "It stays on this machine" : `It is sent to ${location.hostname}`;
   $("limits").textContent =
-    `Up to ${info.max_upload_mb} MB. ${whose}, and is deleted as soon as it is answered.`;
+    `Up to ${info.max_upload_mb} MB. ${whose} and is deleted once it is answered.`;
   $("known-title").textContent = `The ${number} classes it knows`;
   $("known").open = number <= 24;
   $("classes").replaceChildren(...info.class_names.map((name) => element("li", "", shown(name))));
@@ -42,7 +42,7 @@ function choose(chosen) {
   else upload();
 }
 
-// The server looks again, and closer; this only spares the way.
+// The server checks again and more thoroughly; this only saves an upload.
 function reasonAgainst(chosen) {
   if (info && chosen.size > info.max_upload_mb * MB) {
     const size = (chosen.size / MB).toFixed(1);
@@ -60,7 +60,7 @@ function upload() {
   form.append("video", file);
   request = new XMLHttpRequest();
   const mine = request;
-  const name = crypto.randomUUID?.() || String(Math.random()); // by which to ask how far it is
+  const name = crypto.randomUUID?.() || String(Math.random()); // identifies this upload in /progress
   const done = (act) => () => {
     if (mine === request) act();
   };
@@ -71,7 +71,7 @@ function upload() {
   };
   request.upload.onload = done(() => {
     $("progress").removeAttribute("value");
-    say("Looking at the video …");
+    say("Analysing the video …");
     watch(mine, name);
   });
   request.onload = done(() => receive(mine));
@@ -85,7 +85,7 @@ function upload() {
   request.send(form);
 }
 
-// Show how many windows are done, now and then, until the answer comes.
+// Poll and show how many windows are done until the answer arrives.
 async function watch(mine, name) {
   for (;;) {
     await new Promise((done) => setTimeout(done, 500));
@@ -95,7 +95,7 @@ async function watch(mine, name) {
     const found = reply?.ok ? await reply.json() : null;
     if (mine !== request || !found?.windows) continue;
     $("progress").value = found.windows_done / found.windows;
-    say(`Looking at the video: ${found.windows_done} of ${found.windows} windows`);
+    say(`Analysing the video: ${found.windows_done} of ${found.windows} windows`);
   }
 }
 
@@ -170,7 +170,7 @@ function update() {
   arrange(top.map((place) => ({ label: labels[place], name: names[place], score: scores[place], place })));
 }
 
-// Put the bars into their order; those that change places glide there.
+// Sort the bars; those that change places are animated.
 function arrange(rows) {
   const list = $("now");
   const known = new Map([...list.children].map((item) => [item.dataset.label, item]));
@@ -216,7 +216,7 @@ function seek(time) {
   update();
 }
 
-// The browser does not know the file's codec or container.
+// Hide the player: the browser does not support the file's codec or container.
 function doWithout() {
   plays = false;
   video.pause();
@@ -237,10 +237,10 @@ video.addEventListener("play", () => {
 video.addEventListener("pause", () => document.body.classList.add("paused"));
 for (const name of ["timeupdate", "seeking", "seeked", "loadedmetadata"]) video.addEventListener(name, update);
 video.addEventListener("error", () => video.getAttribute("src") && doWithout());
-video.addEventListener("loadedmetadata", () => video.videoWidth || doWithout()); // sound alone
+video.addEventListener("loadedmetadata", () => video.videoWidth || doWithout()); // sound only
 scrub.addEventListener("input", () => seek(Number(scrub.value)));
 
-// --- Ways in
+// --- Input
 
 $("file").addEventListener("change", () => choose($("file").files[0]));
 $("retry").addEventListener("click", () => choose(file));
@@ -256,7 +256,7 @@ $("again").addEventListener("click", () => {
   $("file").focus();
 });
 
-let depth = 0; // of elements that the dragged file is over
+let depth = 0; // number of nested elements that the dragged file is over
 const dragsFile = (event) => [...(event.dataTransfer?.types || [])].includes("Files");
 addEventListener("dragenter", (event) => {
   if (!dragsFile(event)) return;
@@ -269,13 +269,13 @@ addEventListener("dragleave", () => {
 });
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
-  event.preventDefault(); // a browser would leave the page and open the file
+  event.preventDefault(); // otherwise the browser leaves the page and opens the file
   depth = 0;
   document.body.classList.remove("over");
   if (document.body.dataset.state !== "working") choose(event.dataTransfer?.files[0]);
 });
 
-// --- Small things
+// --- Helpers
 
 function element(name, classes = "", words = "") {
   const made = document.createElement(name);
