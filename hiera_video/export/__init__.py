@@ -1,1 +1,1 @@
-"""Write weights for use elsewhere: state dicts, torch.export, ONNX, folders with a model card."""
+"""Export weights as state dicts, torch.export programs, ONNX, or folders with a model card."""

@@ -1,6 +1,7 @@
-"""The model card: what is known of exported weights, and nothing else.
+"""Write the model card of exported weights.
 
-Paths of the machine that trained stay off it: files and folders go by their last name.
+The card states only known facts. It shows files and folders by their last name, without the paths
+of the machine that trained.
 """
 
 import os
@@ -16,41 +17,41 @@ from hiera_video.models.origin import PUBLISHED_LICENCE, Origin
 from hiera_video.utils.text import printable
 from hiera_video.version import __version__
 
-# By which a card is known for one of ours, or of huggingface_hub for a model of ours.
+# Marks a card written here, or by huggingface_hub for a model of this package.
 CARD_MARK = "library_name: hiera_video"
 _MAX_CLASSES_SHOWN = 20
 _PAPER = "https://arxiv.org/abs/2306.00989"
-# Keys of where things lie and how a machine was used, which say nothing of the model.
+# Config keys of paths and of the machine, which say nothing about the model.
 _PRIVATE = ("OUTPUT_DIR", "NUM_GPUS", "DATA_LOADER.", "TENSORBOARD.", "DIST.", "LOG_PERIOD")
 _ORIGINS = {
     "published": (
-        "The weights are the published ones of the authors of Hiera ({start}), under "
+        "These are weights published by the authors of Hiera ({start}), under "
         f"**{PUBLISHED_LICENCE}**: no commercial use."
     ),
     "derived": (
         "The weights were trained from the published ones of the authors of Hiera ({start}), "
-        f"whose licence is **{PUBLISHED_LICENCE}**: no commercial use of those, nor of what is "
-        "made of them."
+        f"whose licence is **{PUBLISHED_LICENCE}**: no commercial use of those weights, nor of "
+        "weights derived from them."
     ),
     "own": (
-        "The run started from fresh weights, none of the authors' are in it. No licence is stated "
-        "yet: it is for whoever trained the model to choose (`license:` above)."
+        "The run started from fresh weights, not from the authors' weights. No licence is stated "
+        "yet: whoever trained the model chooses it (`license:` above)."
     ),
     "unknown": (
-        "What the weights were trained from is not known ({start}). If that was a file of the "
-        f"authors of Hiera, its licence, **{PUBLISHED_LICENCE}** (no commercial use), goes with "
-        "these too."
+        "It is not known what the weights were trained from ({start}). If it was a file of the "
+        f"authors of Hiera, its licence, **{PUBLISHED_LICENCE}** (no commercial use), applies to "
+        "these weights too."
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class CardFacts:
-    """What a card is written from.
+    """The facts shown on a card.
 
-    `cfg` is that of the run, None where the weights come without one; `results` are those of
-    test_results.json; `multiply_adds` are of one view, None where they were not counted;
-    `data_name` is what to call the data set; `files` are lines on the files beside the card.
+    `cfg` is the run's config, None if the weights come without one. `results` is the content of
+    test_results.json. `multiply_adds` are those of one view, None if not counted. `data_name` names
+    the data set. `files` are lines that describe the files beside the card.
     """
 
     model_name: str
@@ -68,7 +69,7 @@ class CardFacts:
 
 
 def write_card(facts: CardFacts) -> str:
-    """Return the card, Markdown with the hub's YAML header."""
+    """Return the card as Markdown with the hub's YAML header."""
     parts = [
         _header(facts),
         f"# {facts.model_name}",
@@ -110,10 +111,11 @@ def _summary(facts: CardFacts) -> str:
         rows.insert(2, ("GFLOPs (multiply-adds) of a view", f"{facts.multiply_adds / 1e9:.2f}"))
     if (cfg := facts.cfg) is not None:
         spaced = f"every {cfg.DATA.SAMPLING_RATE} at {cfg.DATA.TARGET_FPS:g} fps"
+        mean, std = list(cfg.DATA.MEAN), list(cfg.DATA.STD)
         frames = spaced if cfg.DATA.SAMPLING == "dense" else "spread over the whole video"
         rows += [
             ("frames", frames),
-            ("pixels", f"RGB from 0 to 1, less {list(cfg.DATA.MEAN)}, over {list(cfg.DATA.STD)}"),
+            ("pixels", f"RGB from 0 to 1, minus {mean}, divided by {std}"),
         ]
     table = "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
     return f"[Hiera]({_PAPER}) (Ryali et al., ICML 2023) that {what}.\n\n{table}"
@@ -161,11 +163,11 @@ def _training(facts: CardFacts) -> str:
     weights, unused = facts.origin.weights, facts.origin.unused(cfg.TRAIN.CHECKPOINT_FILE_PATH)
     start = _last_name(cfg.TRAIN.CHECKPOINT_FILE_PATH if weights is None else weights)
     begun = f"from `{_plain(start)}`" if start else "from scratch"
-    begun += f" (not from `{_plain(_last_name(unused))}`, which is named below)" if unused else ""
+    begun += f" (not from `{_plain(_last_name(unused))}`, as stated below)" if unused else ""
     epochs = f"{cfg.SOLVER.MAX_EPOCH} epochs of {cfg.SOLVER.OPTIMIZING_METHOD}"
     text = yaml.safe_dump(differing, sort_keys=False, allow_unicode=True, width=90)
     return (
-        f"## Training\n\n{data}Configured: {epochs}, {begun}. The keys that differ from "
+        f"## Training\n\n{data}Configured: {epochs}, {begun}. The config keys that differ from "
         f"hiera_video's defaults:\n\n```yaml\n{text}```"
     )
 
@@ -185,6 +187,6 @@ def _classes(names: Sequence[str]) -> str:
 
 
 def _plain(value: object) -> str:
-    """Return text that neither breaks a line or a table nor is taken for markup."""
+    """Return `value` as one line of text, with the characters of Markdown and tables escaped."""
     text = printable(" ".join(str(value).split()))
     return "".join(f"&#{ord(sign)};" if sign in "|<>`[]*" else sign for sign in text)

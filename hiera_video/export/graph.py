@@ -1,7 +1,7 @@
-"""Classifiers as files that run without this package: torch.export (.pt2) and ONNX.
+"""Export classifiers to files that run without this package: torch.export (.pt2) and ONNX.
 
-Each file is read back as its user would and compared with the model it was made of, before it gets
-its name: one that differs is never left behind.
+Each file is written under a temporary name, loaded as a user would load it, and compared with the
+original model. Only a file that agrees gets its final name.
 
 Shape suffixes: B clips, K classes; X is the clip's own dimensions, `CTHW` or `CHW`.
 """
@@ -30,23 +30,23 @@ from hiera_video.utils.errors import UserError, first_line
 from hiera_video.utils.seed import rng_for
 
 FILES: Mapping[str, str] = {"pt2": "model.pt2", "onnx": "model.onnx"}
-# One clip alone and more than one are compiled differently; 3 is none of the sizes exported with.
+# A batch of one compiles differently from larger ones. 3 differs from the exported _EXAMPLE_BATCH.
 CHECKED_BATCHES = (1, 3)
 TOLERANCE = 1e-4
 _EXAMPLE_BATCH = 2
-# What a file says of the model, beside its graph, stands under this name.
+# Name of the entry that describes the model in an exported file.
 FACTS_ENTRY = "hiera_video.json"
 _ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# A protobuf file ends at 2 GiB; larger weights go to a file beside it.
+# A protobuf file holds at most 2 GiB; larger weights go to a second file.
 _ONNX_MAX_BYTES = 1_900_000_000
 _OPSET = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A file that was written, and how far its logits are from the model's, by batch size.
+    """A written file and the largest difference of its logits from the model's, by batch size.
 
-    `largest_logit` is the largest of the model's, by which to judge the differences.
+    `largest_logit` is the model's largest logit, for comparison with the differences.
     """
 
     format: str
@@ -73,14 +73,14 @@ def export_graphs(
     facts: Mapping[str, Any],
     tolerance: float = TOLERANCE,
 ) -> list[Checked]:
-    """Write the `formats` ("pt2", "onnx") of a classifier to `folder`, each compared with it.
+    """Export a classifier to `folder` in `formats` ("pt2", "onnx"), comparing each with the model.
 
-    The batch is open, `clip_shape` (channels first) is not. `model` is in evaluation mode on the
-    CPU. `facts` go into each file, as JSON under FACTS_ENTRY.
+    The batch size is dynamic; `clip_shape` (channels first) is fixed. `model` is in evaluation
+    mode on the CPU. Each file holds `facts` as JSON under FACTS_ENTRY.
 
     Raises:
         UserError: a logit differs by more than `tolerance`, the model cannot be exported, packages
-            are missing, or the folder cannot be written to. No file is left then, of that format.
+            are missing, or the folder cannot be written to. No file of that format is written then.
     """
     if "onnx" in formats:
         require_onnx()
@@ -112,7 +112,7 @@ def export_graphs(
 
 
 def require_onnx() -> None:
-    """Raise a UserError that names the packages for ONNX that are not installed."""
+    """Raise a UserError if packages for ONNX are not installed, naming them."""
     missing = [name for name in _ONNX_PACKAGES if find_spec(name) is None]
     if missing:
         raise UserError(
@@ -127,7 +127,7 @@ def _write(name: str, model: nn.Module, path: str, clips_BX: torch.Tensor, facts
             _WRITERS[name](model, path, clips_BX, facts)
     except OSError:
         raise
-    except Exception as error:  # the exporters raise classes of their own, and of everybody's
+    except Exception as error:  # the exporters raise errors of many kinds
         reason = first_line(error)
         raise UserError(
             f"--format must be one that the model can be exported to, got {name} ({reason}). Try "
@@ -136,15 +136,15 @@ def _write(name: str, model: nn.Module, path: str, clips_BX: torch.Tensor, facts
 
 
 def _shapes(model: nn.Module) -> Any:
-    """Return the dimensions left open, for torch.export: the batch alone."""
-    # Attention takes more windows in parts, which is another graph.
+    """Return the dynamic dimensions for torch.export: the batch only."""
+    # With more windows, attention runs in several parts, which is another graph.
     limit = MAX_WINDOWS // model.num_units if isinstance(model, HieraEncoder) else None
     return ({0: torch.export.Dim("batch", min=1, max=limit)},)
 
 
 def _write_pt2(model: nn.Module, path: str, clips_BX: torch.Tensor, facts: str) -> None:
     program = torch.export.export(model, (clips_BX,), dynamic_shapes=_shapes(model), strict=False)
-    # Not to the path: on a full disk PyTorch's writer does not raise, it ends the process.
+    # Saved to memory first: on a full disk PyTorch's own writer kills the process.
     content = BytesIO()
     torch.export.save(program, content, extra_files={FACTS_ENTRY: facts})
     with open(path, "wb") as file:
@@ -162,14 +162,10 @@ def _write_onnx(model: nn.Module, path: str, clips_BX: torch.Tensor, facts: str)
         opset_version=_OPSET,
         verbose=False,
     )
-    assert program is not None  # with dynamo=True it is a program
+    assert program is not None  # dynamo=True returns a program
     program.model.metadata_props[FACTS_ENTRY] = facts
     num_bytes = sum(p.numel() * p.element_size() for p in model.state_dict().values())
     program.save(path, external_data=num_bytes > _ONNX_MAX_BYTES)
-
-
-def _read_pt2(path: str) -> Callable[[torch.Tensor], torch.Tensor]:
-    return torch.export.load(path).module()
 
 
 def _read_onnx(path: str) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -187,7 +183,7 @@ def _read_onnx(path: str) -> Callable[[torch.Tensor], torch.Tensor]:
 _Writer = Callable[[nn.Module, str, torch.Tensor, str], None]
 _WRITERS: Mapping[str, _Writer] = {"pt2": _write_pt2, "onnx": _write_onnx}
 _READERS: Mapping[str, Callable[[str], Callable[[torch.Tensor], torch.Tensor]]] = {
-    "pt2": _read_pt2,
+    "pt2": lambda path: torch.export.load(path).module(),
     "onnx": _read_onnx,
 }
 
@@ -200,7 +196,7 @@ def _gap(logits_BK: torch.Tensor, expected_BK: torch.Tensor) -> float:
 
 
 def _refuse_different(name: str, gaps: Mapping[int, float], tolerance: float) -> None:
-    failing = [batch for batch, gap in gaps.items() if not gap <= tolerance]  # NaN is no agreement
+    failing = [batch for batch, gap in gaps.items() if not gap <= tolerance]  # true for NaN, too
     if failing:
         raise UserError(
             f"--tolerance must be at least the largest difference from the eager model, got "
@@ -210,7 +206,7 @@ def _refuse_different(name: str, gaps: Mapping[int, float], tolerance: float) ->
 
 
 def _move_all(work: str, folder: str) -> int:
-    """Give the files their names, the graph last, and return their size."""
+    """Move the files from `work` to `folder`, the graph last; return their size in bytes."""
     names = sorted(os.listdir(work), key=lambda name: name in FILES.values())
     num_bytes = sum(os.path.getsize(os.path.join(work, name)) for name in names)
     for name in names:
@@ -220,7 +216,7 @@ def _move_all(work: str, folder: str) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' warnings about their own insides off the screen."""
+    """Suppress the exporters' warnings about their own internals."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

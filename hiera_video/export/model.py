@@ -1,4 +1,4 @@
-"""A checkpoint as files for elsewhere: torch.export, ONNX, and a folder for `from_pretrained`."""
+"""Export a checkpoint to torch.export, to ONNX, or to a folder for `from_pretrained`."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +31,9 @@ CARD = "README.md"
 class Export:
     """What to export, and where to.
 
-    `checkpoint` and `model_name` are as for `load_trained`; `results` is a test_results.json,
-    `class_names` a file or list of names, `data_name` what to call the data set on the card; empty:
-    what the run's own files say.
+    `checkpoint` and `model_name` are as for `load_trained`. `results` is a test_results.json,
+    `class_names` a file or list of names, and `data_name` the name of the data set on the card.
+    If one of these is empty, the run's own files decide.
     """
 
     checkpoint: str
@@ -48,11 +48,11 @@ class Export:
 
 
 def export_model(wanted: Export, tell: Callable[[str], None] = print) -> None:
-    """Write the wanted formats to a folder and tell of each file, graphs with their differences.
+    """Write the wanted formats to a folder; call `tell` with a line on each written format.
 
     Raises:
-        UserError: the checkpoint cannot be loaded, a format is not to be had of such a model, or
-            an exported graph differs from the model by more than the tolerance.
+        UserError: the checkpoint cannot be loaded, the model cannot be exported to a format, or an
+            exported graph differs from the model by more than the tolerance.
     """
     is_run = not wanted.model_name
     trained = load_trained(
@@ -70,7 +70,7 @@ def export_model(wanted: Export, tell: Callable[[str], None] = print) -> None:
     results = _results(wanted, trained)
     origin = _origin(wanted, trained)
     facts = _facts(wanted, trained, origin)
-    _tell_of_older(wanted, tell)
+    _warn_of_older(wanted, tell)
     graphs = [name for name in wanted.formats if name in FILES]
     files: list[str] = []
     shape = _clip_shape(trained.cfg)
@@ -86,7 +86,7 @@ def export_model(wanted: Export, tell: Callable[[str], None] = print) -> None:
             tell(str(done))
             gap = max(done.differences.values())
             name = os.path.basename(done.path)
-            files.append(f"`{name}`: clips to logits, within {gap:.1e} of the model here")
+            files.append(f"`{name}`: clips to logits, within {gap:.1e} of the original model")
     if "safetensors" not in wanted.formats:
         return
     model: Any = trained.model
@@ -102,7 +102,8 @@ def export_model(wanted: Export, tell: Callable[[str], None] = print) -> None:
         checkpoint=wanted.checkpoint or wanted.model_name,
         cfg=trained.cfg if is_run or wanted.cfg else None,
         class_names=trained.class_names,
-        data_name=_data_name(wanted, trained.cfg),
+        data_name=wanted.data_name
+        or os.path.basename(trained.cfg.DATA.PATH_TO_DATA_DIR.rstrip("/")),
         results=results,
         files=files,
     )
@@ -131,19 +132,19 @@ def _refuse_impossible(formats: Sequence[str], trained: Trained) -> None:
         )
 
 
-def _tell_of_older(wanted: Export, tell: Callable[[str], None]) -> None:
-    """Name the files of an earlier export that this one leaves: they may be of another model."""
+def _warn_of_older(wanted: Export, tell: Callable[[str], None]) -> None:
+    """Warn of files that an earlier export left in the folder: they may be of another model."""
     written = {**FILES, "safetensors": WEIGHTS}
     for name, file in written.items():
         if name not in wanted.formats and os.path.exists(os.path.join(wanted.output, file)):
             tell(
-                f"warning: {file} in {wanted.output} is of an earlier export and stays as it is: "
-                f"if it is of another checkpoint, remove it or add {name} to --format"
+                f"warning: {file} in {wanted.output} comes from an earlier export and is kept: if "
+                f"it is of another checkpoint, remove it or add {name} to --format"
             )
 
 
 def _refuse_foreign_card(folder: str) -> None:
-    """Raise a UserError where the card would take the place of a README that is none."""
+    """Raise a UserError if the card would overwrite a README that is not a card."""
     path = os.path.join(folder, CARD)
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -176,7 +177,7 @@ def _origin(wanted: Export, trained: Trained) -> Origin:
 def _facts(wanted: Export, trained: Trained, origin: Origin) -> dict[str, Any]:
     data = trained.cfg.DATA
     clips: dict[str, Any] = {"shape": list(_clip_shape(trained.cfg))}
-    if origin.kind == "published" or wanted.cfg or not wanted.model_name:  # else it is a guess
+    if origin.kind == "published" or wanted.cfg or not wanted.model_name:  # else unknown
         clips |= {
             "sampling": data.SAMPLING,
             "sampling_rate": data.SAMPLING_RATE,
@@ -193,7 +194,7 @@ def _facts(wanted: Export, trained: Trained, origin: Origin) -> dict[str, Any]:
         "outputs": "logits" if trained.cfg.TASK == "classify" else "reconstruction",
         "checkpoint": os.path.basename(wanted.checkpoint) or wanted.model_name,
         "licence": origin.licence,
-        # Not the path that it names, which is of the machine that trained.
+        # Without origin.weights, a path on the machine that trained.
         "origin": {"kind": origin.kind, "start": origin.start},
         "hiera_video": __version__,
         "torch": torch.__version__,
@@ -202,7 +203,7 @@ def _facts(wanted: Export, trained: Trained, origin: Origin) -> dict[str, Any]:
 
 def _multiply_adds(trained: Trained) -> int | None:
     model: Any = trained.model
-    if trained.cfg.TASK == "ssl":  # at the masks of its config
+    if trained.cfg.TASK == "ssl":  # with the masks of its config
         return report_config(trained.cfg, "").cost.multiply_adds
     with torch.device("meta"):
         shadow = type(model)(**model.settings)
@@ -210,21 +211,15 @@ def _multiply_adds(trained: Trained) -> int | None:
     return count(shadow, clips_BX).multiply_adds
 
 
-def _data_name(wanted: Export, cfg: Config) -> str:
-    if wanted.data_name:
-        return wanted.data_name
-    return os.path.basename(cfg.DATA.PATH_TO_DATA_DIR.rstrip("/"))
-
-
 def _results(wanted: Export, trained: Trained) -> Mapping[str, Any] | None:
-    """Return the test's figures, those beside the run's checkpoint if none are named.
+    """Return the test's figures from `wanted.results`, or from the run's folder by default.
 
     Raises:
-        UserError: the file that is named is none, or of another checkpoint.
+        UserError: the named file holds no results, or those of another checkpoint.
     """
     path = wanted.results
     if not path:
-        if not io.exists(wanted.checkpoint):  # a name or URL, which no run here wrote
+        if not io.exists(wanted.checkpoint):  # a name or URL, not a file of a local run
             return None
         checkpoint = os.path.abspath(wanted.checkpoint)
         path = os.path.join(os.path.dirname(os.path.dirname(checkpoint)), RESULTS_FILE)
@@ -236,10 +231,11 @@ def _results(wanted: Export, trained: Trained) -> Mapping[str, Any] | None:
             f"--results must be a {RESULTS_FILE} that a test has written, got {path!r}. Try the "
             "one in the run's OUTPUT_DIR."
         )
-    if not _is_of(found, wanted.checkpoint):
+    is_file = io.is_file(wanted.checkpoint)
+    if is_file and _tested_name(found) != os.path.basename(wanted.checkpoint):
         raise UserError(
             f"--results must be of the checkpoint that is exported, {wanted.checkpoint!r}, got "
-            f"those of {found.get('checkpoint')!r}. Try that one, or a test of this."
+            f"those of {found.get('checkpoint')!r}. Try the results of a test of this checkpoint."
         )
     return found
 
@@ -251,10 +247,6 @@ def _read_results(path: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and "top1_acc" in found else None
-
-
-def _is_of(results: Mapping[str, Any], checkpoint: str) -> bool:
-    return not io.is_file(checkpoint) or _tested_name(results) == os.path.basename(checkpoint)
 
 
 def _tested_name(results: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A checkpoint's weights as one plain state dict, without optimizer, config and position."""
+"""Export a checkpoint's weights as a plain state dict, without optimizer, config and position."""
 
 import os
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ ENDINGS = (".pyth", ".pth", ".pt", ".safetensors")
 def export_checkpoint(path: str, out: str, *, ema: bool) -> str:
     """Write the weights of a checkpoint to `out`; return a line that says what was written.
 
-    `ema` takes the averaged weights, which a run with TRAIN.EMA_DECAY saves beside the others.
+    `ema` selects the averaged weights, which a run with TRAIN.EMA_DECAY also saves.
 
     Raises:
-        UserError: there is no such checkpoint, it has no averaged weights, or `out` is no name
-            for a state dict or cannot be written.
+        UserError: there is no such checkpoint, it has no averaged weights, or `out` has the wrong
+            ending or cannot be written.
     """
     if not out.endswith(ENDINGS):
         raise UserError(f"OUT must end in {', '.join(ENDINGS)}, got {out!r}. Try weights.pyth.")
@@ -55,9 +55,9 @@ def export_checkpoint(path: str, out: str, *, ema: bool) -> str:
 
 
 def _state(content: Mapping[str, Any], *, ema: bool) -> tuple[dict[str, torch.Tensor], str]:
-    """Return the weights, and how they were found if another program wrote the file.
+    """Return the weights; for a file of another program, also say how they were found.
 
-    Names in a run's own checkpoint stay as they are: its model may be one that holds a Hiera.
+    Names in a run's own checkpoint stay as they are: its model may wrap a Hiera.
     """
     if "model_state" in content:
         found = content["ema_state" if ema else "model_state"]

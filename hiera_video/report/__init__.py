@@ -1,1 +1,1 @@
-"""What finished runs have left behind, as one html page: `write.py`."""
+"""Write one html page about finished runs, from the files in their folders: `write.py`."""

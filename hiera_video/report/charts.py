@@ -1,4 +1,4 @@
-"""Charts as the places of what `charts.html` draws: lines with marks, two axes, a table behind.
+"""Compute the layout of charts for `charts.html`: lines with marks, two axes, and a table.
 
 Lengths are in units of the drawing, about a pixel each; y counts from the top.
 """
@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 40
-_MAX_DOTS = 60  # that can be pointed at, of a line
-_MAX_SEEN = 16  # points of a line up to which they are marked; of a longer one the last is
-_MAX_PLACES = 300  # of a line; more would not be seen
+_MAX_DOTS = 60  # points of a line that show their numbers on hover
+_MAX_SEEN = 16  # most points of a line that are all marked; of a longer line, only the last is
+_MAX_PLACES = 300  # most points of a drawn line; more would not be visible
 _MAX_TABLE_ROWS = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points (x, y) of one run: `number` is the run's, which says colour, dashes and mark.
+    """Points (x, y) of one run; the run's `number` selects colour, dashes and mark.
 
-    A `faint` one lies in the background, without marks. `notes` say more of each point, and `part`
-    tells several series of one run apart.
+    A `faint` series is drawn in the background, without marks. `notes` holds extra text for each
+    point. `part` distinguishes several series of one run.
     """
 
     number: int
@@ -32,13 +32,13 @@ class Series:
 
     @property
     def label(self) -> str:
-        """What tables and words call it."""
+        """The name in tables and summaries."""
         return f"{self.name}, {self.part}" if self.part else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """What an axis is called, how its numbers are written, and what it must reach to."""
+    """An axis: its label, how it formats numbers, and limits that it must reach."""
 
     label: str
     write: Callable[[float], str] = "{:.3g}".format
@@ -49,7 +49,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A number at its place on an axis."""
+    """A number and its place on an axis."""
 
     place: float
     text: str
@@ -57,7 +57,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A mark, and what it says when pointed at; one that is not `seen` only does that."""
+    """A point with the `title` it shows on hover; a mark is drawn if `seen`."""
 
     x: float
     y: float
@@ -67,7 +67,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A series in its places: `path` is what SVG's `d` takes."""
+    """A series in drawing units; `path` is the value of SVG's `d` attribute."""
 
     number: int
     name: str
@@ -78,7 +78,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart ready to be drawn; `summary` tells it in words, `table` in numbers."""
+    """A chart ready to be drawn; `summary` describes it in words, `table` in numbers."""
 
     title: str
     x_label: str
@@ -102,12 +102,12 @@ class Chart:
 
     @property
     def runs(self) -> list[tuple[int, str]]:
-        """The runs that the chart shows: number and name."""
+        """The (number, name) of each run in the chart."""
         return list(dict.fromkeys((line.number, line.name) for line in self.lines))
 
 
 def draw(title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> Chart | None:
-    """Lay a chart out; None where no series has a point."""
+    """Lay out a chart; return None if no series has a point."""
     series = [one for one in series if one.points]
     if not series:
         return None
@@ -128,7 +128,7 @@ def draw(title: str, series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> Ch
 
 
 def nice_ticks(low: float, high: float, *, about: int = 5) -> list[float]:
-    """Return round numbers with even steps that begin at or below `low` and reach `high`."""
+    """Return evenly spaced round numbers from at or below `low` to at or above `high`."""
     if high - low <= 1e-12 * max(abs(low), abs(high), 1e-300):
         pad = abs(low) * 0.1 or 1.0
         low, high = low - pad, high + pad
@@ -155,7 +155,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def thinned(
     points: Sequence[tuple[float, float]], number: int = _MAX_PLACES
 ) -> Sequence[tuple[float, float]]:
-    """Return at most about `number` points: means of neighbours, and the two ends as they are."""
+    """Reduce to about `number` points by averaging neighbours; the two ends stay as they are."""
     if len(points) <= number:
         return points
     size = math.ceil((len(points) - 2) / (number - 2))
@@ -195,7 +195,7 @@ def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Sc
 
 
 def _heights(series: Sequence[Series]) -> list[float]:
-    """Return all heights but the outermost hundredth of a faint line's, which is noise."""
+    """Return all heights, without the outermost hundredth of a faint line's, which is noise."""
     heights: list[float] = []
     for one in series:
         own = sorted(y for _, y in one.points)
@@ -241,7 +241,7 @@ def _table(series: Sequence[Series], x_axis: Axis, y_axis: Axis) -> list[list[st
 
 
 def _spread(length: int, most: int) -> list[int]:
-    """Return at most `most` numbers below `length`, spread evenly, the first and last of them."""
+    """Return at most `most` numbers below `length`, evenly spread, first and last included."""
     if length <= most:
         return list(range(length))
     return sorted({round(k * (length - 1) / (most - 1)) for k in range(most)})

@@ -1,4 +1,4 @@
-"""How a test went class by class: accuracies, confusions, mistakes with their pictures.
+"""Analyse a test by class: accuracies, confusions, and mistakes with their pictures.
 
 Shape suffixes: K classes; a matrix KK has the true class in rows.
 """
@@ -19,14 +19,14 @@ from hiera_video.report.images import (
 from hiera_video.report.parts import Missing, attempt
 from hiera_video.report.tested import Mistake, Scores, worst_mistakes
 
-MAX_CELLS_SIDE = 20  # classes whose matrix is a table of numbers; of more it is a picture
-MAX_LISTED = 20  # classes that are listed one and all; of more the best and the worst
+MAX_CELLS_SIDE = 20  # most classes for which the matrix is a table; with more it is a picture
+MAX_LISTED = 20  # most classes that are all listed; of more, the best and the worst
 NUM_BEST, NUM_PAIRS = 8, 10
 
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """A class: its videos in the test, the share of them found, and what most others went to."""
+    """A class: its test videos, its accuracy, and the class most of its mistakes went to."""
 
     name: str
     num_videos: int
@@ -37,7 +37,7 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Videos of one class that were taken for another, and their share of that class's."""
+    """The videos of `true_class` predicted as another class, and their share of its videos."""
 
     true_class: str
     predicted_class: str
@@ -47,7 +47,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of the matrix; `opacity` in [0, 1]."""
+    """A cell of the matrix; `opacity` is in [0, 1]."""
 
     number: int
     share: float
@@ -56,9 +56,10 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """The matrix, as rows of cells or, of many classes, as a picture; and the commonest mistakes.
+    """The confusion matrix and the most common mistakes.
 
-    `address` is empty where there are `rows`.
+    The matrix is in `rows`, or for many classes a picture at the `data:` URL `address`, which is
+    otherwise empty.
     """
 
     names: list[str]
@@ -68,7 +69,7 @@ class Confusion:
 
 
 def class_rows(scores: Scores) -> list[ClassRow]:
-    """Return the classes that the test has videos of, the best first."""
+    """Return a row for each class with videos in the test, the best first."""
     confusion_KK = scores.confusion()
     totals_K = confusion_KK.sum(1)
     hits_K = np.diag(confusion_KK)
@@ -88,7 +89,7 @@ def class_rows(scores: Scores) -> list[ClassRow]:
 
 
 def confusion(scores: Scores) -> Confusion:
-    """Return the confusion matrix for the page."""
+    """Make the confusion matrix for the page."""
     confusion_KK = scores.confusion()
     shares_KK = confusion_KK / np.maximum(confusion_KK.sum(1, keepdims=True), 1)
     names = scores.class_names
@@ -112,7 +113,7 @@ def confusion(scores: Scores) -> Confusion:
 
 @dataclass(frozen=True, slots=True)
 class Pictured:
-    """A mistake, the last two parts of its path, and a frame as a `data:` address."""
+    """A mistake, the last two parts of its path, and a frame as a `data:` URL."""
 
     mistake: Mistake
     file_name: str
@@ -120,7 +121,7 @@ class Pictured:
 
 
 def pictured_mistakes(scores: Scores, number: int, *, backend: str | Decoding) -> list[Pictured]:
-    """Return the surest mistakes, each with the middle frame of its video."""
+    """Return the most confident mistakes, each with the middle frame of its video."""
     return [
         Pictured(
             mistake,

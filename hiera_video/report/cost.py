@@ -1,4 +1,4 @@
-"""What the model of a run costs, counted anew from its config."""
+"""Count the cost of a run's model from its config."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from hiera_video.report.parts import Missing, attempt
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Multiply-adds of one view, and the model's parameters; `incomplete` may be too low."""
+    """Multiply-adds of one view and the model's parameters; too low, perhaps, if `incomplete`."""
 
     multiply_adds_per_view: int
     parameters: int
@@ -19,10 +19,11 @@ class Cost:
 
 
 def cost_of(config: Config | Missing) -> Cost | Missing:
-    """Count the model of a config, which takes about two seconds."""
+    """Count the cost of a config's model, which takes about two seconds."""
     if isinstance(config, Missing):
         return Missing("The FLOPs cannot be counted without the config.")
-    # Runs side by side mostly have one model: without what does not change it, it is counted once.
+    # Compared runs mostly share a model. Keys that do not change it are reset, so that the cached
+    # count is shared.
     default = Config()
     config = dataclasses.replace(
         config, OUTPUT_DIR="", RNG_SEED=0, TRAIN=default.TRAIN, SOLVER=default.SOLVER

@@ -1,4 +1,4 @@
-"""The charts of a report: the course of trainings, accuracy by views, accuracy by FLOPs."""
+"""Make the charts of a report: training curves, accuracy by views, accuracy by FLOPs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,11 +8,12 @@ from hiera_video.report.history import Points
 from hiera_video.report.parts import Missing
 from hiera_video.report.run_files import Run
 
-LOG_FROM_RATIO = 4  # of the largest to the smallest FLOPs, from which the axis is logarithmic
+# Ratio of the largest to the smallest FLOPs above which the axis is logarithmic.
+LOG_FROM_RATIO = 4
 
 
 def percent(value: float) -> str:
-    """Write a number of percent."""
+    """Format a number of percent."""
     return f"{value:.3g} %"
 
 
@@ -21,11 +22,11 @@ _ACCURACY = Axis("accuracy", write=percent)
 
 
 def training_charts(runs: Sequence[Run]) -> list[Chart]:
-    """Return loss, validation accuracies, learning rate and wait for data, runs overlaid."""
+    """Chart loss, validation accuracies, learning rate and data wait, with the runs overlaid."""
     by_epoch = {run.number: run.course.by_epoch for run in runs}
     by_iteration = {run.number: run.course.by_iteration for run in runs}
     validations = {run.number: run.course.validations for run in runs}
-    # Where no epoch has finished, the iterations are all there is.
+    # Iterations are drawn faint behind epochs; alone if no epoch has finished.
     losses = [
         *_series(runs, by_iteration, "loss", faint=any(map(bool, by_epoch.values()))),
         *_series(runs, by_epoch, "loss"),
@@ -34,6 +35,8 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
         Series(one.number, one.name, [(x, 100 * y) for x, y in one.points])
         for one in _series(runs, by_epoch, "data_wait_share")
     ]
+    # The axis reaches at least 10 %, so that small shares look small.
+    longest_wait = max([10.0, *(y for one in waits for _, y in one.points)])
     accuracy = Axis("accuracy", write=percent, low=0, high=100)
     charts = [
         draw("Loss", losses, _EPOCHS, Axis("loss")),
@@ -51,20 +54,20 @@ def training_charts(runs: Sequence[Run]) -> list[Chart]:
             "Waiting for data",
             waits,
             _EPOCHS,
-            Axis("share of the time", write=percent, low=0, high=_at_least(waits, 10)),
+            Axis("share of the time", write=percent, low=0, high=longest_wait),
         ),
     ]
     return [chart for chart in charts if chart]
 
 
 def views_chart(runs: Sequence[Run]) -> Chart | None:
-    """Return top-1 against the number of views, for the tests that measured more than one."""
+    """Chart top-1 over the number of views, for the tests that measured several numbers."""
     series = [one for run in runs if len(_views(run)) > 1 for one in _by_views(run)]
     return draw("Top-1 by number of views", series, Axis("views of a video", low=0), _ACCURACY)
 
 
 def cost_chart(runs: Sequence[Run], costs: Mapping[int, Cost | Missing]) -> Chart | None:
-    """Return top-1 against the multiply-adds of a video, a point for each number of views."""
+    """Chart top-1 over the multiply-adds of a video, with a point for each number of views."""
     series = [
         one
         for run in runs
@@ -82,7 +85,7 @@ def _views(run: Run) -> list[tuple[int, int, float]]:
 
 
 def _by_views(run: Run, *, gflops_per_view: float = 1.0) -> list[Series]:
-    """Return top-1 by growing number of clips, a series for each number of crops."""
+    """Return top-1 over the number of clips, as a series for each number of crops."""
     rows = sorted(_views(run))
     return [
         Series(
@@ -102,13 +105,8 @@ def _series(
     return [Series(run.number, run.name, of[run.number].get(figure, []), faint) for run in runs]
 
 
-def _at_least(series: Sequence[Series], least: float) -> float:
-    """Return the greatest height, or `least`: small shares should look small."""
-    return max([least, *(y for one in series for _, y in one.points)])
-
-
 def _rates(runs: Sequence[Run]) -> list[Series]:
-    """Return learning rates by iteration, or by epoch of a run too short to log iterations."""
+    """Return learning rates by iteration, or by epoch for runs too short to log iterations."""
     return [
         Series(
             run.number,

@@ -1,4 +1,4 @@
-"""What a training says of itself in the `json_stats` lines of stdout.log."""
+"""Read the history of a training from the `json_stats` lines of stdout.log."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -9,21 +9,21 @@ from hiera_video.report.parts import Missing
 from hiera_video.utils import io
 from hiera_video.utils.read_json import parse_json
 
-# Finished epochs, a fraction of one included, and a figure.
+# (finished epochs, which may be fractional; value of a figure)
 Points = list[tuple[float, float]]
 _MARK = "json_stats: "
-_ABSURD = 1e30  # no figure of a training is so large; charts could not be drawn of it
+_ABSURD = 1e30  # larger values cannot be drawn, and no figure of a training is so large
 _STOPPED = re.compile(r"^\[[^\]]*\] (stopped: .*)")
 _VERSIONS = re.compile(r"^\[[^\]]*\] (hiera_video [^,]*, torch [^,]*)")
 
 
 @dataclass(slots=True)
 class History:
-    """The course of a training by epochs; one that was resumed counts as it went on.
+    """The figures of a training over epochs; a resumed run overwrites the epochs it repeats.
 
-    `by_iteration` and `by_epoch` hold points for each figure of the `train_iter` and of the
-    `train_epoch` lines, `validations` for each of the `val_epoch` lines. `num_broken` lines could
-    not be read. `stopped` is why the run ended early, if it says so.
+    `by_iteration`, `by_epoch` and `validations` hold the points of each figure in the `train_iter`,
+    `train_epoch` and `val_epoch` lines. `num_broken` counts unreadable lines. `stopped` is the
+    logged reason why the run ended early, if any.
     """
 
     max_epoch: int = 0
@@ -36,7 +36,7 @@ class History:
 
     @property
     def finished(self) -> float:
-        """How many epochs were finished."""
+        """The number of finished epochs."""
         points = self.by_epoch.get("epoch_sec", [])
         return points[-1][0] if points else 0
 
@@ -51,11 +51,13 @@ class History:
 
 
 def read_history(path: str) -> History | Missing:
-    """Read a run's stdout.log; a line that is broken is counted and passed over."""
+    """Read a run's stdout.log, counting and skipping broken lines."""
     if not io.is_file(path):
-        return Missing("There is no stdout.log in this folder: the run never began, or it is gone.")
+        return Missing(
+            "There is no stdout.log in this folder: the run never began, or the file was removed."
+        )
     history = History()
-    # Bytes that are no text, as a full disk leaves them, must not end the reading.
+    # A full disk may leave bytes that are not text; reading must go on.
     with open(path, encoding="utf-8", errors="replace") as file:
         _take_lines(history, file)
     return history
@@ -114,12 +116,12 @@ def _add(figures: dict[str, Points], x: float, stats: Mapping[str, Any]) -> None
             continue
         points = figures.setdefault(name, [])
         _take_back({name: points}, x)
-        if abs(value) < _ABSURD:  # which infinity and NaN are not, either
+        if abs(value) < _ABSURD:  # excludes infinity and NaN, too
             points.append((x, float(value)))
 
 
 def _take_back(figures: Mapping[str, Points], x: float) -> None:
-    """Drop what lies at `x` or after: a resumed run goes that way again, and the second counts."""
+    """Drop the points at `x` or later: a resumed run repeats them, and the repetition counts."""
     for points in figures.values():
         while points and points[-1][0] >= x:
             points.pop()

@@ -1,4 +1,4 @@
-"""A part of the report that may be missing, and why it is."""
+"""Represent parts of the report that may be missing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Stands where a part would: `why` is a sentence for the reader."""
+    """Takes the place of a missing part; `why` is a sentence for the reader."""
 
     why: str
 
 
 def attempt(what: str, make: Callable[[], T]) -> T | Missing:
-    """Return what `make` returns, or why it could not be made; `what` begins that sentence."""
+    """Return `make()`, or a Missing whose sentence starts with `what` if it raises."""
     try:
         return make()
     except UserError as error:
         return Missing(f"{what}: {error}")
     except Exception as error:
-        # Any other error too: files that something has damaged, or that another version wrote,
-        # are what a report is read for, and its other parts are worth having.
+        # Damaged files and files of other versions may raise anything. They are often why someone
+        # reads a report, so the other parts are still made.
         return Missing(f"{what}: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What a pretraining run's autoencoder sees of a few videos, and predicts.
+"""Show a few training videos as a pretraining run's autoencoder sees and predicts them.
 
 Shape suffixes: T frames, H height, W width (pixels), C colour (RGB).
 """
@@ -20,7 +20,6 @@ from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.visualize.pictures import enlarged
 from hiera_video.visualize.reconstruct import (
-    Pictures,
     draw_mask,
     load_autoencoder,
     read_clip,
@@ -30,14 +29,14 @@ from hiera_video.visualize.reconstruct import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_STEPS = 8  # of time that are shown
+MAX_STEPS = 8  # time steps shown
 _CELL_PX, _GAP_PX = 96, 4
-_LOSSLESS_UP_TO = 64  # pixels of a side: so small a picture shows what JPEG does to it
+_LOSSLESS_UP_TO = 64  # pixels of a side: in pictures this small, JPEG artefacts would show
 
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """The time steps of a video in a row, as a `data:` address, and its size in pixels."""
+    """The time steps of a video in a row, as a `data:` URL, and the size in pixels."""
 
     label: str
     address: str
@@ -47,7 +46,7 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """A video: original, visible part and reconstruction, or why there are none."""
+    """The strips of a video (original, visible part, reconstruction), or why there are none."""
 
     file_name: str
     strips: list[Strip] | Missing
@@ -55,7 +54,7 @@ class Reconstruction:
 
 @dataclass(frozen=True, slots=True)
 class Reconstructions:
-    """Those of one run; `mask` says what was hidden, `source` of which weights they are."""
+    """The reconstructions of one run; `mask` describes the mask, `source` names the weights."""
 
     mask: str
     source: str
@@ -63,7 +62,7 @@ class Reconstructions:
 
 
 def reconstructions(run: Run, number: int) -> Reconstructions | Missing:
-    """Show `number` training videos to the last checkpoint of a pretraining run."""
+    """Reconstruct `number` training videos with the last checkpoint of a pretraining run."""
     if run.checkpoint is None:
         return Missing("There is no checkpoint in this folder, so nothing can be reconstructed.")
     return attempt("Nothing could be reconstructed", lambda: _reconstructions(run, number))
@@ -78,7 +77,9 @@ def _reconstructions(run: Run, number: int) -> Reconstructions:
         pictures = reconstruct(
             model, clip.clip_CTHW, visible_BU, mean=cfg.DATA.MEAN, std=cfg.DATA.STD
         )
-        return _strips(pictures)
+        return [
+            _strip(item.name, getattr(pictures, item.name)) for item in dataclasses.fields(pictures)
+        ]
 
     videos = [
         Reconstruction(short_path(path), attempt("No pictures", partial(show, path)))
@@ -89,22 +90,16 @@ def _reconstructions(run: Run, number: int) -> Reconstructions:
 
 
 def _some_videos(cfg: Config, number: int) -> list[str]:
-    """Return paths of the training list, spread evenly, of videos that are on this machine."""
+    """Return paths of videos on this machine, spread evenly over the training list."""
     records = read_records(cfg, "train")
-    # Three times as many are tried: some may be gone.
+    # Three times as many are tried, since some may have been removed.
     tried = np.linspace(0, len(records) - 1, min(3 * number, len(records))).astype(int)
     order = [tried[place] for start in range(3) for place in range(start, len(tried), 3)]
     paths = [records[int(place)].path for place in order]
     there = [p for p in paths if not io.is_url(file_behind(p)) and io.is_file(file_behind(p))]
     if not there:
-        raise UserError(f"none of {len(paths)} videos of the training list is on this machine.")
+        raise UserError(f"none of {len(paths)} videos in the training list is on this machine.")
     return there[:number]
-
-
-def _strips(pictures: Pictures) -> list[Strip]:
-    return [
-        _strip(item.name, getattr(pictures, item.name)) for item in dataclasses.fields(pictures)
-    ]
 
 
 def _strip(label: str, frames_THWC: np.ndarray) -> Strip:

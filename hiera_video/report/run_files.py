@@ -1,4 +1,4 @@
-"""All that a report takes from one OUTPUT_DIR."""
+"""Read what a report needs from each OUTPUT_DIR."""
 
 import os
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from hiera_video.utils.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one run left: `name` tells it from the others of the report, `number` counts from 0.
+    """The files of one run; `name` is unique in the report, and `number` counts from 0.
 
-    `config_text` is the saved YAML as it stands, empty where there is none.
+    `config_text` is the text of the saved YAML, empty if there is none.
     """
 
     number: int
@@ -35,20 +35,20 @@ class Run:
 
     @property
     def course(self) -> History:
-        """What is known of its training, which may be nothing."""
+        """The history of its training, an empty one if it is missing."""
         return History() if isinstance(self.history, Missing) else self.history
 
     @property
     def is_pretraining(self) -> bool:
-        """Whether the run learns without labels; False where its config cannot be read."""
+        """Whether the run learns without labels; False if its config cannot be read."""
         return not isinstance(self.config, Missing) and self.config.TASK == "ssl"
 
 
 def read_runs(folders: Sequence[str]) -> list[Run]:
-    """Read the runs of all folders.
+    """Read the runs in `folders`.
 
     Raises:
-        UserError: one of them is no folder, or no run has written to it.
+        UserError: one of them is not a folder, or no run has written to it.
     """
     folders = list(dict.fromkeys(os.path.normpath(folder) for folder in folders))
     for folder in folders:
@@ -58,7 +58,7 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
 
 
 def short_names(folders: Sequence[str]) -> list[str]:
-    """Return as many of the last parts of each path as it takes to tell all of them apart."""
+    """Shorten each path to the fewest last parts that make it unique."""
     parts = [PurePath(os.path.abspath(folder)).parts for folder in folders]
     names: list[str] = []
     for own in parts:
@@ -72,8 +72,8 @@ def short_names(folders: Sequence[str]) -> list[str]:
 def _refuse_no_run(folder: str) -> None:
     if not io.is_dir(folder):
         raise UserError(
-            f"OUTPUT_DIR must be the folder of a run, got {folder!r}, which is none. Try the "
-            "OUTPUT_DIR that the run was given."
+            f"OUTPUT_DIR must be the folder of a run, got {folder!r}, which is not a folder. Try "
+            "the OUTPUT_DIR of the run."
         )
     if _is_run(folder):
         return
@@ -102,7 +102,7 @@ def _read_run(number: int, name: str, folder: str) -> Run:
         attempt(f"{os.path.basename(p)} cannot be used", partial(load_config, p)) for p in paths
     ]
     text = attempt("unreadable", partial(_read_text, paths[0])) if paths else ""
-    # The last test is that of the test alone, if there was one.
+    # The config of a separate test, if there is one, comes last and counts first.
     scores = [cfg.TEST.SCORES_FILE for cfg in reversed(configs) if not isinstance(cfg, Missing)]
     log, checkpoint = os.path.join(folder, LOG_FILE), last_checkpoint(folder)
     return Run(

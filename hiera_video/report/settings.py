@@ -1,4 +1,4 @@
-"""The runs' settings: what differs from the defaults, and from one another."""
+"""List the config keys in which runs differ from the defaults, and from one another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from hiera_video.report.run_files import Run
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """A key that at least one run does not leave at its default; `values` are those of the runs.
+    """A key that at least one run changes from its default; `values` holds one value per run.
 
-    `help` is what the key means; `differs` says whether the runs have different values.
+    `help` explains the key; `differs` says whether the runs have different values.
     """
 
     key: str
@@ -28,7 +28,7 @@ class SettingRow:
 
 
 def setting_rows(runs: Sequence[Run]) -> list[SettingRow]:
-    """Return the keys that differ, in the order of the schema; a config that is missing has "?"."""
+    """Return the keys that differ, in the order of the schema; a missing config shows "?"."""
     configs = [run.config for run in runs]
     changed: dict[str, Any] = {}
     for config in configs:

@@ -1,4 +1,4 @@
-"""The runs at a glance: a headline for each, and a table with a column for each."""
+"""Summarise runs: a headline for each, and a table with a column for each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from hiera_video.report.parts import Missing
 from hiera_video.report.run_files import Run
 from hiera_video.utils.machine import clock
 
-NONE = "-"  # where a run has no such figure
+NONE = "-"  # the run has no such figure
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A run in one large figure and the line below it."""
+    """One large figure of a run, its meaning, and the run's state in a line below."""
 
     number: int
     name: str
@@ -24,7 +24,7 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the table; `best` are the places of the best values, where some are better."""
+    """A row of the table; `best` holds the columns of the best values, if they are compared."""
 
     label: str
     cells: Sequence[str]
@@ -32,7 +32,7 @@ class Row:
 
 
 def headline(run: Run) -> Headline:
-    """Return the figure that says most of a run: its test, else validation, else loss."""
+    """Return a run's main figure: from its test, else its last validation, else its loss."""
     history = run.course
     state = _state(run)
     if not isinstance(run.tested, Missing) and (top1 := run.tested.number("top1_acc")) is not None:
@@ -51,7 +51,7 @@ def headline(run: Run) -> Headline:
 
 
 def table(runs: Sequence[Run], costs: Mapping[int, Cost | Missing]) -> list[Row]:
-    """Return the rows that at least one run has a value of."""
+    """Return the rows for which at least one run has a value."""
     rows = [
         _row(label, [of(run, costs.get(run.number)) for run in runs], better)
         for label, of, better in _ROWS
@@ -59,7 +59,7 @@ def table(runs: Sequence[Run], costs: Mapping[int, Cost | Missing]) -> list[Row]
     return [row for row in rows if any(cell != NONE for cell in row.cells)]
 
 
-# A value as text, with the number it is compared by where there is a better and a worse.
+# A value as text, and the number by which runs are compared, None if they are not.
 _Value = tuple[str, float | None]
 _Of = Callable[[Run, Cost | Missing | None], _Value]
 _ABSENT: _Value = (NONE, None)
@@ -105,7 +105,7 @@ def _started_from(run: Run, _: object) -> _Value:
     if isinstance(origin, Missing) or origin.weights is None:
         return named or "fresh weights", None
     unused = origin.unused(run.config.TRAIN.CHECKPOINT_FILE_PATH)
-    notes = [f"{unused} is named and not used"] if unused else []
+    notes = [f"{unused} is named but not used"] if unused else []
     notes += [f"licence of the weights: {origin.licence}"] if origin.licence else []
     said = f" ({'; '.join(notes)})" if notes else ""
     return f"{origin.weights or 'fresh weights'}{said}", None
@@ -142,7 +142,7 @@ def _best_validation(run: Run, _: object) -> _Value:
 def _loss(run: Run, _: object) -> _Value:
     history = run.course
     loss = history.last(history.by_epoch, "loss")
-    return _ABSENT if loss is None else (f"{loss:.4f}", None)  # of unlike tasks: not compared
+    return _ABSENT if loss is None else (f"{loss:.4f}", None)  # tasks may differ: not compared
 
 
 def _wait(run: Run, _: object) -> _Value:
@@ -184,10 +184,6 @@ def _parameters(run: Run, cost: Cost | Missing | None) -> _Value:
     return (f"{cost.parameters / 1e6:.3g} M", None) if isinstance(cost, Cost) else _ABSENT
 
 
-def _versions(run: Run, _: object) -> _Value:
-    return run.course.versions or NONE, None
-
-
 _ROWS: tuple[tuple[str, _Of, str], ...] = (
     ("task", _task, ""),
     ("model", _model, ""),
@@ -201,12 +197,12 @@ _ROWS: tuple[tuple[str, _Of, str], ...] = (
     ("best validation, top-1", _best_validation, "higher"),
     ("training loss, last epoch", _loss, ""),
     ("time of the epochs", _total("epoch_sec", clock), ""),
-    ("of it waiting for data", _wait, ""),
+    ("of this, waiting for data", _wait, ""),
     ("clips per second, last epoch", _last("clips_per_sec", "{:.1f}".format), ""),
-    ("GPU memory, most (GiB)", _last("gpu_memory_gib", "{:.1f}".format), ""),
+    ("GPU memory, peak (GiB)", _last("gpu_memory_gib", "{:.1f}".format), ""),
     ("videos that did not decode", _total("bad_videos", "{:g}".format), ""),
-    ("steps that were skipped", _total("skipped_steps", "{:g}".format), ""),
+    ("skipped steps", _total("skipped_steps", "{:g}".format), ""),
     ("parameters", _parameters, ""),
     ("GFLOPs of a view", _flops, ""),
-    ("versions", _versions, ""),
+    ("versions", lambda run, _: (run.course.versions or NONE, None), ""),
 )

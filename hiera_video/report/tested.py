@@ -1,4 +1,4 @@
-"""What a test left: its figures, every video's scores, and what is read off them.
+"""Read the results of a test: its figures, every video's scores, and the worst mistakes.
 
 Shape suffixes: N videos, K classes; a matrix KK has the true class in rows.
 """
@@ -24,7 +24,7 @@ _VIEWS = re.compile(r"(\d+)x(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Every video of a test: paths, labels `[N]`, mean probabilities `[N, K]`; names of K."""
+    """The scores of a test: paths and labels `[N]`, mean probabilities `[N, K]`, class names."""
 
     paths_N: np.ndarray
     labels_N: np.ndarray
@@ -33,28 +33,28 @@ class Scores:
 
     @property
     def predictions_N(self) -> np.ndarray:
-        """The class that each video was taken for."""
+        """The predicted class of each video."""
         return self.scores_NK.argmax(1)
 
     def confusion(self) -> np.ndarray:
-        """Return how many videos of each true class (row) were given each class."""
+        """Return the number of videos by true class (row) and predicted class (column)."""
         return confusion_matrix(self.predictions_N, self.labels_N, self.scores_NK.shape[1])
 
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """A test: `figures` of test_results.json (accuracies in percent), and the videos' scores."""
+    """A test: `figures` from test_results.json (accuracies in percent) and the videos' scores."""
 
     figures: dict[str, Any]
     scores: Scores | Missing
 
     def number(self, name: str) -> float | None:
-        """Return a figure, or None where it is missing or no number."""
+        """Return a figure, or None if it is missing or not a number."""
         value = self.figures.get(name)
         return value if _is_number(value) else None
 
     def by_views(self) -> list[tuple[int, int, float]]:
-        """Return clips, crops and top-1 in percent for each number of views that was measured."""
+        """Return (clips, crops, top-1 in percent) for each measured number of views."""
         table = self.figures.get("top1_acc_by_views")
         found = []
         for name, top1 in table.items() if isinstance(table, dict) else ():
@@ -64,7 +64,7 @@ class Tested:
         return found
 
     def not_evaluated(self) -> list[tuple[str, str]]:
-        """Return path and reason of each video that has no score."""
+        """Return the path and the reason of each video without a score."""
         failures = self.figures.get("not_evaluated")
         listed = failures if isinstance(failures, list) else []
         return [
@@ -80,7 +80,7 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A video that was taken for another class; probabilities in [0, 1]."""
+    """A video predicted as a wrong class; probabilities in [0, 1]."""
 
     path: str
     true_class: str
@@ -90,7 +90,7 @@ class Mistake:
 
 
 def read_test(folder: str, scores_files: Sequence[str]) -> Tested | Missing:
-    """Read the results of a test in `folder`; the first of `scores_files` that exists counts."""
+    """Read the results of a test in `folder`; uses the first of `scores_files` that exists."""
     path = os.path.join(folder, RESULTS_FILE)
     if not io.is_file(path):
         return Missing(f"There is no {RESULTS_FILE} in this folder: no test has finished in it.")
@@ -104,7 +104,7 @@ def read_test(folder: str, scores_files: Sequence[str]) -> Tested | Missing:
         return Tested(figures, Missing(f"There is no {' or '.join(names)} in this folder."))
     try:
         return Tested(figures, _read_scores(found[0]))
-    except Exception as error:  # whatever numpy and zipfile make of a damaged file
+    except Exception as error:  # numpy and zipfile may raise anything on a damaged file
         reason = f"{os.path.basename(found[0])} is damaged ({type(error).__name__}: {error})."
         return Tested(figures, Missing(reason))
 
@@ -116,7 +116,7 @@ def _read_scores(path: str) -> Scores:
         )
     num_videos, num_classes = scores_NK.shape
     names = [str(name) for name in names_K]
-    if len(names) != num_classes:  # not known: then a class is called by its number
+    if len(names) != num_classes:  # names unknown: use the numbers
         names = [str(number) for number in range(num_classes)]
     if not len(paths_N) == len(labels_N) == num_videos > 0:
         raise ValueError("paths, labels and scores are not of the same videos")
@@ -126,7 +126,7 @@ def _read_scores(path: str) -> Scores:
 
 
 def worst_mistakes(scores: Scores, number: int) -> list[Mistake]:
-    """Return the mistakes that the model was surest of, the surest first."""
+    """Return the mistakes with the highest scores, the most confident first."""
     predictions_N = scores.predictions_N
     everyone = np.arange(len(predictions_N))
     certainty_N = scores.scores_NK[everyone, predictions_N]

@@ -1,4 +1,4 @@
-"""The report itself: everything gathered, and one html page written that needs nothing else."""
+"""Write the report: gather its content and render one self-contained html page."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -41,7 +41,7 @@ _NUM_BAD_SHOWN = 20
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """What is shown of one run's test, class by class; `run` is whose."""
+    """The classes, confusions and mistakes in the test of `run`."""
 
     run: Run
     rows: list[ClassRow]
@@ -50,9 +50,10 @@ class Classes:
 
 
 def default_path(folders: Sequence[str]) -> str:
-    """Return where a report goes: into the run's folder, or into the one that holds all of them.
+    """Return the default path of a report.
 
-    Runs that do not lie side by side have theirs in the first one's folder.
+    It is in the run's folder. For several runs it is in their common parent folder, or in the first
+    run's folder if their parents differ.
     """
     paths = [os.path.normpath(folder) for folder in folders]
     parents = {os.path.dirname(os.path.abspath(path)) for path in paths}
@@ -63,9 +64,9 @@ def default_path(folders: Sequence[str]) -> str:
 def write_report(
     folders: Sequence[str], path: str, *, num_mistakes: int = 12, num_reconstructions: int = 3
 ) -> int:
-    """Write the report on the runs in `folders` to `path`; return its bytes.
+    """Write the report on the runs in `folders` to `path`; return its size in bytes.
 
-    Parts that are missing are told of in it.
+    The report says which parts are missing, and why.
 
     Raises:
         UserError: a folder holds no run, or the file cannot be written.
@@ -74,7 +75,7 @@ def write_report(
     refuse_unwritable(path, key="--output")
     page = render(
         gather(runs, num_mistakes=num_mistakes, num_reconstructions=num_reconstructions)
-    ).encode(errors="replace")  # names of files need not be text
+    ).encode(errors="replace")  # file names need not be valid text
     try:
         disk.write_atomic(path, lambda file: file.write(page))
     except OSError as error:
@@ -86,7 +87,7 @@ def write_report(
 
 
 def gather(runs: Sequence[Run], *, num_mistakes: int, num_reconstructions: int) -> dict[str, Any]:
-    """Return all that the page shows, by the names its template has for it."""
+    """Gather the content of the page, by the names that its template uses."""
     costs: Mapping[int, Cost | Missing] = {run.number: cost_of(run.config) for run in runs}
     pretraining = [run for run in runs if run.is_pretraining]
     classifying = [run for run in runs if not run.is_pretraining]
@@ -117,7 +118,7 @@ def gather(runs: Sequence[Run], *, num_mistakes: int, num_reconstructions: int) 
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """Return the page; every text in it is escaped."""
+    """Render the page; every text in it is escaped."""
     environment = Environment(
         loader=PackageLoader("hiera_video.report", "templates"),
         autoescape=True,
@@ -132,14 +133,14 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def soft(name: str) -> Markup:
-    """Return a name, escaped, that may be broken after each underscore."""
+    """Escape a name and allow a line break after each underscore."""
     return escape(name).replace("_", Markup("_<wbr>"))
 
 
 def _by_task(
     pretraining: Sequence[Run], classifying: Sequence[Run]
 ) -> list[tuple[str, Sequence[Run], list[Chart]]]:
-    """Return heading, runs and charts of each task: their losses and epochs do not compare."""
+    """Return (heading, runs, charts) of each task: losses and epochs of tasks do not compare."""
     return [
         (heading, runs, training_charts(runs))
         for heading, runs in (("Pretraining", pretraining), ("Classification", classifying))

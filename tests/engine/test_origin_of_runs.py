@@ -83,8 +83,8 @@ def test_a_run_from_scratch_that_is_resumed_with_weights_named(small_cfg, tmp_pa
     card = card_of(checkpoint_path(cfg.OUTPUT_DIR, 2), tmp_path / "card")
     assert "license:" not in card.split("---")[1]
     assert "The run started from fresh weights" in card
-    assert f"from scratch (not from `{THEIRS}`, which is named below)" in card
-    assert started_from(cfg.OUTPUT_DIR) == f"fresh weights ({weights} is named and not used)"
+    assert f"from scratch (not from `{THEIRS}`, as stated below)" in card
+    assert started_from(cfg.OUTPUT_DIR) == f"fresh weights ({weights} is named but not used)"
 
 
 def test_checkpoints_of_earlier_releases_say_it_by_their_config(small_cfg, tmp_path, weights):

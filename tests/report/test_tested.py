@@ -70,7 +70,7 @@ def test_a_large_matrix_is_a_picture_as_opaque_as_its_shares():
 def test_a_mistake_whose_video_is_gone_says_so():
     (mistake,) = pictured_mistakes(scores_of([0], [1], [0.9]), 3, backend="auto")
     assert isinstance(mistake.address, Missing)
-    assert "not there any more" in mistake.address.why
+    assert "no longer exists" in mistake.address.why
     assert mistake.file_name == "videos/0.mp4"
 
 

@@ -75,7 +75,7 @@ def test_a_run_becomes_a_folder_with_a_card_of_its_own_facts(run_tool, run_folde
     assert "Data set: clips_of_mine. Configured: " in card
     assert "MODEL.NUM_CLASSES: 3" in card
     assert "from scratch" in card
-    assert "none of the authors' are in it" in card
+    assert "not from the authors' weights" in card
     assert "/somewhere" not in card  # the machine's own business
     assert str(tmp_path) not in card
 
@@ -175,7 +175,7 @@ def test_plain_weights_go_by_the_name_of_their_model(run_tool, tmp_path):
     assert torch.equal(from_pretrained(tmp_path / "model")(clips), theirs(clips))
     assert read_facts(tmp_path / "model")["clips"] == {"shape": [3, 8, 64, 64]}  # all that is known
     card = (tmp_path / "model/README.md").read_text()
-    assert "What the weights were trained from is not known (`w.pth`)" in card
+    assert "It is not known what the weights were trained from (`w.pth`)" in card
     assert "## Training" not in card
 
 
