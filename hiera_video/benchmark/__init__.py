@@ -1,1 +1,1 @@
-"""Time models, training steps and the loader against one another, interleaved."""
+"""Time models, training steps and data loading against references, in interleaved runs."""

@@ -1,4 +1,4 @@
-"""One pretraining step, ours against the published package's, with the same weights and masks.
+"""Time a pretraining step against the published package's, with the same weights and masks.
 
 Shape suffixes: B clips, U mask units.
 """
@@ -37,12 +37,12 @@ Loss = Callable[[], torch.Tensor]
 
 @dataclass(frozen=True, slots=True)
 class StepComparison:
-    """Forward and backward of several runs in turns, in one process.
+    """Figures of several runs of forward and backward, interleaved in one process.
 
-    By the name of a run: `losses`, median `seconds`, `ratios` of the published step's seconds over
-    its own, round by round. `floor_sec` holds operations over the measured matmul rate, and
-    `peak_bytes` what weights, gradients and activations take at most. `missing` says of a run that
-    the GPU had no room for it; it has no figures.
+    All are keyed by the name of a run. `losses` and `seconds` (medians) are of one step. `ratios`
+    are the published step's seconds over the run's own, round by round. `floor_sec` is the number
+    of operations over the measured matmul rate. `peak_bytes` is the peak of weights, gradients and
+    activations. `missing` gives the reason why a run has no figures: no room on the GPU.
     """
 
     losses: dict[str, float]
@@ -130,10 +130,10 @@ def compare_steps(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> StepComparison:
-    """Time a step of the published model, of ours, and of ours with `keep_ratio` decoded.
+    """Time a step of the published model, of ours, and of ours that decodes only `keep_ratio`.
 
-    Both models hold the same weights already, and see the same mask units; they and the clips are
-    on the device. `dtype` is that of the matrix product that the floor is reckoned from.
+    Both models already hold the same weights, and they see the same mask units. Models and clips
+    are on `device`. `dtype` is that of the matrix product from which the floor is computed.
     """
     generator = torch.Generator().manual_seed(seed)
     visible_BU = masking.random(
@@ -178,7 +178,7 @@ def compare_steps(
 
 
 def _without_room(runs: Mapping[str, Callable[[], object]], device: torch.device) -> dict[str, str]:
-    """Try each run once; return which of them the GPU has no room for."""
+    """Try each run once; return the reason for those that run out of GPU memory."""
     missing = {}
     for name, run in runs.items():
         try:
@@ -186,7 +186,7 @@ def _without_room(runs: Mapping[str, Callable[[], object]], device: torch.device
         except torch.cuda.OutOfMemoryError:
             missing[name] = "out of GPU memory"
         if missing and device.type == "cuda":
-            torch.cuda.empty_cache()  # the run's tensors are gone with the exception
+            torch.cuda.empty_cache()  # the exception has freed the run's tensors
     return missing
 
 
@@ -196,9 +196,9 @@ def step_operations(
     visible_BU: torch.Tensor,
     decoded_BU: torch.Tensor | None,
 ) -> float:
-    """Return the multiplies and adds of a forward pass and its backward pass, attention counted.
+    """Return the multiplies and adds of a forward and backward pass, attention included.
 
-    Counted on the meta device, by PyTorch's counter; a backward pass costs two forward ones.
+    PyTorch's counter counts the forward pass on the meta device; a backward pass costs twice that.
     """
     weightless = copy.deepcopy(model).to("meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,4 +1,4 @@
-"""Timings that mean something on a noisy machine: interleaved runs, medians, ratios, the floor."""
+"""Measure time on a noisy machine: interleaved runs, medians, ratios, and a floor."""
 
 import json
 import os
@@ -22,9 +22,9 @@ from hiera_video.utils.errors import UserError
 def interleaved_seconds(
     runs: Mapping[str, Callable[[], object]], *, repeats: int
 ) -> dict[str, list[float]]:
-    """Time each run `repeats` times, taking turns, after one warm-up each; seconds per run.
+    """Time each run `repeats` times, in turns, after one warm-up each; return the seconds.
 
-    Taking turns gives all of them the same share of whatever else the machine is doing.
+    Interleaving spreads the other load of the machine evenly over the runs.
     """
     for run in runs.values():
         run()
@@ -41,7 +41,7 @@ CPU = torch.device("cpu")
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done what it was asked for; a CPU has already."""
+    """Wait until a GPU has finished its queued work; no-op on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -49,9 +49,10 @@ def wait_for(device: torch.device) -> None:
 def matmul_run(
     size: int | None = None, *, device: torch.device = CPU, dtype: torch.dtype = torch.float32
 ) -> tuple[Callable[[], object], float]:
-    """Return square matrix products to time, and their operations (multiplies and adds).
+    """Return a function that multiplies square matrices, and its multiplies and adds.
 
-    On a CPU one of 2048 x 2048; on a GPU, which needs more to be busy, several of 8192 x 8192.
+    On a CPU it multiplies once, 2048 x 2048. A GPU needs more work to be busy: there it multiplies
+    several times, 8192 x 8192.
     """
     on_gpu = device.type == "cuda"
     size, times = size or (8192 if on_gpu else 2048), 10 if on_gpu else 1
@@ -66,9 +67,9 @@ def matmul_run(
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """Return the most bytes that `run` holds at once, beside what tensors held before it.
+    """Return the peak of the bytes that `run` allocates, on top of existing tensors.
 
-    On a GPU by PyTorch's allocator; on a CPU by its profiler, which makes the run slower.
+    On a GPU, PyTorch's allocator measures it. On a CPU its profiler does, which slows the run.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -77,7 +78,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or the profiler tells of each start
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else the profiler logs each start
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         run()
     with tempfile.NamedTemporaryFile(suffix=".json") as file:
@@ -93,7 +94,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 
 def state_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> int:
-    """Return the bytes of a model's weights and buffers, and of what its optimizer keeps."""
+    """Return the bytes of a model's weights and buffers and of its optimizer's state."""
     kept = list(model.parameters()) + list(model.buffers())
     if optimizer is not None:
         kept += [
@@ -120,9 +121,10 @@ def spread(ratios: Sequence[float]) -> str:
 
 
 def forward_operations(model: nn.Module, clips: torch.Tensor) -> float:
-    """Return the multiplies and adds of a forward pass, attention counted, by PyTorch's counter.
+    """Return the multiplies and adds of a forward pass, attention included.
 
-    Counted on the meta device, where attention is plain matrix products and none is skipped.
+    PyTorch's counter counts them on the meta device, where attention consists of plain matrix
+    products, so that none is missed.
     """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.to("meta")(clips.to("meta"))
@@ -131,10 +133,10 @@ def forward_operations(model: nn.Module, clips: torch.Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models' forward passes on the same clips, in one process.
+    """Figures of two models' forward passes on the same clips, in one process.
 
-    Seconds are medians; `ratio` is the median over rounds of theirs / ours; `floor_sec` is the
-    operations over the measured matmul rate.
+    Seconds are medians. `ratio` is the median over rounds of theirs / ours. `floor_sec` is the
+    number of operations over the measured matmul rate.
     """
 
     ours_sec: float
@@ -154,7 +156,7 @@ def compare_forward(
     operations: float,
     repeats: int,
 ) -> Comparison:
-    """Time two models that hold the same weights; ours gives logits, theirs probabilities."""
+    """Time two models with the same weights; ours returns logits, theirs probabilities."""
     product, product_operations = matmul_run()
     with torch.inference_mode():
         difference = ours(clips_BCTHW).log_softmax(-1) - theirs(clips_BCTHW).log()
@@ -180,12 +182,12 @@ def compare_forward(
 
 
 def published_model(name: str, **settings: Any) -> nn.Module:
-    """Build a model of the authors' package with fresh weights; `settings` go to its function.
+    """Build a model of the authors' package with fresh weights, passing it `settings`.
 
     Raises:
         UserError: the package, an optional extra, is not installed, or lacks the model.
     """
-    import_torchvision()  # it imports torchvision through timm
+    import_torchvision()  # the package imports torchvision through timm
     try:
         import hiera
     except ImportError:

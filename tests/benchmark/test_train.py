@@ -83,7 +83,7 @@ def test_variants_take_turns_from_the_same_weights(published, tmp_path):
 
     table = render_training(report)
     assert "noise in memory" in table
-    assert "one process sends nothing" in table
+    assert "none with one process" in table
     assert "difference 0.0e+00" in table
     draw_training(report, str(tmp_path / "step.png"))
     assert (tmp_path / "step.png").read_bytes().startswith(b"\x89PNG")
@@ -97,7 +97,7 @@ def test_the_clips_of_a_loader_are_waited_for(tiny_set):
     figures = report.figures["plain"]
     assert report.num_clips == 4
     assert figures.phase_sec()[DATA] > 0.002  # two of its videos are decoded in this process
-    assert "of the config's loader" in render_training(report)
+    assert "from the config's loader" in render_training(report)
 
 
 def test_a_variant_that_cannot_run_is_noted_and_the_others_go_on(monkeypatch):
@@ -122,7 +122,7 @@ def test_two_processes_send_their_gradients():
     assert (report.processes, report.num_clips) == (2, 4)
     assert len(figures.communication) == 2
     assert figures.phase_sec()[COMMUNICATION] >= 0
-    assert "backward with gradients sent less" in render_training(report)
+    assert "backward with all-reduce minus" in render_training(report)
 
 
 def test_what_is_sent_is_taken_from_the_backward_pass():

@@ -1,1 +1,1 @@
-"""Time the loader against plain decoding."""
+"""Time the loader against plain decoding and against decoding once per view."""

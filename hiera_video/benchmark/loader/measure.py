@@ -1,7 +1,7 @@
-"""What it costs to load videos: against plain decoding, and against decoding once per view.
+"""Measure the cost of loading videos, against plain decoding and decoding once per view.
 
-Every way of reading runs in the loader's own worker processes, takes turns with the others on the
-same videos, and is told by its CPU time, for whatever else runs on the machine takes wall time too.
+All ways of reading run in the loader's own worker processes, in turns, on the same videos. They are
+compared by CPU time, because other load on the machine changes wall time.
 """
 
 import itertools
@@ -19,7 +19,7 @@ from hiera_video.data.workers.pool import Done, WorkerPool
 from hiera_video.utils.errors import UserError
 
 BACKENDS = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}
-"""Decoders that are compared, and the package each comes with."""
+"""Decoders to compare, and the package of each."""
 
 PLAIN, VIEWS, PER_VIEW = "plain", "views", "per view"
 PYSLOWFAST = "per view, PySlowFast"
@@ -30,10 +30,10 @@ _PAGE_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One pass over the videos; seconds per video, all but `wall_sec` and `wait_sec` of CPU time.
+    """One pass over the videos, in seconds per video: CPU time but for `wall_sec` and `wait_sec`.
 
-    `decode_sec` and `transform_sec` are the worker's, `transport_sec` is all else: the worker's
-    rest and what this process does. `wait_sec` is how long the workers did not run.
+    Workers spend `decode_sec` and `transform_sec`. `transport_sec` is the rest of the workers' time
+    and all of this process's. `wait_sec` is how long the workers did not run.
     """
 
     wall_sec: float
@@ -50,11 +50,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The runs by (backend, split, way), a run per round.
+    """The runs by (backend, split, way), one per round.
 
-    `num_read` says how many videos each backend read; where it read none, there are no runs of it.
-    `first_failures` are what it said of the first that it did not read. `clips_per_video` and
-    `views_per_video` are by split.
+    `num_read` is the number of videos that each backend read; one that read none has no runs.
+    `first_failures` is each backend's first error. `clips_per_video` and `views_per_video` are by
+    split.
     """
 
     runs: dict[tuple[str, str, str], list[Run]]
@@ -67,12 +67,12 @@ class Figures:
 
     @property
     def backends(self) -> list[str]:
-        """The backends that read anything."""
+        """The backends that read at least one video."""
         return [backend for backend, num in self.num_read.items() if num]
 
 
 def backends_to_compare(cfg: Config) -> list[str]:
-    """Return the decoder that the config names, or all that work here where it says auto."""
+    """Return the decoder that the config names, or for auto all that work on this machine."""
     if cfg.DATA.DECODING_BACKEND != "auto":
         return [cfg.DATA.DECODING_BACKEND]
     found = []
@@ -93,7 +93,7 @@ def compare_loading(
     num_workers: int,
     rounds: int,
 ) -> Figures:
-    """Read the videos with each backend in all ways, taking turns, `rounds` times.
+    """Read the videos with each backend in all ways, in turns, for `rounds` rounds.
 
     Raises:
         UserError: no backend reads any of the videos, or a process hangs or dies.
@@ -137,7 +137,7 @@ def _bench(
 
 
 class _Bench:
-    """One backend, its processes and the videos that it can read."""
+    """One backend, its worker processes and the videos that it can read."""
 
     def __init__(
         self, pool: WorkerPool, backend: str, *, num_videos: int, num_workers: int
@@ -150,7 +150,7 @@ class _Bench:
         self.first_failure = ""
 
     def warm_up(self) -> list[tuple[str, str]]:
-        """Find what is readable, by each way once; return the ways that work, as (split, way)."""
+        """Try each way once to find the readable videos; return the (split, way) that work."""
         ways = [(split, way) for split in SPLITS for way in (PLAIN, VIEWS)]
         for split, way in ways:
             good = []
@@ -190,7 +190,7 @@ class _Bench:
         return [(epoch, index) for index in self.readable]
 
     def _read(self, way: str, split: str, keys: Sequence[Key]) -> Iterator[tuple[int, Reading]]:
-        """Yield the readings with the number of their video, as they come."""
+        """Yield (number of the video, its reading) as they arrive."""
         indices = {}
         for key in keys:
             task_id = next(self._task_ids)
@@ -203,13 +203,13 @@ class _Bench:
                 raise UserError(f"a data loading process of {self._backend} {result.reason}.")
             reading: Reading = result.value
             if reading.batch is not None:
-                # A byte of every page, so that whoever uses the clips finds them in his memory.
+                # Touch every page, so that the cost of mapping shared memory is included.
                 reading.batch.clips_BCTHW.numpy().reshape(-1).view("uint8")[::_PAGE_BYTES].sum()
                 reading.batch = None
             yield indices[result.task_id], reading
 
     def _clocks_sec(self) -> float:
-        """Return the CPU seconds that the processes have used; each of them idles, and gets one."""
+        """Return the CPU seconds the workers have used; all are idle, so each gets one task."""
         readings = [reading for _, reading in self._read("clock", "", [(0, 0)] * self._num_workers)]
         assert len({reading.process_id for reading in readings}) == self._num_workers
         return sum(reading.clock_sec for reading in readings)

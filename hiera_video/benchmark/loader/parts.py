@@ -1,4 +1,4 @@
-"""Where the time of a training view goes: its parts, and the operations of RandAugment.
+"""Time the parts of making a training view, RandAugment's operations among them.
 
 Legend: T frames, H height, W width, C channels.
 """
@@ -25,11 +25,11 @@ _FLIP_PROBABILITY = 0.5
 
 
 def training_parts(cfg: Config, frames_THWC: np.ndarray, *, repeats: int) -> dict[str, float]:
-    """Return the expected CPU seconds of each part of one training view, the dearest first.
+    """Return the expected CPU seconds of each part of one training view, most expensive first.
 
-    `frames_THWC` are a decoded clip, uint8 RGB. What happens to some views only counts by its
-    chance: a flip by a half, an operation of RandAugment by how often it is drawn and carried out,
-    at the policy's mean magnitude. Medians of `repeats` runs.
+    `frames_THWC` is a decoded clip, uint8 RGB. A random part counts by its probability: one half
+    for a flip. An operation of RandAugment counts by how often it is drawn and applied, at the
+    policy's mean magnitude. Seconds are medians of `repeats` runs.
     """
     frames_TCHW = to_frames(frames_THWC)
     low, high = cfg.DATA.TRAIN_JITTER_SCALES_RELATIVE

@@ -1,6 +1,6 @@
-"""Test views as they are usually made, to compare with: each one opens the video and decodes anew.
+"""Make test views the usual way, as a reference: every view opens and decodes the video again.
 
-Legend: V clips, T frames of one, N decoded frames, C channels, H height, W width.
+Legend: V clips, T frames of a clip, N decoded frames, C channels, H height, W width.
 """
 
 import av
@@ -17,9 +17,9 @@ from hiera_video.data.transforms.pipeline import TestTransform, to_frames
 
 
 def read_per_view(path: str, views: TestViews, *, backend: str | Decoding) -> None:
-    """Make all views by our reader and transforms, a decode for each.
+    """Make all views with our reader and transforms, decoding for each.
 
-    Raises DecodeError for what the backend cannot read.
+    Raises DecodeError if the backend cannot read the video.
     """
     for clip in range(_num_clips(views)):
         for crop in range(views.transform.num_crops):
@@ -31,17 +31,20 @@ def read_per_view(path: str, views: TestViews, *, backend: str | Decoding) -> No
 
 
 def read_per_view_as_pyslowfast(path: str, views: TestViews) -> None:
-    """Make all views in the way of PySlowFast's test, with PyAV.
+    """Make all views the way PySlowFast's test does, with PyAV.
 
-    For each view: open, seek to the key frame before the clip, decode every frame up to its end
-    with one thread, make RGB of all frames of the clip's time, take T of them, normalise them,
-    scale them as floats, crop. Videos of a constant frame rate only.
+    For each view: open, seek to the key frame before the clip, decode every frame up to the clip's
+    end with one thread, convert all frames of the clip to RGB, take T of them, normalise them,
+    resize them as floats, crop. This supports only videos of a constant frame rate.
 
-    Raises DecodeError for what PyAV cannot read.
+    Raises DecodeError if PyAV cannot read the video.
     """
+    finish = views.transform.finish
+    mean_C, std_C = torch.tensor(finish.mean), torch.tensor(finish.std)
     for clip in range(_num_clips(views)):
         for crop in range(views.transform.num_crops):
-            clip_CTHW = _normalise(_decode_clip(path, views, clip), views.transform)
+            frames_THWC = _decode_clip(path, views, clip).float() / 255
+            clip_CTHW = ((frames_THWC - mean_C) / std_C).permute(3, 0, 1, 2)
             height, width = clip_CTHW.shape[-2:]
             side, short = views.transform.crop_size, min(height, width)
             clip_CTHW = F.interpolate(
@@ -54,11 +57,11 @@ def read_per_view_as_pyslowfast(path: str, views: TestViews) -> None:
 
 
 def _num_clips(views: TestViews) -> int:
-    return len(views.sample_frames(1, 0.0))  # as many for every video
+    return len(views.sample_frames(1, 0.0))  # the same for every video
 
 
 def _decode_clip(path: str, views: TestViews, clip: int) -> torch.Tensor:
-    """Return a clip as uint8 RGB [T, H, W, C]."""
+    """Decode a clip to uint8 RGB [T, H, W, C]."""
     frames: list[np.ndarray] = []
     try:
         with open_container(fetch_file(path), path) as container:
@@ -81,11 +84,6 @@ def _decode_clip(path: str, views: TestViews, clip: int) -> torch.Tensor:
         raise DecodeError(path, f"cannot be read by PyAV ({error}).") from None
     frames_NHWC = torch.from_numpy(np.stack(frames))
     return frames_NHWC[np.linspace(0, len(frames) - 1, len(chosen_T)).astype(np.int64)]
-
-
-def _normalise(frames_THWC: torch.Tensor, transform: TestTransform) -> torch.Tensor:
-    mean_C, std_C = torch.tensor(transform.finish.mean), torch.tensor(transform.finish.std)
-    return ((frames_THWC.float() / 255 - mean_C) / std_C).permute(3, 0, 1, 2)
 
 
 def _crop(frames: torch.Tensor, transform: TestTransform, crop: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The loader benchmark's figures as text: medians of the rounds, and ratios within each round."""
+"""Format the loader benchmark as text: medians over rounds, and ratios within each round."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ _HEAD = (
 
 
 def render_loading(figures: Figures) -> str:
-    """Return what reading costs with each backend, against plain decoding of the same frames."""
+    """Return the cost of reading with each backend, against plain decoding of the same frames."""
     lines = []
     for split in SPLITS:
         clips, views = figures.clips_per_video[split], figures.views_per_video[split]
@@ -52,7 +52,7 @@ def render_loading(figures: Figures) -> str:
 
 
 def render_per_view(figures: Figures) -> str:
-    """Return how much faster all views from one decode are than a decode for each view."""
+    """Return how much faster decoding once for all views is than decoding for each view."""
     views = figures.views_per_video["test"]
     lines = [f"test videos of {_count(views, 'view')}, decoded once against once for every view"]
     for backend in figures.backends:
@@ -71,14 +71,14 @@ def render_per_view(figures: Figures) -> str:
 
 
 def render_parts(parts_sec: dict[str, float]) -> str:
-    """Return the parts of a training view, the dearest first, and what RandAugment adds up to."""
+    """Return the parts of a training view, most expensive first, and the sum of RandAugment's."""
     total_ms = 1000 * sum(parts_sec.values())
     augment_ms = 1000 * sum(
         sec for name, sec in parts_sec.items() if name.startswith("RandAugment")
     )
     lines = [
         f"a training view, expected: {total_ms:.1f} ms of transforms, RandAugment "
-        f"{augment_ms:.1f} of them; dearest first:"
+        f"{augment_ms:.1f} of them; most expensive first:"
     ]
     for name, sec in list(parts_sec.items())[:8]:
         lines.append(f"  {name:<28}{1000 * sec:>7.2f} ms  {100_000 * sec / total_ms:>4.0f} %")
@@ -86,7 +86,7 @@ def render_parts(parts_sec: dict[str, float]) -> str:
 
 
 def render_head(figures: Figures) -> str:
-    """Return what was read, with which versions."""
+    """Return what was read, and with which package versions."""
     lines = [
         f"{_count(figures.num_workers, 'worker process', 'worker processes')} of each backend; "
         "CPU time, but for clips/s and wait"

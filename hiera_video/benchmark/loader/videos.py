@@ -1,6 +1,6 @@
-"""Videos to time decoding with: as large and as hard to decode as those of Kinetics, made here.
+"""Make videos to time decoding with, as large and as hard to decode as those of Kinetics.
 
-Legend: H height, W width (pixels), C colour (RGB); K things that move.
+Legend: H height, W width (pixels), C colour (RGB); K moving objects.
 """
 
 import os
@@ -12,13 +12,13 @@ import numpy as np
 
 from hiera_video.data.decoders._container import open_output
 
-_MARGIN = 64  # pixels by which the camera may wander to each side
+_MARGIN = 64  # pixels by which the camera may move to each side
 _NUM_THINGS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class VideoKind:
-    """Size and length of the videos; the default is a Kinetics video at its usual size."""
+    """Size and length of the videos; the defaults are those of a usual Kinetics video."""
 
     width: int = 340
     height: int = 256
@@ -27,7 +27,7 @@ class VideoKind:
 
 
 def make_videos(folder: str, *, num_videos: int, kind: VideoKind | None = None) -> list[str]:
-    """Write `num_videos` H.264 files into `folder`, each with a content of its own; the paths."""
+    """Write `num_videos` different H.264 files into `folder`; return their paths."""
     kind = kind or VideoKind()
     paths = [os.path.join(folder, f"video_{number}.mp4") for number in range(num_videos)]
     for seed, path in enumerate(paths):
@@ -36,10 +36,10 @@ def make_videos(folder: str, *, num_videos: int, kind: VideoKind | None = None) 
 
 
 class _Scene:
-    """A wandering camera over a textured ground, and textured things that go their own ways.
+    """A camera moving over a textured ground, with textured objects that move independently.
 
-    Textures have as much energy in every octave, as photographs have, and each frame has a
-    sensor's noise: without these a codec would have nothing to do, and the decoder neither.
+    Textures have equal energy in every octave, as photographs have, and each frame has sensor
+    noise. Without these, the codec and so the decoder would have little to do.
     """
 
     def __init__(self, rng: np.random.Generator, kind: VideoKind) -> None:
@@ -55,7 +55,7 @@ class _Scene:
         self._phases_K2 = rng.uniform(0, 2 * np.pi, (_NUM_THINGS + 1, 2))
 
     def frame(self, time_sec: float) -> np.ndarray:
-        """Return the picture at a time, uint8 RGB [H, W, C]; the noise is new in every call."""
+        """Return the picture at a time, uint8 RGB [H, W, C]; every call draws new noise."""
         kind = self._kind
         sway_K2 = (1 + np.sin(self._speeds_K2 * time_sec + self._phases_K2)) / 2
         y, x = np.rint(sway_K2[-1] * 2 * _MARGIN).astype(int)
@@ -69,7 +69,7 @@ class _Scene:
 
 
 def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Return float32 RGB [H, W, C] in 0..255 whose spectrum falls as one over the frequency."""
+    """Return float32 RGB [H, W, C] in 0..255 with a 1/f spectrum."""
     frequency_HW = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency_HW[0, 0] = np.inf
     noise_HWC = rng.standard_normal((height, width, 3))
@@ -83,7 +83,7 @@ def _texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def _ellipse(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Return bool [H, W], True inside an ellipse that touches the borders one way."""
+    """Return bool [H, W], True inside an ellipse that touches two opposite borders."""
     axis_HW = (np.arange(side) + 0.5) / side * 2 - 1
     flat = rng.uniform(1.0, 2.0)
     return np.hypot(axis_HW[:, None] * flat, axis_HW[None]) < 1

@@ -1,7 +1,7 @@
-"""What the processes of the loader benchmark run: the loader's own reading, with clocks in it.
+"""Run the loader's own reading with clocks, in the worker processes of the loader benchmark.
 
-Seconds are CPU time of the whole process, user and system, in which other users of the machine do
-not appear. Legend: T frames, H height, W width, C channels.
+Seconds are CPU time of the whole process, user and system, which other users of the machine do not
+affect. Legend: T frames, H height, W width, C channels.
 """
 
 import os
@@ -27,10 +27,11 @@ Key = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One video to read, by its key in the dataset of a split, in one of these ways.
+    """One video to read, given by its key in the dataset of a split, in one of these ways.
 
-    "views": as the loader reads it. "plain": the frames that these views need, and nothing else.
-    "per view" and "per view, PySlowFast": opened and decoded anew for every view. "clock": nothing.
+    "views" reads it as the loader does. "plain" only decodes the frames that these views need.
+    "per view" and "per view, PySlowFast" open and decode it again for every view. "clock" reads
+    nothing.
     """
 
     way: str
@@ -40,11 +41,11 @@ class Task:
 
 @dataclass(slots=True)
 class Reading:
-    """What became of a task.
+    """The result of a task.
 
-    `decode_sec` is opening, finding, decoding and conversion to RGB, of `work_sec`, all that the
-    task did; `clock_sec` is the process's clock at its end. `failed` says why nothing was read.
-    `batch` is what the loader returns, in the way "views".
+    `work_sec` is the time of the whole task; `decode_sec` is the part for opening, seeking,
+    decoding and conversion to RGB. `clock_sec` is the process's clock at the end. `failed` says why
+    nothing was read. `batch` is the loader's batch, for the way "views".
     """
 
     process_id: int
@@ -56,16 +57,16 @@ class Reading:
 
 
 class ClockedReader:
-    """Reads a video in the way that a task names; the function of the worker processes.
+    """The function of the worker processes: reads a video in the way that a task names.
 
-    `readers` are those of the loaders, by split.
+    `readers` holds the loader's reader of each split.
     """
 
     def __init__(self, readers: Mapping[str, BatchReader]) -> None:
         self._readers = dict(readers)
 
     def __call__(self, task: Task, job: Job) -> Reading:
-        """Return the reading."""
+        """Carry out a task."""
         reading = Reading(os.getpid())
         begin_sec = time.process_time()
         if task.way != "clock":
@@ -115,7 +116,7 @@ def _wrapped(dataset: VideoDataset, wrap: Callable[[ViewMaker], ViewMaker]) -> I
 
 
 class _Clock:
-    """Adds up what runs between `start` and `stop`."""
+    """Adds up the time between `start` and `stop`."""
 
     def __init__(self) -> None:
         self.total_sec = 0.0
@@ -129,7 +130,7 @@ class _Clock:
 
 
 class _ClockedJob(Job):
-    """A job whose `begin`, after which a video is opened, starts the clock."""
+    """A job whose `begin` starts the clock, just before the video is opened."""
 
     def __init__(self, job: Job, clock: _Clock) -> None:
         self._job = job
@@ -144,7 +145,7 @@ class _ClockedJob(Job):
 
 
 class _ClockedVideo:
-    """An opened video whose `frames_at` is clocked; all else is the video's own."""
+    """An opened video whose `frames_at` is timed; it delegates everything else."""
 
     def __init__(self, video: Any, clock: _Clock) -> None:
         self._video = video
@@ -161,7 +162,7 @@ class _ClockedVideo:
 
 
 class _ClockedViews:
-    """Makes views of clocked videos; the clock that was started before opening stops here."""
+    """Makes views of timed videos, and stops the clock that was started before opening."""
 
     def __init__(self, make_views: ViewMaker, clock: _Clock) -> None:
         self._make_views = make_views
@@ -176,21 +177,21 @@ class _ClockedViews:
 
 
 class _AskedFor(Exception):
-    """The frames that views are to be made of."""
+    """Carries the indices of the frames that views request."""
 
     def __init__(self, indices: Sequence[int] | np.ndarray) -> None:
         self.indices = indices
 
 
 class _AskingVideo(_ClockedVideo):
-    """A video that does not decode, but says what it was to decode."""
+    """A video that raises the requested indices instead of decoding."""
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         raise _AskedFor(indices)
 
 
 class _PlainViews(_ClockedViews):
-    """Decodes the frames that the views would be made of, and makes a black pixel of them."""
+    """Decodes the frames that the views need, and returns one black pixel in their place."""
 
     def __call__(
         self, reader: Any, rng: np.random.Generator, allocate: Allocate

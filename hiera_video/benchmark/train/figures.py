@@ -1,4 +1,4 @@
-"""What is measured of training steps, and the figures that it gives."""
+"""Settings and figures of the benchmark of training steps."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ VARIANTS = (PLAIN, "encoder", "step", "checkpoint", PUBLISHED)
 class TrainSettings:
     """What to measure: `variants` of VARIANTS, in `rounds` turns of `steps` steps each.
 
-    `cfg` holds model, batch size, augmentation and optimizer; with a DATA.PATH_TO_DATA_DIR the
-    clips come from its loader. `threads` of each process, 0: PyTorch's own choice, or
-    where there are several, the cores shared out among them.
+    `cfg` holds model, batch size, augmentation and optimizer. If it has a DATA.PATH_TO_DATA_DIR,
+    the clips come from its loader. `threads` is per process; 0 leaves the choice to PyTorch, or
+    with several processes divides the cores among them.
     """
 
     cfg: Config
@@ -30,11 +30,12 @@ class TrainSettings:
 
 @dataclass(slots=True)
 class Figures:
-    """A variant's figures: seconds of its counted steps by phase, and of all phases together.
+    """A variant's figures: the mean seconds of a step by phase, for each round.
 
-    `peak_bytes` are those of weights, gradients, optimizer and activations. `first_loss` is that
-    of the first step; variants of our model drop the same paths in it. `note` says why the variant
-    has no figures.
+    `communication` holds the backward seconds that synchronisation adds, for each round.
+    `first_sec` and `first_loss` are of the first step, in which variants of our model drop the same
+    paths. `peak_bytes` covers weights, gradients, optimizer and activations. `note` says why the
+    variant has no figures.
     """
 
     phases: list[dict[str, float]] = field(default_factory=list)
@@ -55,7 +56,7 @@ class Figures:
         return statistics.median(self.rounds_sec)
 
     def phase_sec(self) -> dict[str, float]:
-        """Return the median seconds of each phase, with what is communication taken from them."""
+        """Return the median seconds of each phase, with communication separated from backward."""
         names = self.phases[0]
         medians = {name: statistics.median(one[name] for one in self.phases) for name in names}
         if self.communication:
@@ -67,10 +68,10 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """The figures by variant, and what they are measured by.
+    """The figures by variant, and the conditions of the measurement.
 
-    `operations` are those of a forward and a backward pass of one clip; `plain_losses` the losses
-    of our model and the published one with the same weights and clips and nothing dropped.
+    `operations` is the number for a forward and a backward pass of one clip. `plain_losses` are the
+    losses of our model and the published one, with the same weights and clips and without dropout.
     """
 
     figures: dict[str, Figures]
@@ -85,6 +86,6 @@ class TrainReport:
     plain_losses: dict[str, float]
 
     def share_of_peak(self, name: str) -> float:
-        """Return the variant's operations per second over those of matrix products alone."""
+        """Return the variant's operations per second over those of pure matrix products."""
         useful = self.operations * self.num_clips / self.figures[name].step_sec
         return useful / self.matmul_rate

@@ -1,4 +1,4 @@
-"""Steps of fine-tuning in several variants, taking turns, in one process or several alike."""
+"""Measure fine-tuning steps of several variants in turns, in one or several processes."""
 
 import contextlib
 import copy
@@ -31,10 +31,10 @@ def training_config(
     bfloat16: bool,
     processes: int,
 ) -> Config:
-    """Return the config in a file, with `batch_size` clips in each process's step.
+    """Load a config file and set it to `batch_size` clips per process and step.
 
     Raises:
-        UserError: the file or an override is wrong, or no batch has so many clips.
+        UserError: the file or an override is wrong, or no batch can have that many clips.
     """
     num_views = views_per_video(load_config(path, overrides))
     if batch_size % num_views:
@@ -55,16 +55,16 @@ def training_config(
 
 
 def measure_training(settings: TrainSettings) -> TrainReport:
-    """Measure the variants, in so many processes.
+    """Measure the variants in `settings.processes` processes.
 
     Raises:
-        UserError: there is no such device, or data or model cannot be had.
+        UserError: there is no such device, or data or model cannot be loaded.
     """
     pick_device(settings.device, key="--device")
     if settings.processes == 1:
         return _measure(settings)
     if settings.cfg.DATA.PATH_TO_DATA_DIR:
-        read_records(settings.cfg, "train")  # a wrong list is told once, not by each process
+        read_records(settings.cfg, "train")  # report a wrong list once, not in every process
     report = run_processes(_in_group, settings, num_processes=settings.processes)
     assert report is not None
     return report
@@ -116,7 +116,7 @@ def _measure(settings: TrainSettings) -> TrainReport:
 
 
 def _feed(cfg: Config, device: torch.device, stack: contextlib.ExitStack) -> Feed:
-    """Return the config's loader, which `stack` closes, or noise where it names no data."""
+    """Return the config's loader, which `stack` closes, or noise if it names no data."""
     if cfg.DATA.PATH_TO_DATA_DIR:
         loader = build_loader(cfg, "train", read_records(cfg, "train"))
         stack.callback(loader.close)

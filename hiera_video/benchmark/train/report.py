@@ -1,4 +1,4 @@
-"""The figures of training steps as a table and as a picture."""
+"""Show the figures of training steps as a table and as a picture."""
 
 import statistics
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from hiera_video.engine.compiling import METHODS
 from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError
 
-# What the names on the command line stand for.
+# Labels of the variants named on the command line.
 NAMES = {
     PLAIN: "ours",
     "encoder": "ours, COMPILE encoder",
@@ -40,7 +40,7 @@ def describe_training(settings: TrainSettings, report: TrainReport) -> str:
 
 
 def render_training(report: TrainReport) -> str:
-    """Return the table: milliseconds and shares of a step, and what follows from them."""
+    """Return tables of the milliseconds and shares of a step and of derived figures."""
     lines = [f"  {'ms of a step':<24}{'all':>9}" + "".join(f"{name:>16}" for name in PHASES)]
     for name, figures in report.figures.items():
         if figures.note:
@@ -91,29 +91,29 @@ def _ratio(report: TrainReport, name: str) -> str:
 def _notes(report: TrainReport) -> list[str]:
     precision = "bfloat16" if report.bfloat16 else "float32"
     source = (
-        "of the config's loader; data wait includes bringing them to the device"
+        "from the config's loader; data wait includes the copy to the device"
         if report.from_loader
-        else "noise in memory, so no data is waited for; give DATA.PATH_TO_DATA_DIR for a loader"
+        else "noise in memory, so there is no data wait; set DATA.PATH_TO_DATA_DIR to use a loader"
     )
-    losses = "of other clips each" if report.from_loader else "ours drop the same paths in it"
+    losses = "of different clips" if report.from_loader else "ours drop the same paths in it"
     lines = [
         f"  clips: {source}",
-        f"  of peak: {report.operations / 1e9:.3g} GFLOP a clip (three forward passes, nothing "
-        f"computed twice) at the {report.matmul_rate / 1e12:.2f} TFLOP/s of a {precision} matrix "
+        f"  of peak: {report.operations / 1e9:.3g} GFLOP a clip (three forward passes, without "
+        f"recomputation) at the {report.matmul_rate / 1e12:.2f} TFLOP/s of a {precision} matrix "
         "product in the same rounds",
-        f"  first loss: {losses}; compiling: the first step without what a step takes",
+        f"  first loss: {losses}; compiling: time of the first step minus that of a later step",
     ]
     if report.processes == 1:
-        lines.append(f"  {COMMUNICATION}: one process sends nothing (--processes)")
+        lines.append(f"  {COMMUNICATION}: none with one process (--processes)")
     else:
         lines.append(
-            f"  {COMMUNICATION}: backward with gradients sent less backward without, in turns; it "
-            "hides what is sent while others compute"
+            f"  {COMMUNICATION}: backward with all-reduce minus backward without, in turns; what "
+            "overlaps with computation does not count"
         )
     if len(report.plain_losses) == 2:
         ours, theirs = report.plain_losses[PLAIN], report.plain_losses[PUBLISHED]
         lines.append(
-            f"  loss with the same weights and nothing dropped: ours {ours:.6f}, published "
+            f"  loss with the same weights and no dropout: ours {ours:.6f}, published "
             f"{theirs:.6f}, difference {abs(ours - theirs):.1e}"
         )
     return lines
@@ -165,7 +165,7 @@ def draw_training(report: TrainReport, path: str) -> None:
 
 
 def headline(report: TrainReport) -> str:
-    """Return what was measured, on what."""
+    """Return a line that says what was measured, and on which device."""
     precision = "bfloat16 autocast" if report.bfloat16 else "float32"
     where = report.device
     if where == "cpu":

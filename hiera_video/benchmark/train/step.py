@@ -1,4 +1,4 @@
-"""One optimizer step, cut into what it waits for, computes and sends."""
+"""Time the phases of one optimizer step: data wait, computation, communication."""
 
 import time
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from hiera_video.models.parts.scores import autocast
 from hiera_video.solver.build import set_lr
 from hiera_video.utils.errors import UserError
 
-# In the order in which they happen; "communication" is told apart by steps without it.
+# In the order of execution; "communication" is measured by comparing with steps without it.
 DATA, FORWARD, BACKWARD, OPTIMIZER, COMMUNICATION = PHASES = (
     "data wait",
     "forward",
@@ -30,7 +30,7 @@ DATA, FORWARD, BACKWARD, OPTIMIZER, COMMUNICATION = PHASES = (
 
 
 class Feed(Protocol):
-    """Where batches come from; `held_bytes` are those that it keeps on the device."""
+    """A source of batches; it keeps `held_bytes` bytes on the device."""
 
     held_bytes: int
 
@@ -39,7 +39,7 @@ class Feed(Protocol):
 
 
 class InMemory:
-    """The same batch again and again; it is on the device, so nothing is waited for."""
+    """Repeats one batch that is already on the device, so that there is no data wait."""
 
     def __init__(self, batch: Batch) -> None:
         self._batch = batch
@@ -51,7 +51,7 @@ class InMemory:
 
 
 class FromLoader:
-    """The batches of a loader, epoch after epoch, read ahead as in training."""
+    """Yields the batches of a loader, epoch after epoch, with read-ahead as in training."""
 
     held_bytes = 0
 
@@ -64,7 +64,7 @@ class FromLoader:
         if len(batch) == 0:
             raise UserError(
                 f"no video of a batch could be decoded, the last: {batch.failures[-1].reason} "
-                "Check DATA.PATH_TO_DATA_DIR and DATA.PATH_PREFIX."
+                "Try another DATA.PATH_TO_DATA_DIR or DATA.PATH_PREFIX."
             )
         return batch
 
@@ -77,13 +77,13 @@ class FromLoader:
 
 @dataclass(frozen=True, slots=True)
 class Stepper:
-    """What makes the steps of one variant, as `engine/train.py` makes them.
+    """Makes the steps of one variant, as `engine/train.py` does.
 
-    `lr` is the learning rate, `clip_norm` the gradient's longest length.
+    `lr` is the learning rate, `clip_norm` the largest norm of the gradient.
     """
 
     model: nn.Module
-    wrapped: nn.Module  # the model, or what shares its gradients out among processes
+    wrapped: nn.Module  # the model, or its DistributedDataParallel
     task: Task
     optimizer: torch.optim.Optimizer
     device: torch.device
@@ -92,9 +92,9 @@ class Stepper:
     clip_norm: float
 
     def step(self, feed: Feed, *, sync: bool = True) -> tuple[dict[str, float], float]:
-        """Make one step; return the seconds of its phases, communication within them, and its loss.
+        """Make one step; return the seconds of each phase, and the loss.
 
-        Without `sync` no gradient is sent to another process.
+        Communication counts in the phase where it happens. Without `sync` there is no all-reduce.
         """
         clock = Clock(self.device)
         clock.mark()
@@ -122,14 +122,14 @@ class Stepper:
 
 
 class Clock:
-    """Seconds between marks: on a GPU, between the moments at which its work gets to them."""
+    """Measures the seconds between marks; on a GPU, marks are events in its queue of work."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._marks: list[Any] = []
 
     def mark(self) -> None:
-        """Put a mark."""
+        """Set a mark."""
         if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
             event.record()
@@ -138,7 +138,7 @@ class Clock:
             self._marks.append(time.perf_counter())
 
     def seconds(self) -> list[float]:
-        """Return the seconds from each mark to the next one, once they are all reached."""
+        """Wait until all marks are reached; return the seconds from each mark to the next."""
         wait_for(self._device)
         pairs = zip(self._marks, self._marks[1:], strict=False)
         if self._device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Variants of a training step, taking turns; what one lacks is noted, and the others go on."""
+"""Time variants of a training step in turns; a variant that cannot run is noted and skipped."""
 
 import contextlib
 import copy
@@ -28,12 +28,12 @@ from hiera_video.solver.build import build_lr_schedule, build_optimizer
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 
-# Steps that are not counted: where a GPU's libraries choose their kernels.
+# Steps that are not counted; in them a GPU's libraries choose their kernels.
 _WARM_UPS = {"cpu": 1, "cuda": 3}
 
 
 class Bench:
-    """The variants that can run, and their figures so far."""
+    """Holds the variants that can run, and their figures."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Bench:
         self.figures: dict[str, Figures] = {name: Figures() for name in settings.variants}
         self._steppers: dict[str, Stepper] = {}
         self._num_clips = num_clips
-        # What the loader has read ahead while others had their turn is not what training finds.
+        # Skip what the loader has read ahead during other turns: training does not have it.
         ahead = 2 * settings.cfg.DATA_LOADER.NUM_WORKERS
         self._uncounted = ahead if isinstance(feed, FromLoader) else 0
 
     def add(self, name: str, folder: str) -> None:
-        """Build a variant and make its first steps, compiling what is compiled, into `folder`."""
+        """Build a variant and make its first steps, caching compiled code in `folder`."""
         with self._noting(name), _compiling_into(os.path.join(folder, name)):
             stepper = self._stepper(name)
             figures = self.figures[name]
@@ -66,7 +66,7 @@ class Bench:
             self._steppers[name] = stepper
 
     def take_turns(self) -> tuple[float, float]:
-        """Make the rounds; return the median seconds of matrix products, and their operations."""
+        """Run all rounds; return the median seconds of matrix products, and their operations."""
         dtype = torch.bfloat16 if self.settings.cfg.TRAIN.MIXED_PRECISION else torch.float32
         product, operations = matmul_run(device=self.device, dtype=dtype)
         product()
@@ -91,11 +91,11 @@ class Bench:
     def _peak(self, stepper: Stepper) -> int:
         kept = state_bytes(stepper.model, stepper.optimizer) + self.feed.held_bytes
         if stepper.wrapped is not stepper.model:
-            kept += sum(weight.nbytes for weight in stepper.model.parameters())  # to be sent
+            kept += sum(weight.nbytes for weight in stepper.model.parameters())  # DDP's buckets
         return kept + peak_bytes(lambda: stepper.step(self.feed), self.device)
 
     def plain_losses(self, batch: Batch) -> dict[str, float]:
-        """Return the losses of the models as they are, before any step, with nothing dropped."""
+        """Return the losses of the models before any step, without dropout and dropped paths."""
         losses = {}
         few = batch.split(2)[0].to(self.device)
         for name in (PLAIN, PUBLISHED):
@@ -119,11 +119,11 @@ class Bench:
                 alone.append(self._together(stepper, sync=False))
         figures.phases.append(_mean(taken))
         if alone:
-            # Only what is computed and sent between forward and optimizer differs between them.
+            # Steps with and without synchronisation differ only in backward.
             figures.communication.append(_mean(taken)[BACKWARD] - _mean(alone)[BACKWARD])
 
     def _together(self, stepper: Stepper, *, sync: bool) -> dict[str, float]:
-        dist.agree(False)  # all begin at once, or one would wait for another and call it sending
+        dist.agree(False)  # start together: waiting for another process would look like sending
         return stepper.step(self.feed, sync=sync)[0]
 
     def _model(self, name: str) -> Any:
@@ -137,7 +137,7 @@ class Bench:
             drop_path_rate=model_cfg.DROP_PATH_RATE,
         )
         theirs.load_state_dict(self.original.state_dict())
-        # It has the same names and so the same layers, of which it cannot tell the optimizer.
+        # Its parameters have the same names, but it lacks the layer index the optimizer needs.
         ours: Any = self.original
         theirs.layer_index, theirs.num_layers = ours.layer_index, ours.num_layers
         return theirs.train()
@@ -166,7 +166,7 @@ class Bench:
 
     @contextlib.contextmanager
     def _noting(self, name: str) -> Iterator[None]:
-        """Go on without a variant that the GPU has no room for, or that this machine lacks."""
+        """Note and skip a variant that runs out of GPU memory or cannot run on this machine."""
         try:
             yield
         except torch.cuda.OutOfMemoryError:
@@ -177,7 +177,7 @@ class Bench:
             self.figures[name].note = str(error)
 
     def tidy(self) -> None:
-        """Give back the memory of variants that have turned out not to run."""
+        """Free the memory of variants that could not run."""
         for name, figures in self.figures.items():
             if figures.note:
                 self._steppers.pop(name, None)
@@ -192,7 +192,7 @@ def _mean(taken: Sequence[dict[str, float]]) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _compiling_into(folder: str) -> Iterator[None]:
-    """Keep the compiler from finding what it has compiled earlier, so that its time is known."""
+    """Give the compiler an empty cache, so that its full time is measured."""
     before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
     try:
