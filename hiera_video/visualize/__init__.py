@@ -1,1 +1,1 @@
-"""Draw what models see: evidence for a class, masks, reconstructions, labels in a video."""
+"""Draw evidence for a class, masks and reconstructions, and labels in a video."""

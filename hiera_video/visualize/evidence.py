@@ -1,10 +1,10 @@
-"""Where in a clip a classifier finds the evidence for a class.
+"""Locate the evidence for a class in a clip.
 
-Hiera's classifier is linear in the mean of the last stage's tokens, but for the division by that
-mean's own standard deviation. So a logit is, exactly, the mean over the tokens of what each adds
-to it, and a token has a place in space and time: class activation mapping (Zhou et al., CVPR 2016),
-with the layer norm kept as it was for the clip. A token of the last stage has seen the whole clip
-through attention, so its place is where the model put the evidence, not all that it came from.
+Hiera's classifier is linear in the mean of the last stage's tokens, except that the layer norm
+divides by that mean's standard deviation. With this divisor fixed to the clip's value, a logit is
+exactly the mean of one term per token, and each token has a place in space and time. This is class
+activation mapping (Zhou et al., CVPR 2016). Through attention, a token of the last stage has seen
+the whole clip. So its place shows where the model put the evidence, not all of its sources.
 
 Shape suffixes: B clips, K classes, D channels, T H W frames and pixels of clips, t h w the tokens
 of the last stage; C colours (RGB).
@@ -21,17 +21,17 @@ from hiera_video.models.hiera import Hiera
 from hiera_video.models.parts.scores import softmax
 from hiera_video.utils.errors import UserError
 
-# Colours that a colour-blind person tells apart, too: for the class, and against it.
+# Colours for and against the class, which colour-blind people can distinguish, too.
 FOR, AGAINST = (255, 140, 0), (40, 110, 255)
-_MOST_COLOUR = 0.75  # of a pixel, where the evidence is strongest: the video still shows through
+_MOST_COLOUR = 0.75  # share of colour where evidence is strongest, so that the video stays visible
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the tokens add to the logit of one class of a clip.
+    """The contribution of each token to the logit of one class of a clip.
 
-    `map_THW` is float32 `[t, h, w]`, in logits above the mean of all classes; its mean plus `bias`
-    is the class's logit less the mean logit. `label` is the class, `score` its probability.
+    `map_THW` is float32 `[t, h, w]`, in logits above the mean of all classes. Its mean plus `bias`
+    is the class's logit minus the mean logit. `label` is the class, `score` its probability.
     """
 
     map_THW: np.ndarray
@@ -41,17 +41,17 @@ class Evidence:
 
 
 def check_model(model: nn.Module) -> None:
-    """Raise a UserError for a model whose evidence is not known here."""
+    """Raise a UserError unless the model is a Hiera that classifies videos."""
     if not isinstance(model, Hiera) or len(model.input_size) != 3:
         raise UserError(
-            "evidence is shown of a Hiera that classifies videos, got "
+            "--checkpoint or --model must be a Hiera that classifies videos, got "
             f"{type(model).__name__}. Try the checkpoint of a fine-tuned video model."
         )
 
 
 @torch.inference_mode()
 def find_evidence(model: nn.Module, clip_CTHW: torch.Tensor, label: int | None = None) -> Evidence:
-    """Return where a clip's evidence for a class lies; None: for the most probable one.
+    """Compute the evidence for class `label` in a clip; None selects the most probable class.
 
     The model is in evaluation mode; the clip is normalised, on any device.
 
@@ -71,7 +71,7 @@ def find_evidence(model: nn.Module, clip_CTHW: torch.Tensor, label: int | None =
     tokens_THWD = stages[-1][0].float()
     pooled_D = tokens_THWD.mean((0, 1, 2))
     deviation = (pooled_D.var(unbiased=False) + model.norm.eps).sqrt()
-    # Softmax sees only what tells a class from the others: the mean class's weights go.
+    # Softmax ignores what all classes share, so the mean over the classes is subtracted.
     weight_D = head.weight[label] - head.weight.mean(0)
     centred_THWD = tokens_THWD - tokens_THWD.mean(-1, keepdim=True)
     map_THW = centred_THWD @ (weight_D * model.norm.weight) / deviation
@@ -82,8 +82,8 @@ def find_evidence(model: nn.Module, clip_CTHW: torch.Tensor, label: int | None =
 def draw_evidence(frames_THWC: np.ndarray, map_THW: np.ndarray) -> np.ndarray:
     """Return uint8 frames with the evidence in colour: orange for the class, blue against it.
 
-    The map is stretched over the frames in space and time, bilinear; the strongest token of the
-    clip has the most colour.
+    Linear interpolation stretches the map over the frames in space and time. The strongest token of
+    the clip gets the most colour.
     """
     size = frames_THWC.shape[:3]
     stretched_THW = F.interpolate(

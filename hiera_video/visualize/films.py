@@ -1,4 +1,4 @@
-"""What there is to show of a clip as two files: a picture of all its frames, and a film.
+"""Write a clip as two files: a picture of all its frames, and a film.
 
 Shape suffixes: T frames or time steps, H height, W width, C colours (RGB); frames are uint8.
 """
@@ -13,7 +13,7 @@ from hiera_video.visualize.pictures import enlarged, labelled_grid, save_mp4, sa
 
 # Smaller pictures are enlarged to these widths, in the grid and in the film.
 CELL_PX, PANEL_PX = 112, 224
-MAX_FPS = 4  # slow enough to look at; 16x4 clips at 30 frames per second have 3.75 steps a second
+MAX_FPS = 4  # slow enough to follow: 16x4 clips at 30 frames per second have 3.75 steps a second
 
 
 def write_film(
@@ -24,9 +24,9 @@ def write_film(
     title: str,
     caption: str = "",
 ) -> str:
-    """Write STEM.png, a row of frames for each part, and STEM.mp4, the parts beside each other.
+    """Write STEM.png with a row of frames for each part, and STEM.mp4 with the parts side by side.
 
-    `parts` are frames_THWC by their label; `seconds_T` is when in the video each frame is. Returns
+    `parts` are frames_THWC by label; `seconds_T` is the time of each frame in the video. Returns
     the two paths, for a message. Raises a UserError if a file cannot be written.
     """
     rows = {label: enlarged(frames, at_least=CELL_PX) for label, frames in parts.items()}
@@ -41,7 +41,7 @@ def write_film(
 
 
 def stems(videos: Sequence[str], folder: str, *, ending: str) -> list[str]:
-    """Return where the pictures of each video go: FOLDER/NAME + `ending`; no two are the same."""
+    """Return a unique path stem for each video's pictures: FOLDER/NAME + `ending`."""
     taken: list[str] = []
     for video in videos:
         name = PurePath(video).stem + ending

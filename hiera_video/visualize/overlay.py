@@ -1,4 +1,4 @@
-"""A video with what it shows written into its pictures, as mp4.
+"""Write a video as mp4 with its predicted classes drawn into the pictures.
 
 Shape suffixes: N frames, H height, W width (pixels), C colours (RGB); pictures are uint8.
 """
@@ -23,12 +23,12 @@ from hiera_video.utils.fonts import font_file, usual_font
 from hiera_video.utils.text import printable
 from hiera_video.visualize.pictures import enlarged
 
-# Smaller pictures are enlarged to this width: on fewer pixels no name can be read.
+# Smaller pictures are enlarged to this width, so that names can be read.
 _MIN_WIDTH = 480
-_LINES_OF_PICTURE = 22  # lines of text that would fill its height
+_LINES_OF_PICTURE = 22  # lines of text that would fill the picture's height
 _MIN_TEXT_PX, _MAX_TEXT_PX = 15, 48
 _PAPER, _INK, _BAR, _BEST = (0, 0, 0, 185), (255, 255, 255), (90, 160, 235, 220), (255, 196, 60)
-_CHUNK_BYTES = 128 << 20  # frames in memory at a time
+_CHUNK_BYTES = 128 << 20  # decoded frames in memory at a time
 
 
 def write_overlay(
@@ -40,10 +40,10 @@ def write_overlay(
     top_k: int,
     fallback_fps: float,
 ) -> None:
-    """Write a video as mp4, its `top_k` best classes at each time written into it; no sound.
+    """Write a video as mp4 without sound, with its `top_k` best classes drawn at each time.
 
-    At each time the window is shown whose middle is nearest. `fallback_fps` is the rate of a video
-    that does not tell its own. `out` appears once it is whole.
+    The classes are those of the window with the nearest centre. `fallback_fps` is the frame rate of
+    a video that states none. `out` appears once it is complete.
 
     Raises:
         DecodeError: the video does not decode to its end.
@@ -64,9 +64,9 @@ def write_overlay(
 
 
 def draw_labels(picture_HWC: np.ndarray, rows: Sequence[ClassScore]) -> np.ndarray:
-    """Return the picture with the classes in its lower left corner, each with a bar for its score.
+    """Draw classes into the picture's lower left corner, each with a bar for its score.
 
-    Long names are cut to the picture's width.
+    Long names are truncated to the picture's width.
     """
     height, width, _ = picture_HWC.shape
     size = min(max(height // _LINES_OF_PICTURE, _MIN_TEXT_PX), _MAX_TEXT_PX)
@@ -74,12 +74,12 @@ def draw_labels(picture_HWC: np.ndarray, rows: Sequence[ClassScore]) -> np.ndarr
     line = int(size * 1.7)
     share_width = int(font.getlength("100.0 %"))
     room = max(width - 6 * pad - share_width, 1)
-    whole = [printable(one.name) for one in rows]
-    files = [font_file(name) for name in whole]
+    full_names = [printable(one.name) for one in rows]
+    files = [font_file(name) for name in full_names]
     fonts = [_font(size, file) if file else font for file in files]
     names = [
         _cut(name if file else f"class {one.label}", own, room)
-        for one, name, file, own in zip(rows, whole, files, fonts, strict=True)
+        for one, name, file, own in zip(rows, full_names, files, fonts, strict=True)
     ]
     lengths = [own.getlength(name) for name, own in zip(names, fonts, strict=True)]
     bar_width = max([*lengths, 8 * size])
@@ -123,7 +123,7 @@ def _cut(name: str, font: ImageFont.FreeTypeFont, room: float) -> str:
 def _labelled(
     reader: VideoReader, windows: Sequence[Window], fps: float, top_k: int
 ) -> Iterator[np.ndarray]:
-    """Yield the pictures of all ticks, labelled, of even height and width."""
+    """Yield the labelled pictures of all ticks, cropped to even height and width."""
     num_bytes = reader.frames_at([0]).nbytes
     per_chunk = max(_CHUNK_BYTES // num_bytes, 8)
     rows = [window.prediction.top(top_k) for window in windows]

@@ -1,4 +1,4 @@
-"""Frames as pictures to look at: labelled grids, PNG and mp4 files.
+"""Arrange frames in labelled grids, and write PNG and mp4 files.
 
 Shape suffixes: R rows, K columns, T frames, H height, W width (pixels), C colour (RGB); THW after
 `visible` are the mask units in time and space. Frames are uint8.
@@ -14,19 +14,19 @@ from hiera_video.data.synthetic.videos import encode_h264
 from hiera_video.utils import disk
 from hiera_video.utils.errors import UserError
 
-GREY = (170, 170, 170)  # what is hidden; neither black nor white, which videos have of their own
+GREY = (170, 170, 170)  # hidden units; not black or white, which videos often contain
 _GAP = 4  # pixels between pictures
 _TEXT_PX = 15  # height of a letter
-_CHARACTER_PX = 0.62 * _TEXT_PX  # its width, generously
+_CHARACTER_PX = 0.62 * _TEXT_PX  # upper estimate of its width
 
 
 def grey_hidden(
     frames_THWC: np.ndarray, visible_THW: np.ndarray, *, strength: float = 1.0
 ) -> np.ndarray:
-    """Return the frames with all mask units that are not visible grey.
+    """Return the frames with hidden mask units in grey.
 
-    `visible_THW` is bool over the unit grid, which divides the frames' T, H and W. With a
-    `strength` below 1 the frame shows through by the rest.
+    `visible_THW` is bool over the unit grid, which divides the frames' T, H and W. `strength` is
+    the share of grey in a hidden pixel; the rest is the frame.
     """
     hidden = ~visible_THW
     for axis, size in enumerate(frames_THWC.shape[:3]):
@@ -36,7 +36,7 @@ def grey_hidden(
 
 
 def enlarged(frames_THWC: np.ndarray, *, at_least: int) -> np.ndarray:
-    """Return the frames, each pixel repeated as often as makes them `at_least` pixels wide."""
+    """Repeat each pixel so often that the frames are `at_least` pixels wide."""
     factor = -(-at_least // frames_THWC.shape[2])
     return frames_THWC.repeat(factor, 1).repeat(factor, 2)
 
@@ -44,10 +44,10 @@ def enlarged(frames_THWC: np.ndarray, *, at_least: int) -> np.ndarray:
 def labelled_grid(
     rows: Mapping[str, np.ndarray], columns: Sequence[str], *, title: str = "", caption: str = ""
 ) -> np.ndarray:
-    """Put frames in a grid on white, pixel for pixel, with text around it; `picture_HWC`.
+    """Put frames in a grid on white, pixel for pixel, with text around it; return `picture_HWC`.
 
-    `rows` are frames_THWC by the label at their left, all of one size and as many as `columns` has
-    labels for above. A label may have several lines. Height and width are even.
+    `rows` are frames_THWC by the label at their left, all of one size. `columns` are the labels
+    above, one per frame. A label may have several lines. Height and width of the picture are even.
     """
     frames_RKHWC = np.stack(list(rows.values()))
     num_rows, num_columns, height, width, _ = frames_RKHWC.shape
@@ -77,7 +77,7 @@ def labelled_grid(
 
 
 def side_by_side(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Put clips beside each other, each under its label: frames_THWC of even height and width."""
+    """Put clips side by side, each under its label; return frames_THWC of even height and width."""
     frames_PTHWC = np.stack(list(parts.values()))
     return np.stack(
         [labelled_grid({"": frames_PTHWC[:, t]}, list(parts)) for t in range(frames_PTHWC.shape[1])]
@@ -89,7 +89,7 @@ def save_png(path: str, picture_HWC: np.ndarray) -> None:
     from matplotlib.image import imsave
 
     def write(file: Any) -> None:
-        # Without matplotlib's version, so that the same picture gives the same file.
+        # Omit matplotlib's version, so that equal pictures give equal files.
         imsave(file, picture_HWC, format="png", metadata={"Software": ""})
 
     _writing(path, lambda: disk.write_atomic(path, write))
@@ -108,7 +108,7 @@ def _writing(path: str, write: Callable[[], object]) -> None:
 
 
 class _Canvas:
-    """White paper of height x width pixels to write on; y counts from the top."""
+    """A white canvas of height x width pixels to write text on; y counts from the top."""
 
     def __init__(self, height: int, width: int) -> None:
         # The object interface draws without a display and without matplotlib's global state.
@@ -117,7 +117,7 @@ class _Canvas:
 
         dpi = 100.0
         self._height = height
-        # Half a pixel more than needed, which matplotlib rounds down.
+        # Half a pixel more than needed, because matplotlib rounds down.
         size_inch = ((width + 0.5) / dpi, (height + 0.5) / dpi)
         self._figure = Figure(figsize=size_inch, dpi=dpi, facecolor="white")
         self._canvas = FigureCanvasAgg(self._figure)
@@ -126,7 +126,7 @@ class _Canvas:
     def write(
         self, text: str, *, x: float, y: float, align: str = "left", bold: bool = False
     ) -> None:
-        """Write text whose middle is at height `y`."""
+        """Write text that is vertically centred at `y`."""
         self._figure.text(
             x,
             self._height - y,
@@ -140,8 +140,8 @@ class _Canvas:
         )
 
     def pixels(self) -> np.ndarray:
-        """Return what has been written, uint8 [H, W, 3]."""
+        """Return the canvas as uint8 [H, W, 3]."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a letter that the font lacks, in a path, is a box
+            warnings.simplefilter("ignore")  # a letter missing in the font is drawn as a box
             self._canvas.draw()
         return np.asarray(self._canvas.buffer_rgba())[..., :3].copy()

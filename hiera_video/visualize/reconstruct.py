@@ -1,4 +1,4 @@
-"""What a masked autoencoder sees of a video and what it makes of it, as frames to look at.
+"""Show the visible part of a video and a masked autoencoder's reconstruction of it, as frames.
 
 Shape suffixes: B clips (1 here), C channels, T frames, H height, W width, U mask units, N decoder
 tokens, M hidden ones, P values of a patch; THW after `visible` are mask units in time and space.
@@ -35,7 +35,7 @@ _TRY_A_RUN = "Try one of a run with TASK ssl, or --model mae_hiera_base_16x224."
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip as the model takes it, `clip_CTHW`, and the second of the video of each frame."""
+    """A clip as the model takes it, `clip_CTHW`, and the time of each frame in the video."""
 
     clip_CTHW: torch.Tensor
     seconds_T: np.ndarray
@@ -43,7 +43,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """What there is to show, uint8 RGB frames_THWC: one for each time step of the tokens."""
+    """The pictures to show, uint8 RGB frames_THWC: one for each time step of the tokens."""
 
     original: np.ndarray
     visible: np.ndarray
@@ -53,17 +53,18 @@ class Pictures:
 def load_autoencoder(
     checkpoint: str | None, *, cfg: Config | None = None, model_name: str | None = None
 ) -> tuple[MaskedAutoencoderHiera, Config]:
-    """Return an autoencoder with its weights, in evaluation mode, and the config of its clips.
+    """Load an autoencoder in evaluation mode; return it with the config of its clips.
 
-    The model is `model_name` where it is given, with `checkpoint` as in `load_model` (None: the
-    published weights); else that of `cfg`, or without one of the config that a run has saved in
-    its checkpoint. With `model_name` the clips are those of `cfg`, or of the defaults, at the
-    model's own size: 16x4 as in the paper, and mean 0.45 and standard deviation 0.225 as in the
-    nearest published training code, since the authors' own is not public. The strategy is then
-    `random`, as published.
+    If `model_name` is given, it is the model, and `checkpoint` is as in `load_model` (None: the
+    published weights). Otherwise the model is that of `cfg`, by default the config that a run saved
+    in its checkpoint.
+
+    With `model_name` and no `cfg`, the clips follow the defaults at the model's own size: 16x4 as
+    in the paper, masked by `random` as published. Mean 0.45 and standard deviation 0.225 are those
+    of the nearest published training code, since the authors' own is not public.
 
     Raises:
-        UserError: there is no such checkpoint, or it is not one of a video autoencoder.
+        UserError: there is no such checkpoint, or it does not hold a video autoencoder.
     """
     if model_name is not None:
         return _named_model(model_name, checkpoint), cfg or load_config(
@@ -85,7 +86,7 @@ def load_autoencoder(
         )
     if cfg.TASK != "ssl":
         raise UserError(
-            f"{_KEY} must be an autoencoder's, got {checkpoint!r} with TASK {cfg.TASK}. "
+            f"{_KEY} must hold an autoencoder, got {checkpoint!r} with TASK {cfg.TASK}. "
             f"{_TRY_A_RUN}"
         )
     model = build_trained(cfg, checkpoint, content, key=_KEY)
@@ -101,10 +102,12 @@ def draw_mask(
     ratio: float | None,
     seed: int,
 ) -> torch.Tensor:
-    """Draw the visible units of one clip, bool `visible_BU`; None: the config's strategy or ratio.
+    """Draw the visible units of one clip, bool `visible_BU`.
+
+    A `strategy` or `ratio` of None stands for the config's.
 
     Raises:
-        UserError: no such strategy, a ratio outside (0, 1), or one that hides nothing.
+        UserError: there is no such strategy, the ratio is outside (0, 1), or it hides nothing.
     """
     ratio = cfg.MASK.RATIO if ratio is None else ratio
     if not 0 < ratio < 1:
@@ -120,13 +123,13 @@ def draw_mask(
 def read_clip(
     path: str, model: HieraEncoder, cfg: Config, *, start_sec: float | None = None
 ) -> Clip:
-    """Decode a video's clip that begins at `start_sec` (None: the middle one), cut at the centre.
+    """Decode the centre crop of a video's clip that begins at `start_sec` (None: the middle clip).
 
-    A clip that would run over the video's end is moved to end with it; a video shorter than the
+    A clip that would extend beyond the video's end is moved to end there. A video shorter than the
     clip repeats its last frame.
 
     Raises:
-        UserError: the video does not decode (a DecodeError), or does not last until `start_sec`.
+        UserError: the video does not decode (a DecodeError), or is not longer than `start_sec`.
     """
     num_frames, crop_size, _ = model.input_size
     clip = replace(clip_spec(cfg), num_frames=num_frames)
@@ -155,10 +158,10 @@ def reconstruct(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> Pictures:
-    """Show a clip, what is visible of it, and that with the hidden patches predicted.
+    """Return pictures of a clip, of its visible part, and of its reconstruction.
 
-    The model predicts the first frame of each token, so there is a picture for each of their time
-    steps. `visible_BU` is bool `[1, U]`; `mean` and `std` are those the clip was normalised with.
+    The model predicts the first frame of each token, so there is one picture for each time step of
+    the tokens. `visible_BU` is bool `[1, U]`. The clip was normalised with `mean` and `std`.
     """
     device = model.mask_token.device
     pred_MP = model(clip_CTHW[None].to(device), visible_BU).pred.float().cpu()
@@ -181,10 +184,10 @@ def reconstruct(
 def fill_in(
     patches_NP: torch.Tensor, hidden_M: torch.Tensor, pred_MP: torch.Tensor
 ) -> torch.Tensor:
-    """Return the patches with the predicted ones at the indices `hidden_M`.
+    """Replace the patches at the indices `hidden_M` by the predicted ones.
 
-    Predicted are normalised patches. They are given the mean and the contrast of the true ones, as
-    is usual where masked autoencoders are shown: without these they could not be shown at all.
+    The model predicts normalised patches. Each is rescaled to the mean and contrast of the true
+    patch, as is usual for pictures of masked autoencoders: without these it has no colours.
     """
     mean_M1, deviation_M1 = statistics(patches_NP[hidden_M])
     filled_NP = patches_NP.clone()
@@ -195,7 +198,7 @@ def fill_in(
 def to_pixels(
     clip_CTHW: torch.Tensor, *, mean: Sequence[float], std: Sequence[float]
 ) -> np.ndarray:
-    """Undo the normalisation: uint8 frames_THWC, the nearest value, cut off at 0 and 255."""
+    """Undo the normalisation; return uint8 frames_THWC, rounded and clamped to 0 and 255."""
     clip_THWC = clip_CTHW.permute(1, 2, 3, 0).double()
     shares_THWC = clip_THWC * torch.tensor(std).double() + torch.tensor(mean).double()
     return (shares_THWC * 255).round().clamp(0, 255).to(torch.uint8).numpy()
@@ -203,10 +206,10 @@ def to_pixels(
 
 def _named_model(name: str, checkpoint: str | None) -> MaskedAutoencoderHiera:
     if not name.startswith("mae_"):
-        raise UserError(f"--model must be an autoencoder's, got {name!r}. Try mae_{name}.")
-    if name.endswith("_224"):  # before its weights are downloaded
+        raise UserError(f"--model must be an autoencoder, got {name!r}. Try mae_{name}.")
+    if name.endswith("_224"):  # checked before its weights are downloaded
         raise UserError(
-            f"--model must be a video autoencoder, got {name!r}, which is one of images. Try "
+            f"--model must be a video autoencoder, got {name!r}, which is one for images. Try "
             "mae_hiera_base_16x224."
         )
     model = load_model(name, checkpoint=checkpoint)

@@ -57,7 +57,7 @@ def test_a_baseline_has_no_evidence(run_tool, small_set, tmp_path):
     video = next(small_set.glob("val/*/00000.mp4"))
     outcome = run_tool("visualize", f"evidence {video} --checkpoint {tmp_path}/x")
     assert outcome.status == 1
-    assert outcome.err.startswith("error: evidence is shown of a Hiera that classifies videos")
+    assert outcome.err.startswith("error: --checkpoint or --model must be a Hiera that classifies")
 
 
 def test_masks_need_no_weights(run_tool, small_set, tmp_path):

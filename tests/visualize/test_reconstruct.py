@@ -212,7 +212,7 @@ def test_what_is_no_video_autoencoder_is_refused(cfg, tmp_path):
     classifier = load_config("configs/Demo/HIERA_MICRO.yaml")
     path = str(tmp_path / "c.pyth")
     torch.save({"model_state": {}, "cfg": to_yaml(classifier)}, path)
-    with pytest.raises(UserError, match="--checkpoint must be an autoencoder's, got .* classify"):
+    with pytest.raises(UserError, match="--checkpoint must hold an autoencoder, got .* classify"):
         load_autoencoder(path)
     with pytest.raises(UserError, match="--cfg must be one of pretraining, TASK ssl"):
         load_autoencoder(path, cfg=classifier)
@@ -220,9 +220,11 @@ def test_what_is_no_video_autoencoder_is_refused(cfg, tmp_path):
         load_autoencoder(path, cfg=cfg)
     with pytest.raises(UserError, match="--checkpoint must be a checkpoint of a pretraining run"):
         load_autoencoder(None)
-    with pytest.raises(UserError, match="--model must be an autoencoder's.*mae_hiera_base_16x224"):
+    with pytest.raises(
+        UserError, match="--model must be an autoencoder, got.*mae_hiera_base_16x224"
+    ):
         load_autoencoder(None, model_name="hiera_base_16x224")
-    with pytest.raises(UserError, match="--model must be a video autoencoder.*one of images"):
+    with pytest.raises(UserError, match="--model must be a video autoencoder.*one for images"):
         load_autoencoder(None, model_name="mae_hiera_base_224")
     torch.save({"model_state": {}, "cfg": "MASK: {RATIOS: 1}"}, path)
     with pytest.raises(UserError, match="cannot be used any more .*RATIOS.* Try giving --cfg"):
