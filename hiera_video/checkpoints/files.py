@@ -76,8 +76,10 @@ def fetch(path: str, *, key: str) -> str:
         ) from None
 
 
-def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
+def read_checkpoint(path: str, *, key: str, mmap: bool = False) -> dict[str, Any]:
     """Read a checkpoint file or URL into plain types; `key` is the config key that named it.
+
+    With `mmap`, the tensors of a file are read from the disk only when used.
 
     A URL of the authors' is not asked where `copy_of_published` finds the file. Only plain types
     and tensors are unpickled, so a file cannot run code. A sharded checkpoint (a folder *.dcp) is
@@ -104,7 +106,7 @@ def read_checkpoint(path: str, *, key: str) -> dict[str, Any]:
             f"{key} must be a checkpoint file, got the folder {path!r}.{_hint_inside(here)}"
         )
     try:
-        content = _read(here)
+        content = _read(here, mmap=mmap)
     except PermissionError:
         raise UserError(f"{key}: {path!r} may not be read (no permission).") from None
     except Exception as error:  # a damaged file makes the readers raise anything
@@ -129,10 +131,10 @@ def _reason(error: Exception) -> str:
     return f" ({error})" if type(error) is ValueError and str(error).startswith("its ") else ""
 
 
-def _read(path: str) -> Any:
+def _read(path: str, *, mmap: bool) -> Any:
     if path.endswith(".safetensors"):
         return {"model_state": load_file(path)}
-    return load_plain(path)
+    return load_plain(path, mmap=mmap)
 
 
 def _hint_inside(folder: str) -> str:

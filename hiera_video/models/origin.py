@@ -135,11 +135,11 @@ def _stem(path: str) -> str:
 
 
 def _content(path: str) -> Mapping[str, Any]:
-    """Return a checkpoint's content, without the tensors of a sharded one; {} if it is not one."""
+    """Return a checkpoint's content without reading its tensors; {} if it is not a checkpoint."""
     try:
         if distributed.is_folder(path):
             return distributed.read_plain(path, key="checkpoint")
-        return read_checkpoint(path, key="checkpoint") if io.is_file(path) else {}
+        return read_checkpoint(path, key="checkpoint", mmap=True) if io.is_file(path) else {}
     except UserError:
         return {}
 

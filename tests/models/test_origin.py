@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from hiera_video.models.hiera import hiera_micro_8x64
-from hiera_video.models.origin import is_published, origin_of
+from hiera_video.models.origin import is_published, origin_from, origin_of
 
 THEIRS = "https://dl.fbaipublicfiles.com/hiera/mae_hiera_base_16x224.pth"
 
@@ -83,3 +85,16 @@ def test_an_exported_folder_says_it_by_its_facts(tmp_path, facts, kind):
     for path in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
         assert origin_of(str(path), "" if path.is_dir() else None).kind == kind
         assert origin_of("mine.pyth", str(path)).kind == kind
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="this system counts no reads")
+def test_the_tensors_of_a_checkpoint_are_not_read(tmp_path):
+    def bytes_read():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    path = tmp_path / "large.pyth"
+    text = f"TRAIN: {{CHECKPOINT_FILE_PATH: '{THEIRS}'}}\n"
+    torch.save({"model_state": {"weight": torch.zeros(5_000_000)}, "cfg": text}, path)
+    before = bytes_read()
+    assert origin_from(str(path)).kind == "derived"
+    assert bytes_read() - before < 1_000_000 < path.stat().st_size
