@@ -1,7 +1,7 @@
 """Read the history of a training from the `json_stats` lines of stdout.log."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,11 +64,6 @@ def read_history(path: str) -> History | Missing:
 
 
 def _take_lines(history: History, lines: Iterable[str]) -> None:
-    take: dict[str, Callable[[History, Mapping[str, Any]], None]] = {
-        "train_iter": _take_iteration,
-        "train_epoch": _take_epoch,
-        "val_epoch": _take_validation,
-    }
     for line in lines:
         _, mark, text = line.partition(_MARK)
         if not mark:
@@ -78,31 +73,28 @@ def _take_lines(history: History, lines: Iterable[str]) -> None:
                 history.versions, history.stopped = match[1], ""  # a new start
             continue
         try:
-            stats = parse_json(text)
-            if taker := take.get(stats["_type"]):
-                taker(history, stats)
+            _take(history, parse_json(text))
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
             history.num_broken += 1
 
 
-def _take_iteration(history: History, stats: Mapping[str, Any]) -> None:
+def _take(history: History, stats: Mapping[str, Any]) -> None:
+    """Add the figures of one line to the history."""
+    kind = stats["_type"]
+    if kind not in {"train_iter", "train_epoch", "val_epoch"}:
+        return
     epoch, history.max_epoch = _position(stats["epoch"])
-    iteration, num_iterations = _position(stats["iter"])
-    done = epoch - 1 + iteration / num_iterations
-    _take_back(history.by_epoch, done)
-    _take_back(history.validations, done)
-    _add(history.by_iteration, done, stats)
-
-
-def _take_epoch(history: History, stats: Mapping[str, Any]) -> None:
-    epoch, history.max_epoch = _position(stats["epoch"])
-    _take_back(history.validations, epoch)
-    _add(history.by_epoch, epoch, stats)
-
-
-def _take_validation(history: History, stats: Mapping[str, Any]) -> None:
-    epoch, history.max_epoch = _position(stats["epoch"])
-    _add(history.validations, epoch, stats)
+    if kind == "train_iter":
+        iteration, num_iterations = _position(stats["iter"])
+        done = epoch - 1 + iteration / num_iterations
+        _take_back(history.by_epoch, done)
+        _take_back(history.validations, done)
+        _add(history.by_iteration, done, stats)
+    elif kind == "train_epoch":
+        _take_back(history.validations, epoch)
+        _add(history.by_epoch, epoch, stats)
+    else:
+        _add(history.validations, epoch, stats)
 
 
 def _position(text: str) -> tuple[int, int]:

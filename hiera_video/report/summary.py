@@ -180,10 +180,6 @@ def _flops(run: Run, cost: Cost | Missing | None) -> _Value:
     return f"{doubt}{cost.multiply_adds_per_view / 1e9:.3g}", None
 
 
-def _parameters(run: Run, cost: Cost | Missing | None) -> _Value:
-    return (f"{cost.parameters / 1e6:.3g} M", None) if isinstance(cost, Cost) else _ABSENT
-
-
 _ROWS: tuple[tuple[str, _Of, str], ...] = (
     ("task", _task, ""),
     ("model", _model, ""),
@@ -202,7 +198,13 @@ _ROWS: tuple[tuple[str, _Of, str], ...] = (
     ("GPU memory, peak (GiB)", _last("gpu_memory_gib", "{:.1f}".format), ""),
     ("videos that did not decode", _total("bad_videos", "{:g}".format), ""),
     ("skipped steps", _total("skipped_steps", "{:g}".format), ""),
-    ("parameters", _parameters, ""),
+    (
+        "parameters",
+        lambda _, cost: (
+            (f"{cost.parameters / 1e6:.3g} M", None) if isinstance(cost, Cost) else _ABSENT
+        ),
+        "",
+    ),
     ("GFLOPs of a view", _flops, ""),
     ("versions", lambda run, _: (run.course.versions or NONE, None), ""),
 )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -100,7 +100,8 @@ class Stepper:
         clock.mark()
         batch = feed.next().to(self.device)
         clock.mark()
-        with self._sharing(sync):
+        ddp = self.wrapped if isinstance(self.wrapped, DistributedDataParallel) else None
+        with nullcontext() if sync or ddp is None else ddp.no_sync():
             with autocast(self.device, enabled=self.bfloat16):
                 loss = self.task.step(batch, epoch=0, iteration=0)
             clock.mark()
@@ -114,11 +115,6 @@ class Stepper:
         clock.mark()
         phases = (DATA, FORWARD, BACKWARD, OPTIMIZER)
         return dict(zip(phases, clock.seconds(), strict=True)), value
-
-    def _sharing(self, sync: bool) -> AbstractContextManager[object]:
-        if sync or not isinstance(self.wrapped, DistributedDataParallel):
-            return nullcontext()
-        return self.wrapped.no_sync()
 
 
 class Clock:
