@@ -59,11 +59,11 @@ def read_history(path: str) -> History | Missing:
     history = History()
     # A full disk may leave bytes that are not text; reading must go on.
     with open(path, encoding="utf-8", errors="replace") as file:
-        _take_lines(history, file)
+        _read_lines(history, file)
     return history
 
 
-def _take_lines(history: History, lines: Iterable[str]) -> None:
+def _read_lines(history: History, lines: Iterable[str]) -> None:
     for line in lines:
         _, mark, text = line.partition(_MARK)
         if not mark:
@@ -73,12 +73,12 @@ def _take_lines(history: History, lines: Iterable[str]) -> None:
                 history.versions, history.stopped = match[1], ""  # a new start
             continue
         try:
-            _take(history, parse_json(text))
+            _add_line(history, parse_json(text))
         except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
             history.num_broken += 1
 
 
-def _take(history: History, stats: Mapping[str, Any]) -> None:
+def _add_line(history: History, stats: Mapping[str, Any]) -> None:
     """Add the figures of one line to the history."""
     kind = stats["_type"]
     if kind not in {"train_iter", "train_epoch", "val_epoch"}:
@@ -87,11 +87,11 @@ def _take(history: History, stats: Mapping[str, Any]) -> None:
     if kind == "train_iter":
         iteration, num_iterations = _position(stats["iter"])
         done = epoch - 1 + iteration / num_iterations
-        _take_back(history.by_epoch, done)
-        _take_back(history.validations, done)
+        _drop_from(history.by_epoch, done)
+        _drop_from(history.validations, done)
         _add(history.by_iteration, done, stats)
     elif kind == "train_epoch":
-        _take_back(history.validations, epoch)
+        _drop_from(history.validations, epoch)
         _add(history.by_epoch, epoch, stats)
     else:
         _add(history.validations, epoch, stats)
@@ -107,12 +107,12 @@ def _add(figures: dict[str, Points], x: float, stats: Mapping[str, Any]) -> None
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         points = figures.setdefault(name, [])
-        _take_back({name: points}, x)
+        _drop_from({name: points}, x)
         if abs(value) < _ABSURD:  # excludes infinity and NaN, too
             points.append((x, float(value)))
 
 
-def _take_back(figures: Mapping[str, Points], x: float) -> None:
+def _drop_from(figures: Mapping[str, Points], x: float) -> None:
     """Drop the points at `x` or later: a resumed run repeats them, and the repetition counts."""
     for points in figures.values():
         while points and points[-1][0] >= x:

@@ -114,15 +114,15 @@ class Bench:
             stepper.step(self.feed)
         taken, alone = [], []
         for _ in range(self.settings.steps):
-            taken.append(self._together(stepper, sync=True))
+            taken.append(self._synchronised_step(stepper, sync=True))
             if self.settings.processes > 1:
-                alone.append(self._together(stepper, sync=False))
+                alone.append(self._synchronised_step(stepper, sync=False))
         figures.phases.append(_mean(taken))
         if alone:
             # Steps with and without synchronisation differ only in backward.
             figures.communication.append(_mean(taken)[BACKWARD] - _mean(alone)[BACKWARD])
 
-    def _together(self, stepper: Stepper, *, sync: bool) -> dict[str, float]:
+    def _synchronised_step(self, stepper: Stepper, *, sync: bool) -> dict[str, float]:
         dist.agree(False)  # start together: waiting for another process would look like sending
         return stepper.step(self.feed, sync=sync)[0]
 
