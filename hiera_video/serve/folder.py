@@ -66,14 +66,11 @@ def remove_leftovers() -> None:
     with suppress(OSError):
         for entry in os.scandir(parent):
             with suppress(OSError):
-                if entry.name.startswith(_PREFIX) and _is_ours(entry):
+                if not entry.name.startswith(_PREFIX) or not entry.is_dir(follow_symlinks=False):
+                    continue
+                owner = entry.stat(follow_symlinks=False).st_uid
+                if not hasattr(os, "geteuid") or owner == os.geteuid():
                     _remove_if_left(entry.path)
-
-
-def _is_ours(entry: "os.DirEntry[str]") -> bool:
-    if not entry.is_dir(follow_symlinks=False):
-        return False
-    return not hasattr(os, "geteuid") or entry.stat(follow_symlinks=False).st_uid == os.geteuid()
 
 
 def _remove_if_left(path: str) -> None:

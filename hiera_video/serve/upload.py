@@ -134,12 +134,12 @@ class VideoForm:
         self._video_bytes, self._all_bytes = 0, 0
         self._head = b""
         self._headers: dict[bytes, bytes] = {}
-        self._name, self._value = b"", b""
+        self._name, self._value = bytearray(), bytearray()
         self._is_video = self._has_video = self._is_whole = False
         callbacks: Any = {
-            "on_part_begin": self._begin_part,
-            "on_header_field": self._add_name,
-            "on_header_value": self._add_value,
+            "on_part_begin": self._headers.clear,
+            "on_header_field": lambda data, start, end: self._name.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
             "on_header_end": self._end_header,
             "on_headers_finished": self._end_headers,
             "on_part_data": self._add_data,
@@ -179,19 +179,10 @@ class VideoForm:
         if not self._has_video:
             raise self._no_file()
 
-    def _begin_part(self) -> None:
-        self._headers = {}
-        self._is_video = False
-
-    def _add_name(self, data: bytes, start: int, end: int) -> None:
-        self._name += data[start:end]
-
-    def _add_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
     def _end_header(self) -> None:
-        self._headers[self._name.lower()] = self._value
-        self._name, self._value = b"", b""
+        self._headers[bytes(self._name).lower()] = bytes(self._value)
+        self._name.clear()
+        self._value.clear()
 
     def _end_headers(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
