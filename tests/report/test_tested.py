@@ -75,7 +75,7 @@ def test_a_mistake_whose_video_is_gone_says_so():
 
 
 def test_no_video_is_fetched_for_its_picture():
-    with pytest.raises(UserError, match="fetches nothing"):
+    with pytest.raises(UserError, match="downloads nothing"):
         middle_frame("https://videos.example/one.mp4", "auto")
 
 

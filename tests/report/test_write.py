@@ -183,7 +183,7 @@ def test_a_folder_of_no_run_is_refused_and_runs_inside_it_are_named(make_run, tm
     shutil.copytree(make_run("one"), tmp_path / "output" / "one")
     with pytest.raises(UserError, match=r"OUTPUT_DIR must be .* Try .*output/one\."):
         report(tmp_path / "output")
-    with pytest.raises(UserError, match="is none"):
+    with pytest.raises(UserError, match="is not a folder"):
         report(tmp_path / "nowhere")
 
 
