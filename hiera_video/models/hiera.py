@@ -5,23 +5,27 @@ Weights are interchangeable with the published model's: same state-dict keys, sa
 Shape suffixes: B clips, K classes; X is `CTHW` (or `CHW`).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import Unpack
 
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.models.parts.initialise import initialise
 from hiera_video.models.parts.layers import NORM_EPS, Head
+from hiera_video.models.parts.settings import EncoderSettings, HieraSettings
 from hiera_video.models.parts.sizes import MICRO, build_size
+from hiera_video.utils.errors import UserError
 
 
 class Hiera(HieraEncoder, HubModel):
     """Hierarchical vision transformer with mask unit attention; `clips_BX` to `logits_BK`.
 
     Args:
-        num_classes: K.
+        num_classes: K; 0: no classifier, so that the outputs are the features before it.
         head_dropout: dropout before the classifier.
         head_init_scale: factor on the classifier's initial weights.
         weight_init: "trunc_normal" (std 0.02, biases 0.02: the published classifier's) or
@@ -54,7 +58,7 @@ class Hiera(HieraEncoder, HubModel):
         head_dropout: float = 0.0,
         head_init_scale: float = 0.001,
         weight_init: str = "trunc_normal",
-        **encoder: Any,
+        **encoder: Unpack[EncoderSettings],
     ) -> None:
         super().__init__(**encoder)
         self.settings = {
@@ -67,9 +71,7 @@ class Hiera(HieraEncoder, HubModel):
         self.norm = nn.LayerNorm(self.width, eps=NORM_EPS)
         self.head = Head(self.width, num_classes, dropout=head_dropout)
         initialise(self.modules(), weight_init)
-        with torch.no_grad():
-            self.head.projection.weight.mul_(head_init_scale)
-            self.head.projection.bias.mul_(head_init_scale)
+        self.head.rescale(head_init_scale)
 
     def forward(
         self, clips_BX: torch.Tensor, return_intermediates: bool = False
@@ -85,9 +87,50 @@ class Hiera(HieraEncoder, HubModel):
             return logits_BK, self.feature_maps(stage_outputs)
         return logits_BK
 
+    def forward_head(
+        self, features: torch.Tensor | Sequence[torch.Tensor], pre_logits: bool = False
+    ) -> torch.Tensor:
+        """Return the logits of what `forward_features` returned, as timm's models do.
+
+        `features` are the feature maps of all stages, of which the last is used, or that map alone
+        (`[B, ..., D]`, in any order of tokens). With `pre_logits`, return the input of the
+        classifier instead: the mean over all tokens, normalised.
+        """
+        last = features if isinstance(features, torch.Tensor) else features[-1]
+        pooled_BD = self.norm(last.flatten(1, -2).mean(1))
+        return self.head(pooled_BD, pre_logits=pre_logits)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of outputs of the classifier, 0 if there is none."""
+        return self.settings["num_classes"]
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last layer: a linear layer, or an identity without a classifier."""
+        return self.head.projection
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a freshly initialised one for other classes, as in timm.
+
+        0 removes the classifier. The weights get the scheme and scale that the model was built
+        with; `save_pretrained` writes the new number of classes. `global_pool` is for callers of
+        timm's models: Hiera averages the tokens ("avg").
+
+        Raises:
+            UserError: a negative number, or another pooling.
+        """
+        if global_pool not in (None, "avg"):
+            raise UserError(f"global_pool must be 'avg', got {global_pool!r}.")
+        head = Head(self.width, num_classes, dropout=self.head.dropout.p)
+        initialise(head.modules(), self.settings["weight_init"])
+        head.rescale(self.settings["head_init_scale"])
+        like = self.norm.weight
+        self.head = head.to(like.device, like.dtype).train(self.training)
+        self.settings["num_classes"] = num_classes
+
 
 def hiera_tiny_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-T for images of 224 px: 28 M parameters, 5 GFLOPs (Ryali et al., table 2).
 
@@ -100,69 +143,69 @@ def hiera_tiny_224(
 
 
 def hiera_small_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-S for images of 224 px: 35 M parameters, 6 GFLOPs (table 2)."""
     return _image("hiera_small_224", pretrained, checkpoint, settings)
 
 
 def hiera_base_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-B for images of 224 px: 52 M parameters, 9 GFLOPs (table 2)."""
     return _image("hiera_base_224", pretrained, checkpoint, settings)
 
 
 def hiera_base_plus_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-B+ for images of 224 px: 70 M parameters, 13 GFLOPs (table 2)."""
     return _image("hiera_base_plus_224", pretrained, checkpoint, settings)
 
 
 def hiera_large_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-L for images of 224 px: 214 M parameters, 40 GFLOPs (table 2)."""
     return _image("hiera_large_224", pretrained, checkpoint, settings)
 
 
 def hiera_huge_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-H for images of 224 px: 673 M parameters, 125 GFLOPs (table 2)."""
     return _image("hiera_huge_224", pretrained, checkpoint, settings)
 
 
 def hiera_base_16x224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-B for 16 frames of 224 px: 51 M parameters, 102 GFLOPs (table 4)."""
     return _video("hiera_base_16x224", pretrained, checkpoint, settings)
 
 
 def hiera_base_plus_16x224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-B+ for 16 frames of 224 px: 69 M parameters, 133 GFLOPs (table 4)."""
     return _video("hiera_base_plus_16x224", pretrained, checkpoint, settings)
 
 
 def hiera_large_16x224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-L for 16 frames of 224 px: 213 M parameters, 413 GFLOPs (table 4)."""
     return _video("hiera_large_16x224", pretrained, checkpoint, settings)
 
 
 def hiera_huge_16x224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Unpack[HieraSettings]
 ) -> Hiera:
     """Hiera-H for 16 frames of 224 px: 672 M parameters, 1159 GFLOPs (table 4)."""
     return _video("hiera_huge_16x224", pretrained, checkpoint, settings)
 
 
-def hiera_micro_8x64(**settings: Any) -> Hiera:
+def hiera_micro_8x64(**settings: Unpack[HieraSettings]) -> Hiera:
     """A Hiera small enough to train on a laptop's CPU: 8 frames of 64 px, for demo and tests.
 
     Not one of the paper's sizes: 1.2 M parameters. It starts from xavier weights and a classifier
@@ -170,16 +213,17 @@ def hiera_micro_8x64(**settings: Any) -> Hiera:
     still at chance (12.5 %) after 5 with the classifier at the published thousandth.
     """
     start = {"num_classes": 400, "weight_init": "xavier", "head_init_scale": 1.0}
-    return Hiera(**{**MICRO, **start, **settings})
+    merged: dict[str, Any] = {**MICRO, **start, **settings}
+    return Hiera(**merged)
 
 
-def _image(name: str, pretrained: bool, checkpoint: str | None, settings: dict[str, Any]) -> Hiera:
+def _image(name: str, pretrained: bool, checkpoint: str | None, settings: HieraSettings) -> Hiera:
     return build_size(
         Hiera, name, settings, pretrained=pretrained, checkpoint=checkpoint, num_classes=1000
     )
 
 
-def _video(name: str, pretrained: bool, checkpoint: str | None, settings: dict[str, Any]) -> Hiera:
+def _video(name: str, pretrained: bool, checkpoint: str | None, settings: HieraSettings) -> Hiera:
     return build_size(
         Hiera, name, settings, pretrained=pretrained, checkpoint=checkpoint, num_classes=400
     )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import nn
+from typing_extensions import Unpack
 
 from hiera_video.models import masking
 from hiera_video.models.parts.encoder import HieraEncoder
@@ -22,6 +23,7 @@ from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.models.parts.initialise import initialise
 from hiera_video.models.parts.layers import NORM_EPS, HieraBlock
 from hiera_video.models.parts.patches import normalised, pixel_patches
+from hiera_video.models.parts.settings import BodySettings, MAESettings
 from hiera_video.models.parts.sizes import MICRO, build_size
 from hiera_video.models.parts.token_order import unit_order
 from hiera_video.models.parts.visible import (
@@ -96,7 +98,7 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
         decoder_depth: int = 8,
         decoder_num_heads: int = 16,
         q_pool: int = 2,
-        **encoder: Any,
+        **encoder: Unpack[BodySettings],
     ) -> None:
         super().__init__(q_pool=q_pool, **encoder)
         self.settings = {
@@ -234,7 +236,10 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
 
 
 def mae_hiera_tiny_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-T for images of 224 px.
 
@@ -246,76 +251,104 @@ def mae_hiera_tiny_224(
 
 
 def mae_hiera_small_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-S for images of 224 px."""
     return _build("mae_hiera_small_224", pretrained, checkpoint, settings)
 
 
 def mae_hiera_base_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-B for images of 224 px."""
     return _build("mae_hiera_base_224", pretrained, checkpoint, settings)
 
 
 def mae_hiera_base_plus_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-B+ for images of 224 px."""
     return _build("mae_hiera_base_plus_224", pretrained, checkpoint, settings)
 
 
 def mae_hiera_large_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-L for images of 224 px."""
     return _build("mae_hiera_large_224", pretrained, checkpoint, settings)
 
 
 def mae_hiera_huge_224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-H for images of 224 px."""
     return _build("mae_hiera_huge_224", pretrained, checkpoint, settings)
 
 
 def mae_hiera_base_16x224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-B for 16 frames of 224 px: 79 M parameters."""
     return _build("mae_hiera_base_16x224", pretrained, checkpoint, settings)
 
 
 def mae_hiera_base_plus_16x224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-B+ for 16 frames of 224 px: 98 M parameters."""
     return _build("mae_hiera_base_plus_16x224", pretrained, checkpoint, settings)
 
 
 def mae_hiera_large_16x224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-L for 16 frames of 224 px: 244 M parameters."""
     return _build("mae_hiera_large_16x224", pretrained, checkpoint, settings)
 
 
 def mae_hiera_huge_16x224(
-    *, pretrained: bool = False, checkpoint: str | None = None, **settings: Any
+    *,
+    pretrained: bool = False,
+    checkpoint: str | None = None,
+    **settings: Unpack[MAESettings],
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-H for 16 frames of 224 px: 711 M parameters."""
     return _build("mae_hiera_huge_16x224", pretrained, checkpoint, settings)
 
 
-def mae_hiera_micro_8x64(**settings: Any) -> MaskedAutoencoderHiera:
+def mae_hiera_micro_8x64(**settings: Unpack[MAESettings]) -> MaskedAutoencoderHiera:
     """The autoencoder of `hiera_micro_8x64`, for demo and tests; its decoder is small too."""
     decoder = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
-    return MaskedAutoencoderHiera(**{**MICRO, **decoder, **settings})
+    merged: dict[str, Any] = {**MICRO, **decoder, **settings}
+    return MaskedAutoencoderHiera(**merged)
 
 
 def _build(
-    name: str, pretrained: bool, checkpoint: str | None, settings: dict[str, Any]
+    name: str, pretrained: bool, checkpoint: str | None, settings: MAESettings
 ) -> MaskedAutoencoderHiera:
     return build_size(
         MaskedAutoencoderHiera, name, settings, pretrained=pretrained, checkpoint=checkpoint

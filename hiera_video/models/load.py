@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+from typing_extensions import Unpack
 
 from hiera_video.checkpoints.decoder_heads import saved_heads
 from hiera_video.checkpoints.files import model_state
@@ -13,6 +14,7 @@ from hiera_video.checkpoints.hub import class_name, local_folder
 from hiera_video.checkpoints.matching import LoadSummary, some
 from hiera_video.checkpoints.published import load_published, read_published
 from hiera_video.models.parts.hub_model import HubModel
+from hiera_video.models.parts.settings import ModelSettings
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, public_functions
 from hiera_video.utils.text import printable
@@ -26,7 +28,7 @@ def load_model(
     *,
     checkpoint: str | os.PathLike[str] | None = None,
     verbose: bool = True,
-    **settings: Any,
+    **settings: Unpack[ModelSettings],
 ) -> nn.Module:
     """Build the model `name` with weights, in evaluation mode, and print what was loaded.
 
@@ -64,7 +66,7 @@ def build_with_weights(
 
 
 def from_pretrained(
-    where: str | os.PathLike[str], *, revision: str | None = None, **changes: Any
+    where: str | os.PathLike[str], *, revision: str | None = None, **changes: Unpack[ModelSettings]
 ) -> HubModel:
     """Load the model of a folder or hub repository, whichever class it is, in evaluation mode.
 

@@ -47,6 +47,11 @@ def check_model(model: nn.Module) -> None:
             "--checkpoint or --model must be a Hiera that classifies videos, got "
             f"{type(model).__name__}. Try the checkpoint of a fine-tuned video model."
         )
+    if not isinstance(model.head.projection, nn.Linear):
+        raise UserError(
+            "evidence is shown of a Hiera that classifies videos, got one without. Try "
+            "reset_classifier, or the checkpoint of a fine-tuned video model."
+        )
 
 
 @torch.inference_mode()
@@ -61,6 +66,7 @@ def find_evidence(model: nn.Module, clip_CTHW: torch.Tensor, label: int | None =
     check_model(model)
     assert isinstance(model, Hiera)
     head = model.head.projection
+    assert isinstance(head, nn.Linear)
     num_classes = head.out_features
     if label is not None and not 0 <= label < num_classes:
         raise UserError(f"--label must be in 0 to {num_classes - 1}, got {label}.")

@@ -15,7 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from hiera_video.models.parts.layers import HieraBlock, PatchEmbed
 from hiera_video.models.parts.patches import visible_blocks
-from hiera_video.models.parts.plan import check_sizes, plan_blocks
+from hiera_video.models.parts.plan import (
+    FeatureInfo,
+    check_sizes,
+    plan_blocks,
+    stage_indices,
+    stage_info,
+)
 from hiera_video.models.parts.token_order import invert, unit_order
 from hiera_video.models.parts.visible import units_of
 from hiera_video.utils.errors import UserError
@@ -180,8 +186,13 @@ class HieraEncoder(nn.Module):
                 "input_size when the model is built."
             )
 
-    def run_blocks(self, tokens_BUND: torch.Tensor) -> list[torch.Tensor]:
-        """Run all blocks on `[B, U, tokens of a unit, D]`; return each stage's last tokens."""
+    def run_blocks(
+        self, tokens_BUND: torch.Tensor, num_stages: int | None = None
+    ) -> list[torch.Tensor]:
+        """Run all blocks on `[B, U, tokens of a unit, D]`; return each stage's last tokens.
+
+        `num_stages` runs the first stages only.
+        """
         num_units = tokens_BUND.shape[1]
         stage_outputs: list[torch.Tensor] = []
         for index, (plan, block) in enumerate(zip(self.plans, self.blocks, strict=True)):
@@ -191,6 +202,8 @@ class HieraEncoder(nn.Module):
             tokens_BUND = self.run_block(block, tokens_BUND)
             if index + 1 == len(self.plans) or self.plans[index + 1].stage != plan.stage:
                 stage_outputs.append(tokens_BUND.flatten(1, 2))
+                if len(stage_outputs) == num_stages:
+                    break
         return stage_outputs
 
     def run_block(self, block: nn.Module, tokens_BUND: torch.Tensor) -> torch.Tensor:
@@ -209,6 +222,62 @@ class HieraEncoder(nn.Module):
     def forward_features(self, clips_BX: torch.Tensor) -> list[torch.Tensor]:
         """Return the feature maps of all stages, in spatial order, as `feature_maps` does."""
         return self.feature_maps(self.run_blocks(self.embed(clips_BX)))
+
+    def forward_intermediates(
+        self,
+        clips_BX: torch.Tensor,
+        indices: int | Sequence[int] | None = None,
+        *,
+        norm: bool = False,
+        stop_early: bool = True,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the feature maps of chosen stages, as timm's models do.
+
+        Args:
+            clips_BX: pixels of the size that the model was built for.
+            indices: the stages: the last n, or their numbers (negative from the end). None: all.
+            norm: must be False: the norm comes after the pooling.
+            stop_early: do not run stages after the last chosen one.
+            output_fmt: "NCHW", channels before the token grid (`[B, D, T, H, W]` for video), or
+                "NHWC", channels last.
+            intermediates_only: return the list alone. Otherwise return the map of the last stage
+                that was run, channels last, and the list: `forward_head` takes that map.
+
+        Raises:
+            UserError: no such stage or format, or clips of another size.
+        """
+        if norm:
+            raise UserError("norm must be False: a Hiera normalises after its pooling. Try False.")
+        if output_fmt not in ("NCHW", "NHWC"):
+            raise UserError(f"output_fmt must be 'NCHW' or 'NHWC', got {output_fmt!r}.")
+        stages = stage_indices(self.plans[-1].stage + 1, indices)
+        num_stages = stages[-1] + 1 if stop_early else None
+        maps = self.feature_maps(self.run_blocks(self.embed(clips_BX), num_stages))
+        chosen = [maps[stage] for stage in stages]
+        if output_fmt == "NCHW":
+            chosen = [grid_BXD.movedim(-1, 1) for grid_BXD in chosen]
+        return chosen if intermediates_only else (maps[-1], chosen)
+
+    @property
+    def feature_info(self) -> list[FeatureInfo]:
+        """The channels, stride and last block of each stage, as in timm."""
+        return stage_info(
+            self.plans,
+            stride=self.patch_embed.proj.stride[-1],
+            q_stride=self.q_stride[-1],
+            q_pool=self.q_pool,
+        )
+
+    @property
+    def num_features(self) -> int:
+        """The channels of the last stage, by the name that timm gives them."""
+        return self.width
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Keep only the input of each block for backward, or (False) all activations."""
+        self.act_checkpoint = enable
 
     def _to_grid(self, tokens_BND: torch.Tensor, *, num_pools: int) -> torch.Tensor:
         shrink = [q**num_pools for q in self.q_stride]

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from torch import nn
+from typing_extensions import Unpack
+
+from hiera_video.models.parts.settings import ModelSettings
 
 M = TypeVar("M", bound="HubModel")
 
@@ -23,7 +26,7 @@ class HubModel(nn.Module):
         where: str | os.PathLike[str],
         *,
         revision: str | None = None,
-        **changes: Any,
+        **changes: Unpack[ModelSettings],
     ) -> M:
         """Load a model from a folder or a hub repository "owner/name", in evaluation mode.
 

@@ -166,16 +166,33 @@ class HieraBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Dropout and a linear layer; gives logits in training and in evaluation alike."""
+    """Dropout and a linear layer, which return logits in training and in evaluation.
+
+    With `num_classes` 0, an identity takes the place of the linear layer.
+
+    Raises:
+        UserError: `num_classes` is negative.
+    """
 
     def __init__(self, dim: int, num_classes: int, *, dropout: float) -> None:
         super().__init__()
+        if num_classes < 0:
+            raise UserError(
+                f"num_classes must be at least 0 (0: no classifier), got {num_classes}. Try 400."
+            )
         self.dropout = nn.Dropout(dropout)
-        self.projection = nn.Linear(dim, num_classes)
+        self.projection = nn.Linear(dim, num_classes) if num_classes else nn.Identity()
 
-    def forward(self, pooled_BD: torch.Tensor) -> torch.Tensor:
-        """Return `logits_BK`."""
-        return self.projection(self.dropout(pooled_BD))
+    def forward(self, pooled_BD: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
+        """Return `logits_BK`; with `pre_logits`, the input of the linear layer."""
+        pooled_BD = self.dropout(pooled_BD)
+        return pooled_BD if pre_logits else self.projection(pooled_BD)
+
+    def rescale(self, factor: float) -> None:
+        """Multiply the weights and biases of the linear layer by `factor`, in place."""
+        with torch.no_grad():
+            for parameter in self.projection.parameters():
+                parameter.mul_(factor)
 
 
 class DropPath(nn.Module):

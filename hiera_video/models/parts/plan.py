@@ -7,6 +7,7 @@ same table.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import TypedDict
 
 from hiera_video.utils.errors import UserError
 
@@ -56,6 +57,49 @@ def plan_blocks(
             plans.append(BlockPlan(stage, dim, dim_out, heads, pool, unit_tokens, local))
             dim, unit_tokens = dim_out, unit_tokens // pool
     return plans
+
+
+class FeatureInfo(TypedDict):
+    """A stage's output: its channels, its stride in pixels and the module that gives it."""
+
+    num_chs: int
+    reduction: int
+    module: str
+
+
+def stage_info(
+    plans: Sequence[BlockPlan], *, stride: int, q_stride: int, q_pool: int
+) -> list[FeatureInfo]:
+    """Describe the output of each stage, for patches of `stride` pixels in width."""
+    ends = {plan.stage: index for index, plan in enumerate(plans)}  # the last block of a stage
+    return [
+        FeatureInfo(
+            num_chs=plans[end].dim_out,
+            reduction=stride * q_stride ** min(stage, q_pool),
+            module=f"blocks.{end}",
+        )
+        for stage, end in ends.items()
+    ]
+
+
+def stage_indices(num_stages: int, indices: int | Sequence[int] | None) -> list[int]:
+    """Return the numbers of the chosen stages, ascending: the last n, those given, or all (None).
+
+    Raises:
+        UserError: there is no such stage, or none is chosen.
+    """
+    if indices is None:
+        indices = num_stages
+    if isinstance(indices, int):
+        asked = list(range(num_stages - indices, num_stages)) if indices <= num_stages else []
+    else:
+        asked = list(indices)
+    if not asked or not all(-num_stages <= stage < num_stages for stage in asked):
+        raise UserError(
+            f"indices must be 1 to {num_stages}, or a list of stages from {-num_stages} to "
+            f"{num_stages - 1}, got {indices!r}. Try None for all stages."
+        )
+    return sorted({stage % num_stages for stage in asked})
 
 
 def check_sizes(
