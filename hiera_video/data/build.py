@@ -11,8 +11,7 @@ from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset, ViewMa
 from hiera_video.data.decoders import Decoding, check_backend
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.order import EpochBatchSampler
-from hiera_video.data.record_table import RecordTable
-from hiera_video.data.records import VideoRecord
+from hiera_video.data.records import RecordTable, VideoRecord
 from hiera_video.data.sampling import ClipSpec
 from hiera_video.data.shards.members import remote_shard_numbers
 from hiera_video.data.transforms.mixup import Mixup

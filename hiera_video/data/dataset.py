@@ -14,8 +14,7 @@ from torch.utils.data import Dataset
 from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards.members import fetch_shard
-from hiera_video.data.transforms.erasing import Erasure
-from hiera_video.data.transforms.normalize import Finish
+from hiera_video.data.transforms.normalize import Erasure, Finish
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.utils.seed import rng_for
 

@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config
-from hiera_video.data.batch import Batch
 from hiera_video.data.build import num_views
 from hiera_video.data.dataset import Failure
-from hiera_video.data.loader import BatchLoader
+from hiera_video.data.loader import Batch, BatchLoader
 from hiera_video.engine.parallel.fsdp import gathered, is_sharded
 from hiera_video.engine.run_log import RunLog
 from hiera_video.metrics.build import measure_all as measure_metrics

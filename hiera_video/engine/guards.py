@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hiera_video.data.batch import Batch
+from hiera_video.data.loader import Batch
 from hiera_video.data.records import VideoRecord
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config
-from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_mixup
+from hiera_video.data.loader import Batch
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.models import masking
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera

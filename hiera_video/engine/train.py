@@ -11,8 +11,8 @@ from torch import nn
 
 from hiera_video.checkpoints.run_folder import Position, best_path
 from hiera_video.config import Config, to_yaml
-from hiera_video.data.batch import Batch
 from hiera_video.data.health import BadVideos
+from hiera_video.data.loader import Batch
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.checkpoint import save_config, write_checkpoint
 from hiera_video.engine.epoch_log import EpochLog

@@ -16,11 +16,9 @@ import av
 import numpy as np
 
 from hiera_video.data.decoders._clock import MAX_STEP_SEC, Clock, header_rate
-from hiera_video.data.decoders._container import open_container
-from hiera_video.data.decoders._errors import DecodeError
-from hiera_video.data.decoders._orientation import display_matrix, upright
+from hiera_video.data.decoders._container import DecodeError, open_container
 from hiera_video.data.decoders._packets import demux
-from hiera_video.data.decoders._pixels import pixel_ratio, square
+from hiera_video.data.decoders._picture import display_matrix, pixel_ratio, square, upright
 from hiera_video.utils.errors import UserError, cause_of
 
 _KEY = "--stream"

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from hiera_video.config import Config
-from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader
 from hiera_video.data.dataset import Failure
 from hiera_video.data.decoders import check_backend
+from hiera_video.data.loader import Batch
 from hiera_video.data.records import NO_LABEL, VideoRecord
 from hiera_video.utils.errors import UserError
 

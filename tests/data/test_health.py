@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from hiera_video.data.batch import Batch
 from hiera_video.data.dataset import Failure
 from hiera_video.data.health import ENOUGH_VIDEOS, FIRST_VIDEOS, BadVideos
+from hiera_video.data.loader import Batch
 from hiera_video.utils.errors import UserError
 
 

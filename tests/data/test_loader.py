@@ -9,9 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from hiera_video.data.batch import collate
 from hiera_video.data.dataset import Failure, Sample, TrainViews, VideoDataset
-from hiera_video.data.loader import BatchLoader
+from hiera_video.data.loader import BatchLoader, collate
 from hiera_video.data.order import EpochBatchSampler
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.sampling import ClipSpec, training_indices

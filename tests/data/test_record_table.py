@@ -4,8 +4,7 @@ import os
 
 import pytest
 
-from hiera_video.data.record_table import RecordTable
-from hiera_video.data.records import NO_LABEL, VideoRecord
+from hiera_video.data.records import NO_LABEL, RecordTable, VideoRecord
 from hiera_video.data.workers.pool import WorkerPool
 
 RECORDS = [

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import hiera_video
-from hiera_video.data.batch import Batch
 from hiera_video.data.dataset import Failure
+from hiera_video.data.loader import Batch
 from hiera_video.engine import train
 from hiera_video.engine.launch import launch
 from hiera_video.engine.parallel.data_parallel import exchange

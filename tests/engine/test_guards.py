@@ -11,7 +11,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_hook
 
 from hiera_video.checkpoints.run_folder import checkpoint_path
-from hiera_video.data.batch import Batch
+from hiera_video.data.loader import Batch
 from hiera_video.data.records import VideoRecord
 from hiera_video.engine.guards import MIN_LOSSES, StepGuard
 from hiera_video.engine.launch import launch

@@ -12,8 +12,8 @@ import simplejson
 import torch
 
 from hiera_video.checkpoints.run_folder import checkpoint_path
-from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_records
+from hiera_video.data.loader import Batch
 from hiera_video.engine.launch import launch
 from hiera_video.engine.tasks import Classify, Reconstruct, build_task
 from hiera_video.models import masking

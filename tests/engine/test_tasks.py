@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from hiera_video.checkpoints.run_folder import checkpoint_path
-from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_records
+from hiera_video.data.loader import Batch
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.engine.launch import launch
 from hiera_video.engine.tasks import Classify

@@ -14,8 +14,8 @@ import av
 import numpy as np
 
 from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset
-from hiera_video.data.decoders._orientation import display_matrix, upright
 from hiera_video.data.decoders._packets import demux
+from hiera_video.data.decoders._picture import display_matrix, upright
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.sampling import ClipSpec, testing_indices, training_indices
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform

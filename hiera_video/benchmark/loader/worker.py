@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from hiera_video.benchmark.loader.per_view import read_per_view, read_per_view_as_pyslowfast
-from hiera_video.data.batch import Batch
 from hiera_video.data.dataset import Allocate, TestViews, VideoDataset, ViewMaker
 from hiera_video.data.decoders import DecodeError
-from hiera_video.data.loader import BatchReader
-from hiera_video.data.transforms.erasing import Erasure
+from hiera_video.data.loader import Batch, BatchReader
+from hiera_video.data.transforms.normalize import Erasure
 from hiera_video.data.workers.process import Job
 
 Key = tuple[int, int]

@@ -12,8 +12,8 @@ from hiera_video.benchmark.train.figures import TrainReport, TrainSettings
 from hiera_video.benchmark.train.step import Feed, FromLoader, InMemory
 from hiera_video.benchmark.train.variants import Bench
 from hiera_video.config import Config, load_config, views_per_video
-from hiera_video.data.batch import Batch
 from hiera_video.data.build import build_loader, read_records
+from hiera_video.data.loader import Batch
 from hiera_video.engine.parallel.processes import process_group, run_processes
 from hiera_video.models.build import build_model
 from hiera_video.models.parts.scores import pick_device

@@ -11,8 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hiera_video.benchmark.timing import wait_for
-from hiera_video.data.batch import Batch
-from hiera_video.data.loader import BatchLoader
+from hiera_video.data.loader import Batch, BatchLoader
 from hiera_video.engine.tasks import Task
 from hiera_video.engine.train import clip, read_scalars
 from hiera_video.models.parts.scores import autocast

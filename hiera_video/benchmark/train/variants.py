@@ -20,7 +20,7 @@ from hiera_video.benchmark.train.figures import (
     TrainSettings,
 )
 from hiera_video.benchmark.train.step import BACKWARD, Feed, FromLoader, Stepper
-from hiera_video.data.batch import Batch
+from hiera_video.data.loader import Batch
 from hiera_video.engine.compiling import METHODS, compile_for_training, refuse_missing_compiler
 from hiera_video.engine.parallel.data_parallel import data_parallel
 from hiera_video.engine.tasks import build_task

@@ -15,10 +15,10 @@ from functools import cache
 from importlib import metadata
 from types import ModuleType
 
-from hiera_video.data.decoders._errors import DecodeError
-from hiera_video.data.decoders._pixels import SquareReader
+from hiera_video.data.decoders._container import DecodeError
 from hiera_video.data.decoders._reader import (
     BaseReader,
+    SquareReader,
     VideoReader,
     fetch_file,
     forget_damaged,

@@ -1,4 +1,4 @@
-"""The one place that hands a file to FFmpeg: which names it gets, and which containers it opens.
+"""Hand a file to FFmpeg, in this one place; and the error that every decoder raises.
 
 FFmpeg takes a relative name with a colon ("12:30:00.mp4", "pipe:0") for a protocol, so it gets
 absolute paths only. Playlists and manifests (ffconcat, m3u8, DASH, SDP) name other files or hosts,
@@ -9,8 +9,32 @@ from typing import IO, Any
 
 import av
 
-from hiera_video.data.decoders._errors import DecodeError
 from hiera_video.utils.disk import absolute
+from hiera_video.utils.errors import UserError
+from hiera_video.utils.text import printable
+
+
+class DecodeError(UserError):
+    """A video that cannot be read; one line naming the path and the cause in plain words."""
+
+    def __init__(self, path: str, cause: str) -> None:
+        super().__init__(f"{printable(path)}: {cause}")
+        self.path = path
+        self.cause = cause
+
+    def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str]]:
+        # Exceptions cross from loader workers by pickle, which would call us with one argument.
+        return DecodeError, (self.path, self.cause)
+
+
+def too_few(path: str, *, decoded: int, promised: int, index: int) -> DecodeError:
+    """Return the error for a video that yields fewer frames than it promised."""
+    return DecodeError(
+        path,
+        f"only {decoded} of the promised {promised} frames can be decoded and frame {index} was "
+        "asked for; the file is damaged or truncated.",
+    )
+
 
 # FFmpeg's names of the containers that are opened. Each reads its own file and no other. Left out
 # on purpose: concat, hls, dash, imf, sdp, rtsp, rtp, sap, image2, vobsub, mlv (which continues in

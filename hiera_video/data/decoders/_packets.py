@@ -17,8 +17,7 @@ import av
 import numpy as np
 
 from hiera_video.data.decoders._clock import header_rate
-from hiera_video.data.decoders._container import open_container
-from hiera_video.data.decoders._errors import DecodeError
+from hiera_video.data.decoders._container import DecodeError, open_container
 
 # Containers that store a presentation time for every packet. Others (AVI above all) store at most
 # the order of decoding, and what FFmpeg then reports as pts is a guess.

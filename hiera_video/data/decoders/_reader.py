@@ -12,8 +12,8 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from hiera_video.data.decoders._errors import DecodeError
-from hiera_video.data.decoders._orientation import DisplayMatrix
+from hiera_video.data.decoders._container import DecodeError
+from hiera_video.data.decoders._picture import DisplayMatrix, square
 from hiera_video.data.decoders._timeline import Timeline
 from hiera_video.data.shards.members import ShardError, parse_member, read_member
 from hiera_video.utils.disk import absolute
@@ -195,3 +195,23 @@ def as_asked(frames_UHWC: np.ndarray, place_T: np.ndarray) -> np.ndarray:
     """Return the frames in the order asked for, [T,H,W,3]; no copy if they are in that order."""
     in_order = len(place_T) == len(frames_UHWC) and bool(np.all(np.diff(place_T) > 0))
     return frames_UHWC if in_order else frames_UHWC[place_T]
+
+
+class SquareReader(BaseReader):
+    """An opened video whose frames are shown with square pixels; see VideoReader."""
+
+    def __init__(self, reader: BaseReader) -> None:
+        self._reader = reader
+        self.path = reader.path
+        self.file = reader.file
+        self.num_frames = reader.num_frames
+        self.timeline = reader.timeline
+
+    def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the frames at `indices` as uint8 RGB [T,H,W,3]; see VideoReader.frames_at."""
+        frames_THWC = self._reader.frames_at(indices)
+        return square(frames_THWC, self._reader.pixel_ratio, self._reader.matrix)
+
+    def close(self) -> None:
+        """Close the file; harmless the second time."""
+        self._reader.close()

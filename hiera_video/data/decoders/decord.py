@@ -17,11 +17,10 @@ from types import ModuleType
 import av
 import numpy as np
 
+from hiera_video.data.decoders._container import DecodeError, too_few
 from hiera_video.data.decoders._doubts import WAY_OUT, doubt_of_seeking
-from hiera_video.data.decoders._errors import DecodeError, too_few
-from hiera_video.data.decoders._orientation import first_matrix
 from hiera_video.data.decoders._packets import PacketTable, count_decodable, open_stream, scan
-from hiera_video.data.decoders._pixels import pixel_ratio
+from hiera_video.data.decoders._picture import first_matrix, pixel_ratio
 from hiera_video.data.decoders._reader import BaseReader, as_asked, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError

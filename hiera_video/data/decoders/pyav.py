@@ -17,8 +17,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from hiera_video.data.decoders._errors import DecodeError, too_few
-from hiera_video.data.decoders._orientation import display_matrix, upright
+from hiera_video.data.decoders._container import DecodeError, too_few
 from hiera_video.data.decoders._packets import (
     decode,
     decoded_stamps,
@@ -26,7 +25,7 @@ from hiera_video.data.decoders._packets import (
     open_stream,
     scan,
 )
-from hiera_video.data.decoders._pixels import pixel_ratio
+from hiera_video.data.decoders._picture import display_matrix, pixel_ratio, upright
 from hiera_video.data.decoders._reader import BaseReader, as_asked, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 

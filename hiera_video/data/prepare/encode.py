@@ -20,7 +20,6 @@ import numpy as np
 from av.video.reformatter import Interpolation
 
 from hiera_video.data.decoders._container import open_output
-from hiera_video.data.decoders._orientation import DisplayMatrix, display_matrix, upright
 from hiera_video.data.decoders._packets import (
     PacketTable,
     decoded_stamps,
@@ -28,7 +27,7 @@ from hiera_video.data.decoders._packets import (
     open_stream,
     scan,
 )
-from hiera_video.data.decoders._pixels import pixel_ratio
+from hiera_video.data.decoders._picture import DisplayMatrix, display_matrix, pixel_ratio, upright
 from hiera_video.data.decoders._reader import DecodeError, fetch_file
 from hiera_video.data.decoders._timeline import Timeline, timeline_of
 from hiera_video.data.prepare.clock import OutputClock

@@ -12,13 +12,84 @@ deliver them. Measured on one core, resizing a 200x240 crop of 16 frames to 224x
 It takes 3.6 ms if planes are made first, 7.6 ms in float, and 2.2 ms bicubic.
 """
 
+import math
+from typing import NamedTuple
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hiera_video.data.transforms.boxes import Box, draw_box
-from hiera_video.data.transforms.checks import check_positive, check_range
 from hiera_video.utils.errors import UserError
+
+
+class Box(NamedTuple):
+    """A box of whole pixels: rows `top .. top + height - 1`, columns `left .. left + width - 1`."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the box, to index the H axis with."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """The columns of the box, to index the W axis with."""
+        return slice(self.left, self.left + self.width)
+
+
+def draw_box(
+    height: int,
+    width: int,
+    *,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    rng: np.random.Generator,
+    tries: int = 10,
+) -> Box | None:
+    """Draw a box inside a `height` x `width` frame; return None if none of `tries` shapes fits.
+
+    The box's fraction of the frame's area is uniform in `area`. Its aspect ratio (width / height)
+    is log-uniform in `aspect`, so that 3:4 is as likely as 4:3. Its position is uniform over all
+    positions at which it fits inside the frame. Random crops (Szegedy et al. 2015, arXiv
+    1409.4842, section 6) and erased boxes (Zhong et al. 2020, arXiv 1708.04896) use this draw.
+    """
+    for _ in range(tries):
+        pixels = height * width * rng.uniform(*area)
+        ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
+        box_height = round(math.sqrt(pixels / ratio))
+        box_width = round(math.sqrt(pixels * ratio))
+        if 1 <= box_height <= height and 1 <= box_width <= width:
+            top = int(rng.integers(height - box_height + 1))
+            left = int(rng.integers(width - box_width + 1))
+            return Box(top, left, box_height, box_width)
+    return None
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Raise a UserError unless `value` lies in [0, 1]."""
+    if not 0.0 <= value <= 1.0:
+        raise UserError(f"{name} must be in [0, 1], got {value}. Try 0 to switch it off.")
+
+
+def check_range(name: str, low_high: tuple[float, float], *, at_most: float = float("inf")) -> None:
+    """Raise a UserError unless 0 < low <= high <= at_most."""
+    low, high = low_high
+    if not 0.0 < low <= high <= at_most:
+        limit = "" if at_most == float("inf") else f" <= {at_most:g}"
+        raise UserError(
+            f"{name} must be a pair with 0 < low <= high{limit}, got {tuple(low_high)}. "
+            "Try two equal numbers for a fixed value."
+        )
+
+
+def check_positive(name: str, value: int) -> None:
+    """Raise a UserError unless `value` is at least 1."""
+    if value < 1:
+        raise UserError(f"{name} must be at least 1, got {value}. Try 224 for a size in pixels.")
 
 
 def resize(frames_TCHW: torch.Tensor, *, height: int, width: int) -> torch.Tensor:

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from hiera_video.data.transforms.boxes import Box
-from hiera_video.data.transforms.checks import check_fraction, check_positive
+from hiera_video.data.transforms.crops import Box, check_fraction, check_positive
 from hiera_video.utils.errors import UserError
 
 

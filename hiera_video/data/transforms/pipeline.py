@@ -9,16 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hiera_video.data.transforms.checks import check_fraction, check_positive, check_range
 from hiera_video.data.transforms.crops import (
+    check_fraction,
     check_num_crops,
+    check_positive,
+    check_range,
     random_flip,
     random_resized_crop,
     resize_short_side,
     spatial_crops,
 )
-from hiera_video.data.transforms.erasing import Erasure, check_mode, draw_erasure
-from hiera_video.data.transforms.normalize import Finish
+from hiera_video.data.transforms.normalize import Erasure, Finish, check_mode, draw_erasure
 from hiera_video.data.transforms.randaugment import Policy, rand_augment
 
 # Small enough that resized frames stay in the CPU cache until they are written.

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hiera_video.config import Config
-from hiera_video.data.batch import Batch
 from hiera_video.data.dataset import Failure
+from hiera_video.data.loader import Batch
 from hiera_video.engine.parallel.fsdp import is_sharded, shard, share_gradients
 from hiera_video.utils import dist
 

@@ -11,7 +11,7 @@ from hiera_video.config import load_config
 from hiera_video.data.build import build_loader
 from hiera_video.data.checks.scan import ScanSettings, check_video
 from hiera_video.data.decoders import Decoding, open_video
-from hiera_video.data.decoders._pixels import SquareReader
+from hiera_video.data.decoders._reader import SquareReader
 from hiera_video.data.prepare.encode import Encoding, encode
 from hiera_video.data.prepare.verify import VerifyError, verify
 from hiera_video.data.records import VideoRecord

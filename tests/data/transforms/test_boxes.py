@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hiera_video.data.transforms.boxes import draw_box
+from hiera_video.data.transforms.crops import draw_box
 
 
 def test_boxes_lie_inside_and_keep_area_and_aspect():

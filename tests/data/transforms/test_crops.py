@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hiera_video.data.transforms.boxes import Box
 from hiera_video.data.transforms.crops import (
+    Box,
     crop_and_resize,
     draw_crop_box,
     random_flip,

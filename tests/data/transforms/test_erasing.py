@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hiera_video.data.transforms.erasing import draw_erase_box, random_erase
+from hiera_video.data.transforms.normalize import draw_erase_box, random_erase
 
 
 def test_const_erases_one_box_through_all_channels_and_frames():

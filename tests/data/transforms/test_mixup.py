@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hiera_video.data.transforms.boxes import Box
+from hiera_video.data.transforms.crops import Box
 from hiera_video.data.transforms.mixup import Mixing, Mixup, draw_cutmix, mix_clips, mix_labels
 
 

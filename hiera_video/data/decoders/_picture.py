@@ -1,15 +1,21 @@
-"""Which way up a picture is: the display matrix that phones write instead of turning pixels.
+"""The picture as it is shown: the display matrix turns it, and the shape of pixels widens it.
 
-ISO 14496-12, section 6.2.2: the matrix sends (x, y) to (ax + cy, bx + dy), y pointing down. Only
-right angles are followed, turned or mirrored; for those a and d are 0, or b and c.
+Phones write a display matrix instead of turning pixels. ISO 14496-12, section 6.2.2: the matrix
+sends (x, y) to (ax + cy, bx + dy), y pointing down. Only right angles are followed, turned or
+mirrored; for those a and d are 0, or b and c.
+
+A file may state the width of a pixel over its height (sample aspect ratio, SAR). A player enlarges
+the width of the picture by it, or the height if pixels are high, so that nothing is lost.
 """
 
 import math
+from fractions import Fraction
 from typing import NamedTuple
 
 import av
 import numpy as np
 from av.sidedata.sidedata import SideDataContainer
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from hiera_video.data.decoders._packets import decode
 
@@ -75,3 +81,38 @@ def upright(picture_HWC: np.ndarray, matrix: DisplayMatrix | None) -> np.ndarray
     if a == d == 0:
         picture_HWC, x_scale, y_scale = picture_HWC.transpose(1, 0, 2), c, b
     return picture_HWC[:: -1 if y_scale < 0 else 1, :: -1 if x_scale < 0 else 1]
+
+
+# No video has wider or narrower pixels than these; the widest in use are 2:1.
+_MAX_RATIO = 5
+# A ratio this near to 1 comes from rounding the sides of a scaled video to even numbers.
+_ROUNDING = Fraction(1, 100)
+
+
+def pixel_ratio(stream: av.VideoStream) -> Fraction:
+    """Return the stored width of a pixel over its height; 1 if none, a false one or a rounded 1."""
+    ratio = Fraction(stream.sample_aspect_ratio or 0)
+    if not Fraction(1, _MAX_RATIO) <= ratio <= _MAX_RATIO or abs(ratio - 1) < _ROUNDING:
+        return Fraction(1)
+    return ratio
+
+
+def square(frames_THWC: np.ndarray, ratio: Fraction, matrix: DisplayMatrix | None) -> np.ndarray:
+    """Return uint8 RGB frames with square pixels, [T,H,W,3]; the same array if nothing changes.
+
+    The frames have been turned by `matrix`; `ratio` is that of a pixel before.
+    """
+    if matrix is not None and matrix.is_quarter_turn:
+        ratio = 1 / ratio
+    num_frames, height, width, _ = frames_THWC.shape
+    shown = round(width * max(ratio, 1)), round(height * max(1 / ratio, 1))
+    if shown == (width, height):
+        return frames_THWC
+    reformatter = VideoReformatter()
+    shown_THWC = np.empty((num_frames, shown[1], shown[0], 3), np.uint8)
+    for frame_HWC, shown_HWC in zip(frames_THWC, shown_THWC, strict=True):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame_HWC), format="rgb24")
+        shown_HWC[:] = reformatter.reformat(
+            frame, *shown, interpolation=Interpolation.BICUBIC, threads=1
+        ).to_ndarray()
+    return shown_THWC
