@@ -1,4 +1,4 @@
-"""What models see in videos, written as pictures and films: evidence, masks, reconstructions.
+"""Write evidence, masks and reconstructions of videos as pictures and films.
 
 Shape suffixes: B clips (1 here), U mask units; T frames or time steps, H height, W width, C colours
 (RGB); THW after `visible` are mask units in time and space.
@@ -35,15 +35,15 @@ from hiera_video.visualize.reconstruct import (
     to_pixels,
 )
 
-_MAE_CAPTION = "Hidden patches as predicted, given the true patch's mean and contrast."
+_MAE_CAPTION = "Hidden patches show the prediction, rescaled to the true mean and contrast."
 _EVIDENCE_CAPTION = "Orange: for the class. Blue: against it. Tokens of the last stage."
 _STRATEGIES = ("tube", "random", "frame")
-# Clips and model of configs/Kinetics/HIERA_B_MAE_PT.yaml, wherever the tool is called from.
+# Clips and model of configs/Kinetics/HIERA_B_MAE_PT.yaml, independent of the working directory.
 _PRETRAINING = (
     *("TASK", "ssl", "TEST.ENABLE", "False", "MODEL.ARCH", "hiera_mae"),
     *("MODEL.MODEL_NAME", "mae_hiera_base_16x224"),
 )
-_MASKED = 0.92  # how grey a hidden unit is: what it hides shows through
+_MASKED = 0.92  # share of grey in a hidden unit, so that its content stays faintly visible
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def show_mae(
             "visible": pictures.visible,
             "reconstruction": pictures.reconstruction,
         }
-        # A picture stands for the first frame of its token.
+        # A picture shows the first frame of its token.
         seconds_T = clip.seconds_T[:: len(clip.seconds_T) // len(pictures.original)]
         title = f"{PurePath(video).name}: {hidden}"
         written = write_film(stem, parts, seconds_T, title=title, caption=_MAE_CAPTION)
@@ -108,7 +108,7 @@ def show_evidence(
     label: str | None = None,
     device: str | None = None,
 ) -> int:
-    """Write where the evidence for a class lies in videos; return 1 if one failed.
+    """Write pictures of the evidence for a class in videos; return 1 if one failed.
 
     `label` is the class's name or number; None: the most probable class of each video.
     """
@@ -141,7 +141,7 @@ def show_masks(
     """
     _check_seed(seed)
     cfg = load_config(cfg_path) if cfg_path else load_config(None, _PRETRAINING)
-    with torch.device("meta"):  # its shapes are wanted, not its weights
+    with torch.device("meta"):  # only its shapes are needed
         model = build_model(cfg)
     if not isinstance(model, MaskedAutoencoderHiera) or len(model.input_size) != 3:
         raise UserError(
@@ -154,7 +154,7 @@ def show_masks(
     units = {name: _draw(name, model, ratio=ratio, seed=seed).numpy() for name in _STRATEGIES}
 
     def show(video: str, clip: Clip, stem: str) -> str:
-        # The first frame of each time step of the mask units.
+        # Selects the first frame of each time step of the mask units.
         steps = slice(None, None, len(clip.seconds_T) // model.unit_grid[0])
         frames_THWC = to_pixels(clip.clip_CTHW, mean=cfg.DATA.MEAN, std=cfg.DATA.STD)[steps]
         parts = {"video": frames_THWC} | {
@@ -168,7 +168,7 @@ def show_masks(
 
 
 def _draw(name: str, model: MaskedAutoencoderHiera, *, ratio: float, seed: int) -> torch.Tensor:
-    """Return what a strategy leaves visible, bool [T, H, W] over the unit grid."""
+    """Draw the visible units of a strategy, bool [T, H, W] over the unit grid."""
     draw = find_function(masking, name, key="strategy")
     generator = torch.Generator().manual_seed(seed_for("picture", seed))
     visible_BU: torch.Tensor = draw(model.unit_grid, num_clips=1, ratio=ratio, generator=generator)
@@ -183,7 +183,7 @@ def _show_each(
     *,
     ending: str,
 ) -> int:
-    """Read each video's clip and show it; name those that fail, and return 1 if there were any."""
+    """Read and show each video's clip; print the error of each that fails, and return 1 if any."""
     if request.start_sec is not None and cfg.DATA.SAMPLING != "dense":
         raise UserError(
             f"--start needs DATA.SAMPLING dense, got {cfg.DATA.SAMPLING}, whose clips span the "
