@@ -1,1 +1,1 @@
-"""Reading: lists of videos, decoders, sampling, transforms, and the loader over them."""
+"""Read videos: data set lists, decoders, frame sampling, transforms and the data loader."""

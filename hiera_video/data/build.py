@@ -1,4 +1,4 @@
-"""From config to data: the records of a split, and the loader that reads them."""
+"""Build the records of a split and the loader that reads them, from the config."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -23,10 +23,10 @@ from hiera_video.utils.lookup import find_function, find_module
 
 
 def check_data_settings(cfg: Config) -> None:
-    """Check what only a worker would notice otherwise: the decoder and the RandAugment policy.
+    """Check the decoder and the RandAugment policy, which otherwise fail only in a worker.
 
     Raises:
-        UserError: the backend cannot be imported, or AUG.AA_TYPE is no policy.
+        UserError: the backend cannot be imported, or AUG.AA_TYPE is not a policy.
     """
     check_backend(cfg.DATA.DECODING_BACKEND)
     if cfg.AUG.ENABLE and cfg.AUG.AA_TYPE:
@@ -39,7 +39,7 @@ def decoding(cfg: Config) -> Decoding:
 
 
 def clip_spec(cfg: Config) -> ClipSpec:
-    """Return how a config chooses the frames of a clip, in training and in tests."""
+    """Return the clip settings of a config, which training and tests share."""
     data = cfg.DATA
     return ClipSpec(data.NUM_FRAMES, data.SAMPLING_RATE, data.TARGET_FPS, data.SAMPLING)
 
@@ -48,7 +48,7 @@ def read_records(cfg: Config, split: str) -> Sequence[VideoRecord]:
     """Read the index of a split ("train", "val" or "test") of the configured dataset.
 
     Raises:
-        UserError: a file is missing or wrong; the message says which, and what it must hold.
+        UserError: a file is missing or wrong; the message names it and says what it must hold.
     """
     read_index = _dataset_function(cfg, split, "read_index")
     records = read_index(
@@ -63,10 +63,10 @@ def read_records(cfg: Config, split: str) -> Sequence[VideoRecord]:
 
 
 def split_number(read_index: Callable[..., Any], number: int) -> dict[str, int]:
-    """Return DATA.SPLIT_NUMBER as an argument of `read_index`, or none where it takes none.
+    """Return DATA.SPLIT_NUMBER as a keyword argument for `read_index`, if it accepts one.
 
     Raises:
-        UserError: the data set has one split, and another is asked for.
+        UserError: the data set has only one split, and `number` is not 1.
     """
     if "split_number" in inspect.signature(read_index).parameters:
         return {"split_number": number}
@@ -79,10 +79,10 @@ def split_number(read_index: Callable[..., Any], number: int) -> dict[str, int]:
 
 
 def read_class_names(cfg: Config, split: str) -> list[str] | None:
-    """Return the class names where the split's dataset has them, else None, as for TASK ssl.
+    """Return the class names of the split's data set; None if it has none or TASK is ssl.
 
     Raises:
-        UserError: there are more or fewer than MODEL.NUM_CLASSES.
+        UserError: the number of names is not MODEL.NUM_CLASSES.
     """
     if cfg.TASK == "ssl":
         return None
@@ -103,10 +103,10 @@ def _dataset_function(cfg: Config, split: str, name: str) -> Callable[..., Any]:
 
 
 def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> BatchLoader:
-    """Return the loader of a split; a loader of Batch.
+    """Build the loader that yields the batches of a split.
 
-    "train" gives random views, "val" one centre view of each video, "test" all its views. Where
-    there are several processes, it reads this one's part.
+    "train" yields random views, "val" one centre view of each video, "test" all views. With several
+    processes, the loader reads only the part of this process.
     """
     train = split == "train"
     num_clips, num_crops = num_views(cfg, split)
@@ -119,7 +119,7 @@ def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> Bat
         replace_bad=train,
         finish=not cfg.DATA_LOADER.NORMALIZE_ON_DEVICE,
     )
-    # TEST.BATCH_SIZE counts views; a loader's batch is whole videos.
+    # TEST.BATCH_SIZE counts views, but the loader batches complete videos.
     videos = global_batch(cfg) if train else max(cfg.TEST.BATCH_SIZE // (num_clips * num_crops), 1)
     sampler = EpochBatchSampler(
         len(records),
@@ -135,29 +135,29 @@ def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> Bat
         sampler,
         num_workers=cfg.DATA_LOADER.NUM_WORKERS,
         pin_memory=cfg.DATA_LOADER.PIN_MEMORY and cfg.NUM_GPUS > 0,
-        # Only the training loader is iterated again and again.
+        # Only the training loader is iterated more than once.
         keep_workers=train,
         deadline_sec=cfg.DATA_LOADER.TIMEOUT_SEC,
     )
 
 
 def global_batch(cfg: Config) -> int:
-    """Return the videos that all processes together read for one iteration of training.
+    """Return the number of videos that all processes together read for one training iteration.
 
-    TRAIN.BATCH_SIZE is a machine's, whatever the number of its processes.
+    TRAIN.BATCH_SIZE counts the videos of one machine, independent of its number of processes.
     """
     return cfg.TRAIN.BATCH_SIZE * dist.num_machines()
 
 
 def num_views(cfg: Config, split: str) -> tuple[int, int]:
-    """Return (temporal clips, spatial crops) of an evaluation split."""
+    """Return (temporal clips, spatial crops) per video of an evaluation split."""
     if split == "test":
         return cfg.TEST.NUM_TEMPORAL_CLIPS, cfg.TEST.NUM_SPATIAL_CROPS
     return 1, 1
 
 
 def build_mixup(cfg: Config) -> Mixup | None:
-    """Return the batch augmentation, or None where it is off."""
+    """Return the batch augmentation, or None if it is off."""
     if not cfg.MIXUP.ENABLE:
         return None
     return Mixup(
@@ -165,7 +165,7 @@ def build_mixup(cfg: Config) -> Mixup | None:
         cutmix_alpha=cfg.MIXUP.CUTMIX_ALPHA,
         prob=cfg.MIXUP.PROB,
         switch_prob=cfg.MIXUP.SWITCH_PROB,
-        # Smoothing is linear, so the loss does it, for mixed and plain labels alike.
+        # Label smoothing is linear, so the loss applies it, to mixed and plain labels alike.
         label_smoothing=0.0,
         num_classes=cfg.MODEL.NUM_CLASSES,
     )

@@ -1,4 +1,4 @@
-"""The one dataset: a record is opened and decoded once, and every view is cut from those frames.
+"""The dataset: open and decode each record once, and cut every view from those frames.
 
 Shape suffixes: V views, C channels, T frames, H height, W width.
 """
@@ -18,12 +18,12 @@ from hiera_video.data.transforms.normalize import Erasure, Finish
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.utils.seed import rng_for
 
-# A training video that does not decode is replaced by another; after so many misses in a row the
-# trouble is not the file but the path, the disk or the decoder, and the run should hear of it.
+# A training video that does not decode is replaced by another. After this many failures in a row,
+# the cause is the path, the disk or the decoder, not the file. The sample then reports the failure.
 MAX_TRIES = 10
 
 Allocate = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
-"""Gives memory for all views of one video, of undefined content."""
+"""Allocates uninitialised memory for all views of one video."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One video's views, or None where it did not decode, and what failed.
+    """The views of one video, or None if it did not decode, and the failures on the way.
 
-    `views` are float32 `[V, C, T, H, W]`, normalised; or uint8 pixels `[V, T, H, W, C]`, of which
-    `erasures` are still to be made, one per view.
+    `views` is normalised float32 `[V, C, T, H, W]`, or uint8 pixels `[V, T, H, W, C]`. In the
+    second case `erasures` still have to be applied, one per view.
     """
 
     views: torch.Tensor | None
@@ -50,14 +50,14 @@ class Sample:
 
 
 class ViewMaker(Protocol):
-    """Turns an opened video into the pixels of its views."""
+    """Makes the pixels of all views from an opened video."""
 
     finish: Finish
 
     def __call__(
         self, reader: VideoReader, rng: np.random.Generator, allocate: Allocate
     ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
-        """Decode what the views need, once; return uint8 `[V, T, H, W, C]`, and what to erase."""
+        """Decode each needed frame once; return uint8 `[V, T, H, W, C]` and what to erase."""
 
 
 class TrainViews:
@@ -74,7 +74,7 @@ class TrainViews:
     def __call__(
         self, reader: VideoReader, rng: np.random.Generator, allocate: Allocate
     ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
-        """Return `num_views` views (repeated augmentation)."""
+        """Return `num_views` random views of one clip (repeated augmentation)."""
         ticks_T = self.sample_frames(reader.num_ticks, reader.fps, rng=rng)
         frames_THWC = reader.frames_at(reader.ticks_to_frames(ticks_T))
         side = self.transform.crop_size
@@ -98,10 +98,10 @@ class TestViews:
     def __call__(
         self, reader: VideoReader, rng: np.random.Generator, allocate: Allocate
     ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
-        """Return the crops of the first clip, then of the next; `rng` is not used."""
+        """Return all crops of the first clip, then of the next clip, and so on; ignores `rng`."""
         ticks_VT = self.sample_frames(reader.num_ticks, reader.fps)
         frame_indices_VT = reader.ticks_to_frames(ticks_VT)
-        # The clips of one video overlap: every frame is decoded and resized once, whoever wants it.
+        # The clips of one video overlap. Decode and resize each frame once for all of them.
         wanted, places = np.unique(frame_indices_VT, return_inverse=True)
         frames_NHWC = reader.frames_at(wanted)
         clips_VT = places.reshape(frame_indices_VT.shape)
@@ -114,12 +114,12 @@ class TestViews:
 
 
 class VideoDataset(Dataset[Sample]):
-    """Videos as samples of views; indexed by `(epoch, index)`, so that each epoch draws anew.
+    """Reads videos as samples of views, indexed by `(epoch, index)`: each epoch has its own draws.
 
-    Never raises for a bad file. With `replace_bad`, a video that does not decode is replaced by
-    another one, drawn from the same random numbers; otherwise its sample has no views. Either way
-    the sample carries the failures, for the log. With `finish`, views are normalised here, and
-    otherwise left as pixels, a quarter of the bytes, for whoever computes with them.
+    A bad file raises no exception. With `replace_bad`, a video that does not decode is replaced by
+    another, drawn from the same random generator; otherwise its sample has no views. In both cases
+    the sample carries the failures for the log. With `finish`, the views are normalised here.
+    Otherwise they stay pixels, which take a quarter of the bytes, and the consumer normalises them.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class VideoDataset(Dataset[Sample]):
         return len(self.records)
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """Return the sample of video `index` in `epoch`."""
+        """Read the sample of `(epoch, index)`."""
         return self.read(key)
 
     def read(
@@ -154,11 +154,11 @@ class VideoDataset(Dataset[Sample]):
         begin: Callable[[int], None] = lambda index: None,
         allocate: Allocate | None = None,
     ) -> Sample:
-        """Return the sample of `(epoch, index)`.
+        """Read the sample of `(epoch, index)`.
 
-        `refused` are videos that are not to be opened, by index, and why; they fail as if they had
-        been. `begin` is told the index of each video before it is opened, and -1 while its shard is
-        fetched. `allocate` gives the memory of the views.
+        `refused` maps the indices of videos that must not be opened to the reasons; such a video
+        fails like one that does not decode. `begin` is called with the index of each video before
+        it is opened, and with -1 before its shard is fetched. `allocate` allocates the views.
         """
         epoch, first = key
         rng = rng_for("sample", self.seed, epoch, first)

@@ -1,4 +1,4 @@
-"""How many videos of a run are bad, and when that is too many."""
+"""Count the bad videos of a run and stop it if there are too many."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,29 +6,29 @@ from typing import Protocol
 from hiera_video.data.dataset import Failure
 from hiera_video.utils.errors import UserError
 
-# A wrong folder or a broken decoder shows in the first videos; a few bad files do not.
+# If all of the first videos fail, the folder is wrong or the decoder is broken.
 FIRST_VIDEOS = 20
-# Before so many have been tried, one bad file is too large a share of them.
+# With fewer videos than this, a single bad file could exceed the allowed fraction.
 ENOUGH_VIDEOS = 100
 
 
 class Tried(Protocol):
-    """What became of some videos: a batch's, or those of all processes."""
+    """The outcome of reading some videos: one batch, or the batches of all processes."""
 
     @property
     def num_videos(self) -> int:
-        """How many decoded."""
+        """The number of videos that decoded."""
 
     @property
     def failures(self) -> Sequence[Failure]:
-        """Those that did not."""
+        """The videos that did not decode."""
 
 
 class BadVideos:
-    """Counts the videos that were tried and that failed, names each once, and says when to stop.
+    """Counts tried and failed videos, reports each bad file once, and stops the run if too many.
 
     Args:
-        max_fraction: the largest share of tried videos that may fail, 0 to 1
+        max_fraction: the largest fraction of the tried videos that may fail, 0 to 1
             (DATA.MAX_BAD_FRACTION).
     """
 
@@ -36,10 +36,10 @@ class BadVideos:
         self.max_fraction = max_fraction
         self.num_tried = 0
         self.num_failed = 0
-        self.reasons: dict[str, str] = {}  # by path, the first one
+        self.reasons: dict[str, str] = {}  # the first reason for each path
 
     def add(self, tried: Tried) -> list[str]:
-        """Count the videos; return why each one failed that had not failed before."""
+        """Count the videos; return the reasons for the files that had not failed before."""
         self.num_tried += tried.num_videos + len(tried.failures)
         self.num_failed += len(tried.failures)
         new: dict[str, str] = {}
@@ -50,10 +50,12 @@ class BadVideos:
         return list(new.values())
 
     def check(self, *, at_end: bool = False) -> None:
-        """Say whether the run may go on; `at_end` of an epoch also if few videos were tried.
+        """Raise UserError if too many videos failed.
+
+        The fraction is checked once enough videos were tried, or `at_end` of an epoch in any case.
 
         Raises:
-            UserError: all of the first were bad, or more than `max_fraction`.
+            UserError: all of the first videos failed, or more than `max_fraction` of all.
         """
         if self.num_failed == self.num_tried >= FIRST_VIDEOS:
             raise UserError(

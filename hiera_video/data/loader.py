@@ -2,9 +2,9 @@
 
 Shape suffixes: B views of all videos in a batch, C channels, T frames, H height, W width.
 
-A batch is a task of the pool, and each video in it is a step under a deadline. If a video makes its
-process hang or crash, it is remembered and from then on fails without being opened. Its batch is
-read again, so every other video is still read exactly once.
+A batch is one task of the worker pool, and each video in it is a step with a deadline. If a video
+makes its worker hang or crash, the loader remembers it and never opens it again. Its batch is read
+again, so every other video is still read exactly once.
 """
 
 import itertools
@@ -26,14 +26,14 @@ from hiera_video.utils.errors import UserError
 
 @dataclass(slots=True)
 class Batch:
-    """The views of some videos, those of one video side by side.
+    """The views of several videos; the views of one video are adjacent.
 
-    `clips_BCTHW` float32, `labels_B` and `video_indices_B` int64, one entry a view; B may be 0
-    where no video of an evaluation batch decoded. `failures` are the videos that did not, and
-    `num_videos` is how many did.
+    `clips_BCTHW` is float32, `labels_B` and `video_indices_B` are int64, each with one entry per
+    view. B is 0 if no video of an evaluation batch decoded. `failures` lists the videos that did
+    not decode, and `num_videos` counts those that did.
 
-    With `finish`, the clips are still pixels, uint8 `[B, T, H, W, C]`, until `to` has brought them
-    to the device and finished them there.
+    With `finish`, the clips are still uint8 pixels `[B, T, H, W, C]`; `to` moves them to the device
+    and normalises them there.
     """
 
     clips_BCTHW: torch.Tensor
@@ -48,13 +48,13 @@ class Batch:
         return len(self.labels_B)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # As arrays, which pickle can leave where they lie in shared memory.
+        # Pickle arrays, not tensors: pickle can leave arrays in shared memory without a copy.
         arrays = (self.clips_BCTHW, self.labels_B, self.video_indices_B)
         rest = (self.failures, self.num_videos, self.finish, self.erasures_B)
         return _rebuild, ([tensor.numpy() for tensor in arrays], rest)
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch with its clips, as float32, and its labels on the device."""
+        """Return the batch with its labels and its float32 clips on `device`."""
         clips = self.clips_BCTHW.to(device, non_blocking=True)
         if self.finish is not None and len(self):
             clips = self.finish(clips, self.erasures_B)
@@ -62,7 +62,7 @@ class Batch:
         return replace(self, clips_BCTHW=clips, labels_B=labels_B, finish=None, erasures_B=())
 
     def split(self, num_views: int) -> "list[Batch]":
-        """Return its views in batches of at most `num_views`; the first one has the failures."""
+        """Split into batches of at most `num_views` views; the first one keeps the failures."""
         starts = range(0, len(self), num_views)
         return [
             replace(
@@ -93,9 +93,9 @@ def collate(
     finish: Finish | None = None,
     views_B: torch.Tensor | None = None,
 ) -> Batch:
-    """Put the views of the samples that have any one after the other.
+    """Concatenate the views of all samples into one Batch.
 
-    `views_B` are all of them where they lie so already. With `finish`, they are pixels.
+    Pass `views_B` if the views are already concatenated. With `finish`, the views are pixels.
     """
     good = [(sample.views, sample) for sample in samples if sample.views is not None]
     views_per_sample = torch.tensor([len(views) for views, _ in good], dtype=torch.int64)
@@ -116,21 +116,24 @@ def collate(
     )
 
 
-# For each worker: one batch that it reads, one that waits for it.
+# Each worker reads one batch and has one more waiting.
 _BATCHES_PER_WORKER = 2
-# Signals that come from outside: the video that was being read is not to blame.
+# Signals sent from outside: the video being read is not the cause.
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 _MAX_KILLED_IN_A_ROW = 4
 
 
 class BatchReader:
-    """Reads the samples of one batch into one piece of memory; the function of the workers."""
+    """Reads the samples of a batch into one array; this is the function that workers run."""
 
     def __init__(self, dataset: VideoDataset) -> None:
         self._dataset = dataset
 
     def __call__(self, task: tuple[list[tuple[int, int]], dict[int, str]], job: Job) -> Batch:
-        """Return the batch of the keys; the task is they and the videos that are refused."""
+        """Read the videos `keys`, skipping those in `refused`; return them as one Batch.
+
+        `task` is the pair (keys, refused).
+        """
         keys, refused = task
         memory = _BatchMemory(job, num_samples=len(keys))
         samples = []
@@ -144,7 +147,7 @@ class BatchReader:
 
 
 class _BatchMemory:
-    """Memory for the views of all samples, which are all of one shape, one after the other."""
+    """One array for the views of all samples of a batch; all samples have the same shape."""
 
     def __init__(self, job: Job, *, num_samples: int) -> None:
         self._job = job
@@ -153,7 +156,7 @@ class _BatchMemory:
         self._used = 0
 
     def allocate(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Return the place of the next sample's views; it is the next one's until `keep`."""
+        """Return the slice for the next sample's views; `keep` moves on to the slice after it."""
         if self._all is None:
             whole = (self._num_samples * shape[0], *shape[1:])
             numpy_dtype = torch.empty(0, dtype=dtype).numpy().dtype
@@ -163,11 +166,11 @@ class _BatchMemory:
         return views
 
     def keep(self, views: torch.Tensor | None) -> None:
-        """Say that a sample is there, with these views."""
+        """Mark the slice of the sample's views as used; None uses nothing."""
         self._used += 0 if views is None else len(views)
 
     def views(self) -> torch.Tensor:
-        """Return the views of all samples that have any."""
+        """Return the views of all samples kept so far."""
         return torch.empty(0) if self._all is None else self._all[: self._used]
 
 
@@ -177,11 +180,11 @@ class BatchLoader:
     Args:
         dataset: the videos of the split.
         sampler: their order.
-        num_workers: processes that decode; 0 decodes in this one, where nothing protects it from a
-            decoder that hangs or crashes.
+        num_workers: number of worker processes that decode. With 0 this process decodes, without
+            protection from a decoder that hangs or crashes.
         pin_memory: put batches in page-locked memory, for a GPU.
-        keep_workers: keep the processes from one epoch to the next.
-        deadline_sec: the longest that one video may take; 0: for ever.
+        keep_workers: keep the worker processes from one epoch to the next.
+        deadline_sec: the longest time that one video may take; 0 means no limit.
     """
 
     def __init__(
@@ -209,10 +212,10 @@ class BatchLoader:
         return len(self._sampler)
 
     def batches(self, epoch: int = 0, *, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches of an epoch from number `first` on; the same whenever it is asked for.
+        """Yield the batches of an epoch, starting at number `first`; deterministic per epoch.
 
         Raises:
-            UserError: worker processes are killed again and again.
+            UserError: worker processes are killed repeatedly.
         """
         self._sampler.epoch, self._sampler.first = epoch, first
         keys_of_batches = iter(list(self._sampler))
@@ -225,7 +228,7 @@ class BatchLoader:
             yield batch.pin_memory() if self._pin_memory else batch
 
     def close(self) -> None:
-        """End the processes."""
+        """End the worker processes."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -271,7 +274,11 @@ class BatchLoader:
                 self.close()
 
     def _blame(self, lost: Lost) -> None:
-        """Refuse the video that a lost task was at, unless its process was killed from outside."""
+        """Refuse the video that a lost task was reading, unless its worker was killed externally.
+
+        Raises:
+            UserError: workers were killed too many times in a row.
+        """
         if lost.signal not in _FROM_OUTSIDE and lost.step >= 0:
             self._refused[lost.step] = _reason(lost)
             return

@@ -1,6 +1,6 @@
-"""The order in which an epoch reads the videos: drawn from seed and epoch, and nothing else.
+"""The order in which an epoch reads the videos; it depends on the seed and the epoch alone.
 
-Several processes share it out. What all of them read for one iteration is one global batch, the
+Several processes split this order. In one iteration they read one global batch, which contains the
 same videos for any number of processes.
 """
 
@@ -15,16 +15,16 @@ from hiera_video.utils.seed import rng_for
 
 
 class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of `(epoch, index)` keys; shuffled anew in each epoch from `seed` alone.
+    """Yields batches of `(epoch, index)` keys, shuffled in each epoch from `seed` and the epoch.
 
-    With `shuffle`, a last batch that is not full is left out (unless it is the only one), so that
-    every iteration sees as many videos as the learning rate was set for. With `shard_of_video_N`,
-    the shards are shuffled, and the videos within a few shards, so that few are open at a time.
-    `first` is the batch to begin with, for a run that goes on in the middle of an epoch.
+    With `shuffle`, an incomplete last batch is dropped unless it is the only one. Every iteration
+    then sees as many videos as the learning rate was set for. With `shard_of_video_N`, the shards
+    are shuffled, and videos are shuffled within a few shards, so that few shards are in use at a
+    time. `first` is the batch to start with when a run resumes in the middle of an epoch.
 
-    Process `rank` of `world_size` gets, with `shuffle`, its part of every batch of `batch_size`
-    videos; without, for an evaluation, every `world_size`-th batch whole, so that each video is
-    read once and computed in the company that it has in a run of one process.
+    With `shuffle`, process `rank` of `world_size` gets its part of every batch of `batch_size`
+    videos. Without it (evaluation), it gets every `world_size`-th batch complete. Each video is
+    then read once, and its batch holds the same videos as in a run of one process.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
             yield [(self.epoch, int(index)) for index in chosen]
 
     def _batches(self) -> range:
-        """Return the numbers of the batches that this process reads, whole or in part."""
+        """Return the numbers of the batches that this process reads, completely or partly."""
         if self.shuffle:
             return range(iterations_per_epoch(self.num_videos, self.batch_size))
         return range(self.rank, -(-self.num_videos // self.batch_size), self.world_size)
@@ -75,16 +75,16 @@ class EpochBatchSampler(Sampler[list[tuple[int, int]]]):
 
 
 def part_of_batch(size: int, rank: int, world_size: int) -> np.ndarray:
-    """Return the places in a batch of `size` that are process `rank`'s, ascending.
+    """Return the positions in a batch of `size` that process `rank` reads, in ascending order.
 
-    As equal in number as can be. A place and its mirror image (i and size - 1 - i) go to the same
-    process as far as that is possible, always if `size / world_size` is even: mixup blends these
-    two, and then blends the same clips for any number of processes.
+    The parts differ in size by at most one. Mixup blends positions i and size - 1 - i, so both go
+    to the same process where possible, always if `size / world_size` is even. Mixup then blends the
+    same clips for any number of processes.
     """
     sizes = np.array([size // world_size + (r < size % world_size) for r in range(world_size)])
     halves = sizes // 2
     start = halves[:rank].sum()
     left = np.arange(start, start + halves[rank])
-    # What is over where a process gets an odd number stands in the middle, one for each of them.
+    # If a process's part is odd, its extra position is taken from the middle.
     middle = halves.sum() + (sizes[:rank] % 2).sum() + np.arange(sizes[rank] % 2)
     return np.concatenate([left, middle, size - 1 - left[::-1]]).astype(np.int64)

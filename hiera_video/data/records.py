@@ -1,8 +1,9 @@
-"""Records of a data set: one for each line of a list, and a table of them that processes share.
+"""Records of a data set, one for each line of its list, and a table that processes share.
 
 Legend: N videos.
-A list of 240,000 records is about 60 MB of Python objects. Each process that reads it gets a copy,
-because counting references writes to it. `RecordTable` keeps four arrays that all processes map.
+A list of 240,000 records is about 60 MB of Python objects. Each process that reads such a list gets
+its own copy, because reference counting writes to the objects. `RecordTable` stores the records in
+four arrays that all processes map.
 """
 
 import os
@@ -26,7 +27,7 @@ _DEMO = "To see a run without data of your own, try `make demo`."
 
 @dataclass(frozen=True, slots=True)
 class VideoRecord:
-    """One video: its file, its class in [0, NUM_CLASSES) or NO_LABEL, its place in the list."""
+    """One video: its path, its class in [0, NUM_CLASSES) or NO_LABEL, its index in the list."""
 
     path: str
     label: int
@@ -34,7 +35,7 @@ class VideoRecord:
 
 
 class RecordError(UserError):
-    """A data set's file that is missing, or lines of it that cannot be right."""
+    """A file of the data set is missing, or some of its lines are wrong."""
 
 
 def check_split(split: str) -> None:
@@ -46,11 +47,11 @@ def check_split(split: str) -> None:
 def find_file(
     data_dir: str, names: Iterable[str], *, holds: str, way_out: Callable[[], str] = lambda: ""
 ) -> str:
-    """Return the path of the first of `names` that `data_dir` has.
+    """Return the path of the first of `names` that exists in `data_dir`.
 
-    `holds` says, for the error, what such a file holds; `way_out` is asked what to try if
-    `data_dir` lacks them. Raises RecordError that names the key, the file that is missing, what it
-    must hold, and how to see a run without it.
+    `holds` describes the file's content for the error. `way_out` is called for advice if no file
+    exists. Raises RecordError, which names the key, the missing file and its content, and gives the
+    advice or says how to see a run without it.
     """
     names = list(names)
     wanted = " or ".join(names)
@@ -72,7 +73,7 @@ def find_file(
 
 
 def open_text(path: str) -> IO[str]:
-    """Open a UTF-8 text file to read; raises RecordError where it may not be read."""
+    """Open a UTF-8 text file for reading; raises RecordError if it cannot be read."""
     try:
         return open_file(path)
     except OSError as error:
@@ -80,14 +81,14 @@ def open_text(path: str) -> IO[str]:
 
 
 def resolve_path(path: str, *, folder: str) -> str:
-    """Return `path` as it is if absolute or a URL, otherwise inside `folder`."""
+    """Join a relative `path` to `folder`; return an absolute path or a URL unchanged."""
     if "://" in path or os.path.isabs(path):
         return path
     return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))
 
 
 def raise_problems(problems: list[str]) -> None:
-    """Raise one RecordError for all problems of a file: the first ten and their number."""
+    """Raise one RecordError that lists the first ten problems and counts the rest."""
     if not problems:
         return
     shown = problems[:_SHOWN_PROBLEMS]
@@ -101,12 +102,12 @@ _NUMBER = np.dtype(np.int64)
 
 
 class RecordTable(Sequence[VideoRecord]):
-    """Records that cost about their paths' bytes, however many processes hold them."""
+    """Records in shared memory: about the bytes of their paths, for any number of processes."""
 
     def __init__(self, records: Iterable[VideoRecord]) -> None:
         paths, labels, indices = [], [], []
         for record in records:
-            # As file names come: not all of them are valid text.
+            # File names need not be valid UTF-8.
             paths.append(record.path.encode("utf-8", "surrogateescape"))
             labels.append(record.label)
             indices.append(record.video_index)
@@ -126,7 +127,7 @@ class RecordTable(Sequence[VideoRecord]):
 
     @property
     def num_bytes(self) -> int:
-        """Size of the memory that is shared."""
+        """The size of the shared memory."""
         return self._block.num_bytes
 
     def __len__(self) -> int:
@@ -150,7 +151,7 @@ class RecordTable(Sequence[VideoRecord]):
         return VideoRecord(path, label, video_index)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # To another process goes the descriptor, not the content.
+        # Send the file descriptor to the other process, not the content.
         return _attach, (reduction.DupFd(self._block.descriptor), len(self))
 
 

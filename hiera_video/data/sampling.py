@@ -1,11 +1,11 @@
-"""Choose the frames of a clip. Arithmetic on frame numbers; nothing is decoded here.
+"""Choose the frames of a clip by arithmetic on frame numbers, without decoding.
 
 Dense sampling takes T frames, every `sampling_rate`-th at `target_fps` frames per second. "16x4" is
 T=16 with rate 4, which covers two seconds at 30 frames per second. Uniform sampling takes one frame
 from each of T equal segments of the video.
 
-A video without a constant frame rate is first laid on one: its "frames" here are the ticks of
-`VideoReader`, each of which shows one frame.
+For a video without a constant frame rate, the "frames" here are the ticks of `VideoReader`. Ticks
+are evenly spaced in time, and each one shows one frame.
 
 Legend: N frames of the video, T frames of a clip, V clips. All results are int64 in [0, N-1].
 """
@@ -26,7 +26,7 @@ Indices: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ClipSpec:
-    """How the frames of a clip are chosen.
+    """Settings that choose the frames of a clip.
 
     num_frames: T, the frames of a clip. sampling_rate: the distance between two frames of a dense
     clip, in frames at `target_fps`. target_fps: the frame rate that `sampling_rate` refers to.
@@ -68,16 +68,17 @@ class ClipSpec:
 def dense_indices(
     clip: ClipSpec, num_video_frames: int, fps: float | None, *, position: float
 ) -> Indices:
-    """Return a clip of evenly spaced frames [T], ascending; `position` in [0, 1] slides it.
+    """Return a clip of evenly spaced frames [T], ascending; `position` in [0, 1] moves it.
 
     Spacing: exactly `sampling_rate * fps / target_fps` frames of the video, so that a clip has the
-    same duration at any frame rate. 16x4 at 30 fps is a spacing of 4, 60 frames from first to last.
+    same duration at any frame rate. 16x4 at 30 fps has a spacing of 4: 60 frames from the first to
+    the last.
     (PySlowFast spreads 16 points over 64 frames, ends included: 63 / 15 = 4.2.)
 
-    Rounding: each offset k * spacing goes to the nearest frame, halves up. Only then is the clip
-    moved, by a whole number of frames. So all clips of a video have the same offsets, none is more
-    than half a frame off, and a whole spacing stays exact. (Halves to even would turn 0.5, 3.5, 6.5
-    into 0, 4, 6.)
+    Rounding: each offset k * spacing is rounded to the nearest frame, halves up. The clip is then
+    moved by an integer number of frames. So all clips of a video have the same offsets, no frame is
+    off by more than half a frame, and an integer spacing stays exact. (Rounding halves to even
+    would turn 0.5, 3.5, 6.5 into 0, 4, 6.)
 
     Position: 0 starts at the first frame, 1 ends at the last, and 0.5 leaves the same number of
     frames at both ends. If the video is shorter than the clip, the clip starts at the first frame
@@ -110,7 +111,7 @@ def uniform_indices(
     if not 0.0 <= offset < 1.0:
         raise ValueError(f"offset must be in [0, 1), got {offset}.")
     fractions_T = rng.random(num_frames) if rng is not None else np.full(num_frames, offset)
-    # Multiply before dividing: whole numbers stay exact, and so do the borders of segments.
+    # Multiply before dividing: integers stay exact, and so do the borders of segments.
     indices_T = np.floor((np.arange(num_frames) + fractions_T) * num_video_frames / num_frames)
     return np.minimum(indices_T.astype(np.int64), num_video_frames - 1)
 
@@ -133,7 +134,8 @@ def testing_indices(
 ) -> Indices:
     """Return the V clips of a test [V,T], the same every time.
 
-    Dense: at evenly spread positions from the first frame to the last (one clip: the middle).
+    Dense: clips start at evenly spaced positions from the first frame to the last; a single clip
+    lies in the middle.
     Uniform: clip v takes the fraction (v + 0.5) / V of every segment.
 
     Raises ValueError for a video without frames, or if V < 1.
@@ -156,7 +158,7 @@ def testing_indices(
 
 
 def _dense_offsets(clip: ClipSpec, num_video_frames: int, fps: float | None) -> Indices:
-    """Return the frames of a clip that starts at frame 0 [T], repeating the last if too short."""
+    """Return the frames [T] of a clip that starts at frame 0; a short video repeats its last."""
     _check(num_video_frames, clip.num_frames)
     spacing = clip.sampling_rate * clip.rate_of(fps) / clip.target_fps
     offsets_T = np.floor(np.arange(clip.num_frames) * spacing + 0.5).astype(np.int64)
