@@ -1,1 +1,1 @@
-"""Shards: tar files of videos, their index, their order, and local copies of remote ones."""
+"""Tar shards of videos: their index, their order, and a local cache of remote shards."""

@@ -1,8 +1,8 @@
-"""Shards that lie elsewhere, on this machine: fetched once, the least used removed for new ones.
+"""A cache on this machine for remote shards; the least recently used copies make room for new ones.
 
 HIERA_VIDEO_SHARD_CACHE is the folder (default: `shards` in iopath's cache), and
-HIERA_VIDEO_SHARD_CACHE_GIB what it may hold (50). Both are the machine's business, not a run's, and
-so no config keys. Any number of processes may share the folder.
+HIERA_VIDEO_SHARD_CACHE_GIB its size limit (50). Both describe the machine, not the run, so they are
+not config keys. Any number of processes may share the folder.
 """
 
 import os
@@ -26,27 +26,27 @@ FOLDER_VARIABLE = "HIERA_VIDEO_SHARD_CACHE"
 SIZE_VARIABLE = "HIERA_VIDEO_SHARD_CACHE_GIB"
 DEFAULT_GIB = 50.0
 
-# Another process may remove a shard between its download and its use; not time after time, unless
-# the cache holds fewer shards than there are processes.
+# Another process may remove a shard between its download and its use. This happens repeatedly only
+# if the cache holds fewer shards than there are processes.
 _TRIES = 5
 _WEB = ("http", "https")
 SCHEMES = (*_WEB, "s3", "gs", "az", "hf", "file")
 
 
 def cache_folder() -> str:
-    """Return the folder of the cache; it need not be there yet."""
+    """Return the folder of the cache; it need not exist yet."""
     return os.environ.get(FOLDER_VARIABLE) or os.path.join(get_cache_dir(), "shards")
 
 
 def cache_limit_bytes() -> int:
-    """Return how much the cache may hold; raises UserError for a limit that is no number."""
+    """Return the size limit of the cache; raises UserError if the limit is not a number."""
     return limit_bytes(SIZE_VARIABLE, DEFAULT_GIB)
 
 
 def open_shard(shard: str) -> IO[bytes]:
-    """Open a tar file, or the copy of one that a URL names, to read.
+    """Open a shard for reading: a tar file, or the local copy of a URL.
 
-    Once open it stays readable, whatever becomes of the cache. Raises OSError.
+    Once open, the file stays readable even if its copy is removed from the cache. Raises OSError.
     """
     if not is_url(shard):
         return open(shard, "rb")
@@ -60,10 +60,10 @@ def open_shard(shard: str) -> IO[bytes]:
 
 
 def cached_shard(url: str) -> str:
-    """Return the path of the copy of a remote shard, fetching it if it is not there or not current.
+    """Fetch a remote shard if its copy is missing or out of date; return the path of the copy.
 
-    http and https are read by `utils/fetch.py`, other schemes through fsspec (s3://, gs:// and so
-    on, each of which needs its own package). Raises OSError with their message.
+    `utils/fetch.py` reads http and https. fsspec reads other schemes (s3://, gs:// and so on), each
+    of which needs its own package. Raises OSError with the message of the reader.
     """
     if why := refusal(url):
         raise OSError(why)
@@ -77,9 +77,9 @@ def cached_shard(url: str) -> str:
 
 
 def drop_damaged(url: str) -> None:
-    """Remove the copy of a shard that is not what its index says, unless it was just checked.
+    """Remove the copy of a shard that does not match its index, unless it was checked recently.
 
-    A shard that is damaged at its source would otherwise be fetched for each of its videos.
+    A shard that is damaged at its source would otherwise be fetched again for each of its videos.
     """
     copy = cached_path(url, cache_folder())
     if not was_checked_lately(copy):
@@ -87,10 +87,10 @@ def drop_damaged(url: str) -> None:
 
 
 def refusal(url: str) -> str:
-    """Return why a shard may not be fetched from `url`; "" if it may.
+    """Return the reason why a shard may not be fetched from `url`, or "".
 
-    fsspec follows any registered scheme, and chains of schemes. Some of these read any file, or run
-    code that comes with an index.
+    fsspec follows any registered scheme and chains of schemes. Some of these can read any file, or
+    run code that an index supplies.
     """
     scheme = scheme_of(url)
     if scheme not in SCHEMES:
@@ -106,7 +106,7 @@ def scheme_of(url: str) -> str:
 
 
 def _fetch_by_fsspec(url: str, file: IO[bytes], known: Mapping[str, str]) -> dict[str, str] | None:
-    """Do as `fetch.fetch` does, with fsspec's `ukey` for the version."""
+    """Fetch `url` into `file` like `fetch.fetch`, with fsspec's `ukey` as the version."""
     from fsspec.core import url_to_fs
 
     try:
@@ -117,9 +117,9 @@ def _fetch_by_fsspec(url: str, file: IO[bytes], known: Mapping[str, str]) -> dic
         with storage.open(path, "rb") as source:
             copy_paced(source.read, file, total=None, name=os.path.basename(path))
     except FileNotFoundError:
-        raise RefusedError("no such file") from None  # there, and not in the cache
+        raise RefusedError("no such file") from None  # the source lacks it, not the cache
     except OSError:
         raise
-    except Exception as error:  # of a storage's own library; fsspec names the package that lacks
+    except Exception as error:  # from a storage library; fsspec names a missing package
         raise OSError(f"{type(error).__name__}: {error}") from None
     return version

@@ -1,8 +1,8 @@
-"""What shards hold: read from their headers, and kept in a json file for each split.
+"""Read the contents of shards from their tar headers; store them as a json index for each split.
 
-A shard is a tar file as the webdataset library writes it: the files of a sample follow one another
-and share a name up to the first dot, `000012.mp4` and `000012.cls`, say. One of them is the video;
-the label is in `.cls`, or in `.json` as "label".
+A shard is a tar file as the webdataset library writes it. The files of a sample are adjacent and
+share their name up to the first dot, for example `000012.mp4` and `000012.cls`. One of them is the
+video. The label is in `.cls`, or in `.json` as "label".
 """
 
 import os
@@ -22,14 +22,14 @@ from hiera_video.utils.disk import write_atomic
 VERSION = 1
 HOLDS = 'an index of shards, {"version": 1, "shards": [{"file": ..., "samples": [...]}, ...]}'
 
-_MAX_NOTE_BYTES = 1 << 20  # of a .cls or .json, which are read whole
-_META = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes on a shard
+_MAX_NOTE_BYTES = 1 << 20  # limit for a .cls or .json, which are read completely
+_META = re.compile(r"__[^/]*__($|/)")  # webdataset's own metadata files
 _WHOLE_NUMBER = re.compile(rb"\s*[+-]?[0-9]{1,9}\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class ShardSample:
-    """One video of a shard, its label or NO_LABEL, and where in the shard its bytes lie."""
+    """One video of a shard: its name, the place of its bytes, and its label or NO_LABEL."""
 
     name: str
     offset: int
@@ -39,18 +39,18 @@ class ShardSample:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard and what it holds. `file`: its path or URL, possibly relative to the index."""
+    """A shard and its samples. `file` is its path or URL, possibly relative to the index."""
 
     file: str
     samples: list[ShardSample]
 
     def members(self, location: str) -> list[Member]:
-        """Return the videos, with `location` for the place of the shard."""
+        """Return the videos as tar members of the shard at `location`."""
         return [Member(location, s.name, s.offset, s.size) for s in self.samples]
 
 
 def shard_files(folder: str, split: str) -> list[str]:
-    """Return the names of the shards of a split in a local folder, by number."""
+    """Return the names of the shards of a split in a local folder, sorted by number."""
     pattern = re.compile(rf"{split}-([0-9]+)\.tar")
     try:
         found = [match for name in os.listdir(folder) if (match := pattern.fullmatch(name))]
@@ -62,10 +62,10 @@ def shard_files(folder: str, split: str) -> list[str]:
 
 
 def scan_shard(path: str, *, labelled: bool) -> tuple[list[ShardSample], list[str]]:
-    """Read the headers of a local tar file; return its samples, and what is wrong with others.
+    """Read the headers of a local tar file; return its samples, and the problems of bad samples.
 
-    A shard that breaks off gives the samples that its headers still tell of, the last of them cut.
-    Raises RecordError for a file that is missing or no tar file.
+    A truncated shard yields the samples whose headers are present; the last one is incomplete.
+    Raises RecordError if the file is missing or not a tar file.
     """
     samples: list[ShardSample] = []
     problems: list[str] = []
@@ -77,7 +77,7 @@ def scan_shard(path: str, *, labelled: bool) -> tuple[list[ShardSample], list[st
                     samples.append(sample)
                 elif sample:
                     problems.append(f"{path}: sample {group['__key__']!r}: {sample}")
-    except ValueError as error:  # webdataset's word for two files of one name
+    except ValueError as error:  # webdataset raises this for two files of the same name
         problems.append(f"{path}: {error}")
     except tarfile.TarError as error:
         raise RecordError(f"{path} must be a tar file, uncompressed, got: {error}.") from None
@@ -87,7 +87,7 @@ def scan_shard(path: str, *, labelled: bool) -> tuple[list[ShardSample], list[st
 
 
 def _groups(tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
-    """Yield the samples as webdataset groups them: headers by ending, and "__key__"."""
+    """Yield each sample as webdataset groups it: tar headers by ending, and "__key__"."""
     from webdataset.tariterators import group_by_keys
 
     def files() -> Iterator[dict[str, Any]]:
@@ -96,7 +96,7 @@ def _groups(tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
             try:
                 member = next(members, None)
             except tarfile.ReadError:
-                return  # it breaks off here
+                return  # truncated here
             if member is None:
                 return
             if member.isreg() and not _META.match(member.name):
@@ -106,11 +106,11 @@ def _groups(tar: tarfile.TarFile) -> Iterator[dict[str, Any]]:
 
 
 def _sample(tar: tarfile.TarFile, group: dict[str, Any], *, labelled: bool) -> ShardSample | str:
-    """Return the sample, or what is wrong with it; "" for one that is no video's."""
+    """Return the sample, or its problem in words; "" if the group belongs to no video."""
     videos = _ending_with(VIDEO_ENDINGS, group)
     for member in group.values():
         if isinstance(member, tarfile.TarInfo) and member.issparse():
-            # A few kilobytes in the shard read as any size, and the bytes are not in one piece.
+            # A few kilobytes in the shard can expand to any size, and are not contiguous.
             return f"must be stored whole, got {member.name} sparse. Try tar without --sparse."
     if len(videos) > 1:
         names = ", ".join(sorted(member.name for member in videos))
@@ -124,7 +124,7 @@ def _sample(tar: tarfile.TarFile, group: dict[str, Any], *, labelled: bool) -> S
 
 
 def _ending_with(endings: Container[str], group: dict[str, Any]) -> list[tarfile.TarInfo]:
-    # What follows the first dot is the ending to webdataset: of "clip.v1.mp4" it is "v1.mp4".
+    # For webdataset the ending starts after the first dot: "clip.v1.mp4" has "v1.mp4".
     return [group[key] for key in group if f".{key.rpartition('.')[2]}" in endings]
 
 
@@ -158,7 +158,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def write_index(path: str, shards: list[Shard]) -> None:
-    """Write the index of a split, atomically."""
+    """Write the index of a split atomically."""
     listed = [
         {"file": s.file, "samples": [[x.name, x.offset, x.size, x.label] for x in s.samples]}
         for s in shards
@@ -168,13 +168,13 @@ def write_index(path: str, shards: list[Shard]) -> None:
 
 
 def read_index(path: str) -> list[Shard]:
-    """Read the index of a split; raises RecordError for a file of another shape."""
+    """Read the index of a split; raises RecordError if the file has another structure."""
     try:
         with open_text(path) as text:
             content = simplejson.load(text)
     except simplejson.JSONDecodeError as error:
         raise RecordError(f"{path}:{error.lineno}: must be json, got {error.msg}.") from None
-    except (ValueError, RecursionError):  # no UTF-8, nested too deeply, numbers of 4,301 digits
+    except (ValueError, RecursionError):  # not UTF-8, nested too deeply, numbers of 4,301 digits
         raise RecordError(f"{path} must be json in UTF-8, got something else.") from None
     if not isinstance(content, dict) or not isinstance(content.get("shards"), list):
         raise RecordError(f"{path} must hold {HOLDS}, got something else.")

@@ -1,8 +1,8 @@
-"""Videos inside of tar files (shards): their paths, their bytes, and an order that fetches few.
+"""Read videos inside tar files (shards), and order videos so that few shards are in use at a time.
 
 The path of such a video is `SHARD::MEMBER@OFFSET+SIZE`: the tar file or its URL, the name of the
-file in it, and where its bytes lie. It says all there is to say, so that any process can read any
-video at once, and nothing has to be kept for that.
+file in it, and the position of its bytes. The path is complete: any process can read any video
+without reading an index.
 
 Legend: N videos, S shards.
 """
@@ -27,18 +27,18 @@ from hiera_video.utils.io import is_url
 _PATH = re.compile(
     r"(?P<shard>.+)::(?P<name>.+)@(?P<offset>[0-9]{1,40})\+(?P<size>[0-9]{1,40})", re.DOTALL
 )
-# A name may hold the mark between shard and member; a shard's URL may too, but is not changed.
+# A member's name may contain "::", so its colons are escaped. The URL of a shard is not escaped.
 _ESCAPES = {"%": "%25", ":": "%3A"}
 
 _COPY_BYTES = 1 << 20
-# Longer names stand in a header of their own, and so do others than ASCII in some tar files.
+# Tar stores longer names in an extra header. Some tar files do so for names that are not ASCII.
 _NAME_BYTES = 100
 
 WINDOW = 8
 
 
 class ShardError(Exception):
-    """A video that cannot be had from its shard; the text is the cause, as DecodeError wants it."""
+    """A video cannot be read from its shard; the text is the cause, in the form for DecodeError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ class Member:
 
     @property
     def path(self) -> str:
-        """The path that a VideoRecord has and `open_video` takes."""
+        """The path of the video, as in VideoRecord and for `open_video`."""
         name = "".join(_ESCAPES.get(letter, letter) for letter in self.name)
         return f"{self.shard}::{name}@{self.offset}+{self.size}"
 
 
 def parse_member(path: str) -> Member | None:
-    """Return what the path of a video in a shard says; None for any other path."""
+    """Parse the path of a video in a shard; return None for any other path."""
     match = _PATH.fullmatch(path)
     if match is None:
         return None
@@ -67,22 +67,22 @@ def parse_member(path: str) -> Member | None:
 
 
 def file_behind(path: str) -> str:
-    """Return the file or URL that must be there for a video: its shard, or the path itself."""
+    """Return the file or URL that holds a video: its shard, or the path itself."""
     member = parse_member(path)
     return member.shard if member else path
 
 
 class HeldFile(str):
-    """A path on this machine whose file is there for as long as this object is, or until `close`.
+    """A local path whose file exists as long as this object, or until `close`.
 
-    A string, so that it goes wherever a path goes.
+    It is a string, so it works wherever a path does.
     """
 
     _release: weakref.finalize
 
     @classmethod
     def new(cls, name: str) -> "HeldFile":
-        """Make an empty file: in memory where the system can (Linux), else a temporary one."""
+        """Create an empty file, in memory if the system can (Linux), else a temporary file."""
         memory = anonymous_memory(name)
         if memory is not None:
             held = cls(f"/proc/self/fd/{memory}")
@@ -95,16 +95,16 @@ class HeldFile(str):
         return held
 
     def close(self) -> None:
-        """Give the file back; harmless the second time."""
+        """Release the file; a second call does nothing."""
         self._release()
 
 
 def read_member(member: Member) -> HeldFile:
-    """Return a path on this machine for a video in a shard; its bytes are in memory.
+    """Copy a video from its shard into memory; return a local path to the copy.
 
-    They are this process's own: the shard may be removed from its cache the next moment. Raises
-    ShardError for a shard that is missing, cannot be fetched, breaks off, or is not the one that
-    the path was written for.
+    The copy belongs to this process, as the shard may be removed from the cache at any time. Raises
+    ShardError if the shard is missing, cannot be fetched, is truncated, or is not the one that the
+    path was written for.
     """
     if member.size == 0:
         raise ShardError("is empty (0 bytes).")
@@ -131,12 +131,12 @@ def _read(member: Member) -> HeldFile:
         raise ShardError(f"its shard is missing: no such file as {member.shard}.") from None
     except OSError as error:
         raise ShardError(f"its shard cannot be read or fetched ({cause_of(error)}).") from None
-    except (ValueError, OverflowError) as error:  # a NUL in its name, a place beyond 2^63
+    except (ValueError, OverflowError) as error:  # a NUL in its name, an offset beyond 2^63
         raise ShardError(f"its shard cannot be read ({error}).") from None
 
 
 def _check_header(tar: IO[bytes], member: Member) -> None:
-    """Raise unless the tar file says the same of the bytes before which its header stands."""
+    """Raise ShardError unless the tar header before the member's bytes matches `member`."""
     tar.seek(max(member.offset - BLOCKSIZE, 0))
     block = tar.read(BLOCKSIZE)
     if len(block) < BLOCKSIZE:
@@ -169,10 +169,10 @@ def _breaks_off(num_bytes: int, member: Member) -> ShardError:
 
 
 def fetch_shard(path: str) -> None:
-    """Have the shard of a video on this machine; nothing to do for any other path.
+    """Download the video's shard if it is remote.
 
-    A remote shard takes as long to fetch as its size and the network make it: call this before a
-    time limit for decoding begins. Raises nothing; reading the video will say what was wrong.
+    The download time depends on the size and the network, so call this before a deadline for
+    decoding begins. Raises nothing: if the download fails, reading the video raises the error.
     """
     member = parse_member(path)
     if member is not None and is_url(member.shard):
@@ -183,10 +183,10 @@ def fetch_shard(path: str) -> None:
 
 
 def remote_shard_numbers(paths: Iterable[str]) -> np.ndarray | None:
-    """Return the number of each video's shard, int32 [N], or None where no shard is remote.
+    """Return the number of each video's shard, int32 [N], or None if no shard is remote.
 
-    Shards are numbered from 0 in the order in which they first appear. Local ones need no order of
-    their own: any place of them is as near as any other.
+    Shards are numbered from 0 in the order of their first appearance. Local shards need no special
+    order: all videos in them are equally fast to reach.
     """
     numbers: dict[str, int] = {}
     is_remote = False
@@ -203,16 +203,17 @@ def shard_order(
 ) -> np.ndarray:
     """Return a random order of the videos that uses few shards at a time, int64 [N].
 
-    The shards are shuffled and taken `window` at a time; the videos of those are shuffled. So each
-    video comes once, each shard is used in one stretch of the order, and a cache of `window` shards
-    (better two windows: the next is fetched while the last is in use) fetches every shard once an
-    epoch. With `window` of all shards this is a plain shuffle. The numbers in `shard_of_video_N`
-    are >= 0; `window` is >= 1. The order depends on them and on `rng` alone.
+    The shards are shuffled and split into groups of `window`, and the videos are shuffled within
+    each group. So each video occurs once, and each shard is used in one stretch of the order. A
+    cache that holds `window` shards fetches every shard once per epoch. A cache of two windows is
+    better, as the next window is fetched while the last is in use. If `window` covers all shards,
+    this is a plain shuffle. The numbers in `shard_of_video_N` are >= 0, and `window` is >= 1. The
+    order depends only on the arguments.
     """
     if window < 1:
         raise ValueError(f"window must be 1 or more, got {window}.")
     num_shards = int(shard_of_video_N.max(initial=-1)) + 1
     place_S = rng.permutation(num_shards)
     group_N = place_S[shard_of_video_N] // window
-    # Sorted by group, and within a group by a random number.
+    # Sort by group, and within a group by a random number.
     return np.lexsort((rng.random(len(shard_of_video_N)), group_N))

@@ -1,7 +1,7 @@
-"""A data set into tar shards: planned from the sizes of its files, each shard written at once.
+"""Write a data set as tar shards: plan them from the file sizes, then write each one atomically.
 
-A shard is there whole or not at all, and what it holds follows from the list alone. So a run that
-was stopped goes on where it stopped, and an index is written last, as the sign that all is there.
+A shard file is always complete, and its contents depend only on the list. So an interrupted run can
+resume where it stopped. The index is written last and marks the split as complete.
 """
 
 import os
@@ -30,13 +30,13 @@ from hiera_video.utils.disk import write_atomic
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import rng_for
 
-# A tar header holds 100 bytes of a name; the number, dots and the ending want some of them.
+# A tar header stores 100 bytes of a name. The number, dots and the ending need some of them.
 _STEM_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A video that is to go into a shard: its record, its size, and the name of its sample."""
+    """A video to write into a shard: its record, its size, and the key of its sample."""
 
     record: VideoRecord
     num_bytes: int
@@ -51,23 +51,23 @@ class Planned:
 
 @dataclass(slots=True)
 class Plan:
-    """The shards of a split by file name, and the videos that cannot go in, with reasons."""
+    """The planned shards of a split by file name, and the videos left out, with reasons."""
 
     shards: dict[str, list[Planned]]
     left_out: list[tuple[str, str]]
 
     @property
     def num_bytes(self) -> int:
-        """The bytes of all videos."""
+        """The total size of all planned videos."""
         return sum(video.num_bytes for videos in self.shards.values() for video in videos)
 
 
 def plan_shards(records: Sequence[VideoRecord], split: str, *, shard_bytes: int, seed: int) -> Plan:
-    """Share the videos out over shards of about `shard_bytes`.
+    """Assign the videos to shards of about `shard_bytes`.
 
-    Training videos are shuffled (by `seed`), so that a shard is a fair sample of the classes; the
-    others keep the order of the list. A video that is missing, empty or not named like a video is
-    left out.
+    Training videos are shuffled with `seed`, so that every shard is a random sample of the classes.
+    Other splits keep the order of the list. A video is left out if it is missing, empty or has no
+    ending of a video.
     """
     order: Iterable[int] = range(len(records))
     if split == "train":
@@ -91,7 +91,7 @@ def plan_shards(records: Sequence[VideoRecord], split: str, *, shard_bytes: int,
 
 
 def _look_at(record: VideoRecord) -> Planned | str:
-    """Return what is to be known of a video before it is read, or why it cannot go in."""
+    """Plan one video from its path and size, or return the reason to leave it out."""
     member = parse_member(record.path)
     stem, ending = os.path.splitext(os.path.basename(member.name if member else record.path))
     if ending.lower() not in VIDEO_ENDINGS:
@@ -100,7 +100,7 @@ def _look_at(record: VideoRecord) -> Planned | str:
         size = member.size if member else os.stat(fetch_file(record.path)).st_size
     except DecodeError as error:
         return error.cause
-    # A sample's name ends at the first dot, and begins with a number that no other has.
+    # The key of a sample starts with a unique number. It holds no dot, which would end it.
     plain = re.sub(r"[^\w -]", "_", stem).encode("utf-8", "replace")[:_STEM_BYTES]
     key = f"{record.video_index:08d}_{plain.decode('utf-8', 'ignore')}".rstrip("_ ")
     return Planned(record, size, key, ending.lower()[1:])
@@ -114,12 +114,12 @@ def write_shards(
     data_dir: str = "",
     progress: Callable[[int], object] = lambda num_bytes: None,
 ) -> list[tuple[str, str]]:
-    """Write the shards that are not there yet, then the index; return (path, reason) of bad videos.
+    """Write the missing shards, then the index; return (path, reason) of each bad video.
 
-    Each video is opened, and one that cannot be is left out; but it is not decoded, so that this is
-    no check of all of it. In a shard the path of a video, relative to `data_dir` where it lies
-    there, stands as "source" in `.json`. `progress` is called with the bytes of each video. Raises
-    UserError for a folder with an index or other shards of the split, or that cannot be written to.
+    Each video is opened but not decoded, so this does not check its frames. A video that cannot be
+    opened is left out. The `.json` of a sample stores the path of its video as "source", relative
+    to `data_dir` if it lies there. `progress` is called with the size of each video. Raises
+    UserError if the folder has an index or other shards of the split, or cannot be written to.
     """
     _refuse_others(plan, folder, split)
     bad = list(plan.left_out)
@@ -133,8 +133,10 @@ def write_shards(
         else:
             samples = _samples_of(path, videos)
             there = {sample.name for sample in samples}
-            lacking = [video for video in videos if video.name not in there]
-            bad += [(video.record.path, _why_bad(video)) for video in lacking]
+            for video in videos:
+                if video.name not in there:
+                    content = _read(video)
+                    bad.append((video.record.path, content if isinstance(content, str) else ""))
             progress(sum(video.num_bytes for video in videos))
         shards.append(Shard(name, samples))
     if not any(shard.samples for shard in shards):
@@ -144,7 +146,7 @@ def write_shards(
 
 
 def make_index(folder: str, split: str, shards: list[Shard]) -> str:
-    """Write the index of a split's shards; return its path. Raises UserError where it cannot."""
+    """Write the index of a split's shards; return its path. Raises UserError if writing fails."""
     path = os.path.join(folder, f"{split}.json")
     try:
         write_index(path, shards)
@@ -166,7 +168,7 @@ def _refuse_others(plan: Plan, folder: str, split: str) -> None:
 
 
 def _samples_of(path: str, videos: Sequence[Planned]) -> list[ShardSample]:
-    """Return what a shard holds; raises UserError if that is not from among `videos`."""
+    """Read the samples of a shard; raises UserError if one of them is not from `videos`."""
     labelled = videos[0].record.label != NO_LABEL
     expected = {video.name: (video.num_bytes, video.record.label) for video in videos}
     samples, problems = scan_shard(path, labelled=labelled)
@@ -189,7 +191,7 @@ def _good(
     data_dir: str,
     progress: Callable[[int], object],
 ) -> Iterator[dict[str, str | bytes]]:
-    """Yield the samples of the videos that can be opened, as webdataset writes them."""
+    """Yield samples for webdataset from the videos that can be opened; append others to `bad`."""
     for video in videos:
         content = _read(video)
         if isinstance(content, str):
@@ -200,7 +202,7 @@ def _good(
 
 
 def _read(video: Planned) -> bytes | str:
-    """Open a video as a check and return its bytes, or the reason why it cannot go into a shard."""
+    """Open a video to check it; return its bytes, or the reason to leave it out."""
     try:
         with open_video(video.record.path) as reader, open(reader.file, "rb") as file:
             content = file.read()
@@ -209,11 +211,6 @@ def _read(video: Planned) -> bytes | str:
     if len(content) != video.num_bytes:
         return "was changed while the shards were written."
     return content
-
-
-def _why_bad(video: Planned) -> str:
-    content = _read(video)
-    return content if isinstance(content, str) else ""
 
 
 def _sample(video: Planned, content: bytes, data_dir: str) -> dict[str, str | bytes]:
@@ -231,7 +228,7 @@ def _sample(video: Planned, content: bytes, data_dir: str) -> dict[str, str | by
 
 
 def _fill(file: IO[bytes], *, samples: Iterable[dict[str, str | bytes]]) -> None:
-    # The same videos give the same bytes, whenever they are written.
+    # mtime=0: the same videos give the same bytes at any time.
     with webdataset.TarWriter(file, encoder=False, compress=False, mtime=0) as tar:
         for sample in samples:
             tar.write(sample)

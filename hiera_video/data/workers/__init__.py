@@ -1,1 +1,1 @@
-"""A pool of worker processes whose tasks may hang or crash."""
+"""A pool of worker processes that survives tasks that hang or crash."""

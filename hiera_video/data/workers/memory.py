@@ -1,8 +1,8 @@
-"""Memory that processes share by an open file instead of a name: nothing is left behind, ever.
+"""Shared memory behind a file descriptor without a name, so that no file is ever left behind.
 
-On Linux it is anonymous (memfd): it does not count against /dev/shm, whose 64 MB in a container
-have stopped many a training run. Where the system refuses that, and elsewhere, it is a temporary
-file that is unlinked at once.
+On Linux the memory is anonymous (memfd). It does not count against /dev/shm, which containers often
+limit to 64 MB, too little for training. If the system refuses memfd, and on other systems, the
+memory is a temporary file that is unlinked at once.
 """
 
 import mmap
@@ -18,14 +18,14 @@ from hiera_video.utils.disk import anonymous_memory
 
 
 class Place(NamedTuple):
-    """Where an array lies: the key of its block in the arena it came from, and its length."""
+    """The location of an array: the key of its block in the arena, and its length."""
 
     block: int
     num_bytes: int
 
 
 def anonymous_file(num_bytes: int) -> int:
-    """Return the descriptor of a new nameless file of `num_bytes` zeros, to be mapped."""
+    """Create a file without a name that holds `num_bytes` zeros; return its descriptor."""
     descriptor = anonymous_memory("hiera_video")
     if descriptor is None:
         with tempfile.TemporaryFile() as file:
@@ -35,37 +35,37 @@ def anonymous_file(num_bytes: int) -> int:
 
 
 class Block:
-    """A shared piece of memory, mapped into this process; it lives as long as anything in it."""
+    """Shared memory mapped into this process; the mapping lives as long as any array over it."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self.num_bytes = os.fstat(descriptor).st_size
         self._map = mmap.mmap(descriptor, self.num_bytes)
-        # When the last array over the map is gone, so is the map; the descriptor is ours to close.
+        # The map goes with the last array over it. The descriptor has to be closed explicitly.
         weakref.finalize(self, os.close, descriptor).atexit = False
 
     def buffer(self, num_bytes: int) -> memoryview:
-        """Return a writable view of its first bytes."""
+        """Return a writable view of the first `num_bytes` bytes."""
         return memoryview(self._map)[:num_bytes]
 
 
 class Arena:
-    """Blocks of one process, used again once the reader of their content has let go of it."""
+    """The blocks of one process; a block is reused once its reader has released the content."""
 
     def __init__(self) -> None:
         self.blocks: dict[int, Block] = {}
-        self.dropped: list[int] = []  # for the reader, who maps them too
+        self.dropped: list[int] = []  # the reader maps these too and has to unmap them
         self._free: list[int] = []
         self._next_key = 0
 
     def take(self, num_bytes: int) -> int:
-        """Return the key of a block of at least `num_bytes` that nobody reads."""
+        """Return the key of an unused block of at least `num_bytes`, creating it if necessary."""
         fitting = [key for key in self._free if self.blocks[key].num_bytes >= num_bytes]
         if fitting:
             key = min(fitting, key=lambda key: self.blocks[key].num_bytes)
             self._free.remove(key)
             return key
-        # Free ones that are too small will stay so: sizes grow while the first batches are made.
+        # Drop free blocks, all too small: sizes grow only while the first batches are read.
         for key in self._free:
             del self.blocks[key]
         self.dropped += self._free
@@ -75,13 +75,13 @@ class Arena:
         return key
 
     def give_back(self, key: int) -> None:
-        """Say that a block may be used again."""
+        """Mark a block as free for reuse."""
         if key in self.blocks:
             self._free.append(key)
 
 
 class Scratch:
-    """The arrays of one result, each in a block of an arena."""
+    """Allocates the arrays of one result, each in a block of an arena."""
 
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
@@ -89,14 +89,14 @@ class Scratch:
         self._place_at: dict[int, Place] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-        """Return an array of undefined content in shared memory."""
+        """Return an uninitialised array in shared memory."""
         dtype = np.dtype(dtype)
         num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         bytes_N = self._reserve(num_bytes)
         return bytes_N.view(dtype).reshape(shape)
 
     def store(self, content: memoryview) -> Place:
-        """Return where bytes lie in shared memory; they are copied there if they do not yet."""
+        """Return the place of `content` in shared memory; copy it there if it lies elsewhere."""
         bytes_N = np.frombuffer(content, np.uint8)
         place = self._place_at.get(_address(bytes_N))
         if place is not None and place.num_bytes >= len(bytes_N):
@@ -118,7 +118,7 @@ def _address(bytes_N: np.ndarray) -> int:
 
 
 def when_unused(buffer: memoryview, call: Callable[[], None]) -> np.ndarray:
-    """Return the bytes as an array; `call` is called once neither it nor a view of it is left."""
+    """Return the bytes as an array; call `call` once the array and all its views are gone."""
     bytes_N = np.frombuffer(buffer, np.uint8)
     weakref.finalize(bytes_N, call).atexit = False
     return bytes_N

@@ -1,10 +1,10 @@
-"""Processes that decode and may be killed: a task that hangs or crashes ends nothing but itself.
+"""A pool of worker processes in which a task that hangs or crashes affects no other task.
 
-A video decoder is native code that may spin for ever or crash. The pool therefore watches its
-processes: each task is a row of steps (a video each), and a step that takes longer than the
-deadline costs the process its life, not the run. A new process takes its place, and the tasks that
-waited in the old one go to others. Results are arrays in shared memory (`memory.py`), read without
-a copy.
+A video decoder is native code, which may loop forever or crash. The pool therefore watches its
+processes. Each task is a sequence of steps, one per video. If a step exceeds the deadline, the pool
+kills the process and starts a new one, and the run continues. Tasks that waited in the killed
+process go to other processes. Results are arrays in shared memory (`memory.py`), read without a
+copy.
 """
 
 import signal
@@ -19,17 +19,17 @@ from typing import Any
 from hiera_video.data.workers.process import Failed, Finished, Job, Worker
 
 _POLL_SEC = 0.5
-# One to work on and one to begin with while the result of the first is fetched.
+# One task to work on, and one to start while the result of the first is fetched.
 _TASKS_PER_WORKER = 2
 # The imports of a new process may come over a slow network.
 _MAX_START_SEC = 600.0
-# Processes that die before they have done anything are not the fault of a file.
+# If processes die before they have read a task, the cause is not a file.
 _MAX_USELESS_STARTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a task returned."""
+    """The value that a task returned."""
 
     task_id: int
     value: Any
@@ -37,10 +37,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A task whose process is gone: at which of its steps (-1: before the first), and why.
+    """A task whose process died or was killed, the step it was at, and the reason.
 
-    `hung` says that the step took longer than the deadline; otherwise the process died, by
-    `signal` if that is not 0. The task is not tried again unless it is submitted again.
+    `step` is -1 if no step had begun. If `hung`, the step exceeded the deadline. Otherwise the
+    process died, by `signal` if that is not 0. The pool does not retry the task; submit it again if
+    needed.
     """
 
     task_id: int
@@ -51,18 +52,18 @@ class Lost:
 
 
 class WorkerError(RuntimeError):
-    """An exception that a task raised in a worker process, with the traceback from there."""
+    """A task raised an exception in a worker process; the message holds its traceback."""
 
 
 class WorkerPool:
-    """Runs `function(task, job)` in processes of its own; see `Job` for what the function is given.
+    """Runs `function(task, job)` in worker processes; `job` is a `Job`.
 
     Args:
         function: a picklable callable; it is pickled once for every process.
-        num_workers: processes, at least 1. They start with the first task.
-        deadline_sec: the longest that one step may take, and that a process may leave a task
-            unread; 0: for ever. Time in which this process does not look (a GPU step, a suspended
-            job) is not counted.
+        num_workers: number of processes, at least 1. They start with the first task.
+        deadline_sec: the longest time that one step may take, or that a process may leave a task
+            unread; 0 means no limit. Time in which this process does not watch (a GPU step, a
+            suspended job) does not count.
     """
 
     def __init__(
@@ -79,20 +80,21 @@ class WorkerPool:
         self._workers: list[Worker | None] = [None] * num_workers
         self._useless_starts = 0
         self._looked_at = time.monotonic()
-        # Before multiprocessing itself waits, at exit, for processes that ignore its SIGTERM.
+        # Workers ignore SIGTERM. Kill them at exit, before multiprocessing waits for them.
         self._at_exit = Finalize(self, _kill_all, args=(self._workers,), exitpriority=100)
 
     def submit(self, task_id: int, task: Any) -> None:
-        """Queue a task; `task_id` comes back with its result and is not to be used again."""
+        """Queue a task; its result carries `task_id`, which must be unique."""
         self._waiting.append((task_id, task))
         self._hand_out()
 
     def next(self, timeout_sec: float | None = None) -> Done | Lost | None:
-        """Return the next result, in whatever order they come; None after `timeout_sec`.
+        """Wait for the next result of any task; return None after `timeout_sec`.
 
         Raises:
-            WorkerError: the task raised an exception (a bug: a bad file is a value).
-            UserError: the task raised it.
+            WorkerError: the task raised an exception. This is a bug: a task returns the failure of
+                a bad file as a value.
+            UserError: the task raised this UserError.
         """
         give_up_at = None if timeout_sec is None else time.monotonic() + timeout_sec
         while True:
@@ -114,14 +116,14 @@ class WorkerPool:
                 return None
 
     def cancel(self) -> None:
-        """Forget all tasks: the queue is emptied, results of those in work will not be seen."""
+        """Cancel all tasks: empty the queue and discard the results of tasks in progress."""
         self._waiting.clear()
         self._lost.clear()
         for worker in filter(None, self._workers):
             worker.forget()
 
     def close(self) -> None:
-        """End the processes; what they were doing is lost."""
+        """Kill the processes; the tasks in progress are lost."""
         _kill_all(self._workers)
 
     def __enter__(self) -> "WorkerPool":
@@ -132,11 +134,11 @@ class WorkerPool:
 
     @property
     def process_ids(self) -> list[int]:
-        """The processes that run now."""
+        """The ids of the running processes."""
         return [worker.process.pid or 0 for worker in self._workers if worker]
 
     def _hand_out(self) -> None:
-        """Give waiting tasks to the processes that have the fewest."""
+        """Send waiting tasks to the processes that have the fewest tasks."""
         while self._waiting:
             loads = [len(w.tasks) if w else 0 for w in self._workers]
             place = loads.index(min(loads))
@@ -166,9 +168,9 @@ class WorkerPool:
         return None
 
     def _watch(self) -> None:
-        """Kill processes whose step took too long, or that left a task unread too long."""
+        """Kill processes that exceed the deadline in a step, or leave a task unread too long."""
         now = time.monotonic()
-        # A pause of ours says nothing about them: no more than two polls of it count.
+        # A pause in this process is not the workers' fault, so count at most two polls of it.
         passed_sec = min(now - self._looked_at, 2 * _POLL_SEC)
         self._looked_at = now
         for worker in self._workers:
@@ -181,15 +183,19 @@ class WorkerPool:
                 self._bury(worker, hung=True)
 
     def _bury(self, worker: Worker, *, hung: bool = False) -> None:
-        """Take a process that died or hangs out of the pool, and say what became of its tasks."""
+        """Remove a process that died or hangs; report its current task, requeue its other tasks.
+
+        Raises:
+            WorkerError: too many processes in a row ended before they did anything.
+        """
         place = self._workers.index(worker)
         self._workers[place] = None
-        # One whose connection ended is dying: its own exit code says more than our signal would.
+        # If its connection closed, the process is exiting: wait to get its own exit code.
         exit_code = worker.kill(wait_sec=0.0 if hung else 1.0)
         task_id, step = worker.current()
         tasks = list(worker.tasks.items())
         if task_id is None:
-            # One that is stopped between two tasks has been of use before.
+            # A process that hangs between two tasks has already worked, so it does not count.
             self._useless_starts += not (hung and worker.has_started)
             if self._useless_starts >= _MAX_USELESS_STARTS:
                 self.close()

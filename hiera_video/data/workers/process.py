@@ -1,8 +1,8 @@
-"""One process of a pool, from both sides: what it runs, and how it is told and heard.
+"""One worker process of a pool: the code that it runs, and the parent's handle to it.
 
-Its messages are small; arrays go through shared memory, whose descriptors cross once. A board of
-three numbers in shared memory says which task and step it is at: it can be read when nothing else
-of the process answers any more.
+Messages are small. Arrays go through shared memory, whose descriptors are sent once. A board of
+three numbers in shared memory records the current task and step. The parent can read the board even
+if the process no longer responds.
 """
 
 import multiprocessing
@@ -33,32 +33,32 @@ from hiera_video.data.workers.memory import (
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.sockets import make_room_for_sockets
 
-# Smaller buffers travel in the message itself.
+# Smaller buffers are sent in the message itself.
 _SHARED_FROM_BYTES = 4096
 _IDLE = -1
-_NOT_BEGUN = -2  # has a task and is at none of its steps yet
-# Seconds to wait for a descriptor, which follows its message at once.
+_NOT_BEGUN = -2  # has a task, but has begun none of its steps
+# Seconds to wait for a descriptor, which is sent right after its message.
 _HANDLE_POLLS = 30
 
 
 class Job:
-    """What a task's function is given beside the task: it says where it is, and gets memory."""
+    """Passed to the function with each task: reports its progress and allocates shared memory."""
 
     def __init__(self, board: np.ndarray | None = None, scratch: Scratch | None = None) -> None:
         self._board = board
         self._scratch = scratch
 
     def begin(self, step: int) -> None:
-        """Say that step number `step` (0 or more) begins now, and with it its deadline.
+        """Start step number `step` (0 or more) and its deadline.
 
-        -1 is what is at no deadline, as a download may be that has one of its own.
+        -1 marks work without a deadline, for example a download with its own timeout.
         """
         if self._board is not None:
             self._board[1] = step
             self._board[2] += 1
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype | type) -> np.ndarray:
-        """Return an array of undefined content that can be returned without being copied."""
+        """Allocate an uninitialised array that the function can return without a copy."""
         return (
             np.empty(shape, dtype) if self._scratch is None else self._scratch.empty(shape, dtype)
         )
@@ -66,7 +66,7 @@ class Job:
 
 @dataclass(slots=True)
 class Finished:
-    """A result; not `wanted` if its task was forgotten meanwhile."""
+    """The result of a task; `wanted` is False if the task was cancelled meanwhile."""
 
     task_id: int
     value: Any
@@ -75,7 +75,7 @@ class Finished:
 
 @dataclass(slots=True)
 class Failed:
-    """An exception of the function, which is a bug unless it is a `user_error`."""
+    """The function raised an exception; this is a bug unless it is a `user_error`."""
 
     traceback: str
     user_error: UserError | None = None
@@ -83,7 +83,10 @@ class Failed:
 
 @dataclass(slots=True)
 class _Result:
-    """A result on its way: its pickle, the blocks of its buffers, and the descriptors to come."""
+    """The message of a result: its pickle, the places of its buffers, and the new blocks.
+
+    The descriptors of `new_blocks` follow the message.
+    """
 
     task_id: int
     payload: bytes
@@ -93,7 +96,7 @@ class _Result:
 
 
 class Worker:
-    """A process and what this side knows of it."""
+    """The parent's handle to a worker process: its connection, tasks, blocks and board."""
 
     def __init__(self, function: Callable[[Any, Job], Any]) -> None:
         context = _context()
@@ -107,7 +110,7 @@ class Worker:
         self.process.start()
         theirs.close()
         assert self.process.pid is not None
-        with suppress(OSError):  # it may have ended already, which the next message will show
+        with suppress(OSError):  # it may have ended already; the next message then fails
             reduction.send_handle(self.connection, self._board_block.descriptor, self.process.pid)
         self.tasks: dict[int, Any] = {}
         self.forgotten: set[int] = set()
@@ -117,7 +120,7 @@ class Worker:
         self._seen_count, self._stuck_sec = -1, 0.0
 
     def send(self, task_id: int, task: Any) -> bool:
-        """Hand over a task; return False if the process is gone."""
+        """Send a task to the process; return False if the process is gone."""
         with self._lock:
             unused, self._unread = self._unread, []
         try:
@@ -128,20 +131,20 @@ class Worker:
         return True
 
     def receive(self) -> Finished | Failed | None:
-        """Return the message that is there; None if the process is gone."""
+        """Read the pending message; return None if the process is gone."""
         try:
             message = self.connection.recv()
             if isinstance(message, Failed):
                 return message
             for block in message.new_blocks:
-                # A process that is stopped between the two would keep this one waiting for ever.
+                # If the process is stopped before it sends the descriptor, do not wait forever.
                 if not any(self.connection.poll(1.0) for _ in range(_HANDLE_POLLS)):
                     return None
                 self._blocks[block] = Block(reduction.recv_handle(self.connection))
         except (EOFError, OSError, RuntimeError, pickle.UnpicklingError):
             return None  # perhaps in the middle of a message
         for block in message.dropped_blocks:
-            self._blocks.pop(block, None)  # what is still read of it stays mapped
+            self._blocks.pop(block, None)  # stays mapped while arrays over it exist
         self.tasks.pop(message.task_id, None)
         buffers = [
             when_unused(self._blocks[p.block].buffer(p.num_bytes), self._giver_back(p.block))
@@ -153,24 +156,24 @@ class Worker:
         return Finished(message.task_id, value, wanted)
 
     def forget(self) -> None:
-        """Take no more interest in the tasks that it has."""
+        """Cancel the tasks of this process; their results are discarded."""
         self.forgotten.update(self.tasks)
 
     def current(self) -> tuple[int | None, int]:
-        """Return the task and the step that it is, or was, at; None while it is at none."""
+        """Return the current, or last, task and step; the task is None between tasks."""
         task_id, step = int(self._board[0]), int(self._board[1])
         return (None if task_id == _IDLE else task_id), max(step, -1)
 
     @property
     def has_started(self) -> bool:
-        """Whether the process has come so far as to read its tasks."""
+        """Whether the process has finished its imports and reads tasks."""
         return bool(self._board[2])
 
     def stuck_for(self, passed_sec: float) -> float:
         """Add `passed_sec` to the time without progress; return that time in seconds.
 
-        A process makes no progress while it stays at one step, or leaves the tasks it was sent
-        unread. A task outside its steps, a download say, has a deadline of its own.
+        A process makes no progress while it stays at one step or leaves its tasks unread. Work
+        outside the steps of a task, such as a download, has its own timeout and is not counted.
         """
         count = int(self._board[2])
         idle = self._board[0] == _IDLE
@@ -182,7 +185,10 @@ class Worker:
         return self._stuck_sec
 
     def kill(self, *, wait_sec: float = 0.0) -> int:
-        """End the process, by itself or else at once; return its exit code, negative: a signal."""
+        """Kill the process unless it exits within `wait_sec`; return its exit code.
+
+        A negative exit code is the number of the signal that ended the process.
+        """
         if wait_sec:
             self.process.join(wait_sec)
         self.process.kill()
@@ -192,14 +198,14 @@ class Worker:
 
     def _giver_back(self, block: int) -> Callable[[], None]:
         def give_back() -> None:
-            # Called by the garbage collector, in whatever thread: no more than a note.
+            # The garbage collector may call this in any thread, so only append here.
             self._unread.append(block)
 
         return give_back
 
 
 def _context() -> Any:
-    """Return how processes start: from a server without threads or a GPU, so that they can always.
+    """Return the multiprocessing context: a fork server without threads or a GPU if possible.
 
     A fork of this process could inherit a lock that another thread holds.
     """
@@ -213,13 +219,14 @@ def _context() -> Any:
 
 
 def _start_server() -> None:
-    """Start the fork server with a run's signals blocked: they would interrupt its imports.
+    """Start the fork server with the run's signals blocked, as they would interrupt its imports.
 
-    The server and its children inherit the mask; this process gets its signals when it is lifted.
+    The server and its children inherit the mask. This process receives pending signals once its own
+    mask is restored.
     """
     from multiprocessing import forkserver, resource_tracker  # not on every platform
 
-    # The server would start the tracker first, which lets SIGINT and SIGTERM through as it starts.
+    # Otherwise the server starts the tracker, which unblocks SIGINT and SIGTERM as it starts.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _signals_of_runs())
     try:
@@ -234,7 +241,7 @@ def _signals_of_runs() -> list[signal.Signals]:
 
 
 def _serve(function: Callable[[Any, Job], Any], connection: Connection) -> None:
-    """Work until the other side is gone; the whole life of a worker process."""
+    """Run tasks until the parent closes the connection; the main function of a worker process."""
     _live_quietly()
     board_block = Block(reduction.recv_handle(connection))
     board = np.frombuffer(board_block.buffer(24), np.int64)
@@ -272,7 +279,10 @@ def _answer(
     arena: Arena,
     known: set[int],
 ) -> None:
-    """Send a result, large buffers by their place in shared memory; `known` blocks were sent."""
+    """Send a result to the parent, with large buffers as places in shared memory.
+
+    `known` holds the blocks whose descriptors were sent before.
+    """
     places: list[Place] = []
 
     def in_band(buffer: pickle.PickleBuffer) -> bool:
@@ -286,7 +296,7 @@ def _answer(
     used = {place.block for place in places}
     for place in scratch.places:
         if place.block not in used:
-            arena.give_back(place.block)  # taken, but not part of the result
+            arena.give_back(place.block)  # allocated, but not part of the result
     new = sorted(used - known)
     known |= used
     dropped, arena.dropped = arena.dropped, []
@@ -296,7 +306,7 @@ def _answer(
 
 
 def _live_quietly() -> None:
-    """Leave signals to the process that owns this one, die with it, and use one thread."""
+    """Set up a worker process: ignore the run's signals, exit with the parent, use one thread."""
     for number in _signals_of_runs():
         signal.signal(number, signal.SIG_IGN)
     _die_with_parent()
@@ -304,18 +314,18 @@ def _live_quietly() -> None:
 
 
 def _die_with_parent() -> None:
-    """Have the kernel kill this process when the one that it works for is gone.
+    """Have the kernel kill this process when its parent is gone.
 
-    A thread that waits for it would not run while native code spins with the interpreter's lock.
+    A thread that watches the parent would not run while native code loops holding the GIL.
     """
     parent = multiprocessing.parent_process()
     if sys.platform == "linux" and parent is not None:
         import fcntl  # not on every platform
 
-        # A pipe whose other end only the parent holds; its closing is an event on this one.
+        # Only the parent holds the other end of this pipe. When it closes, this end gets an event.
         pipe = parent.sentinel
         fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
-        if wait([pipe], timeout=0):  # it closed before, while this process started: no event comes
+        if wait([pipe], timeout=0):  # it closed during the start of this process, without event
             os._exit(1)
