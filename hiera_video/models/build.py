@@ -1,4 +1,4 @@
-"""From config to model."""
+"""Build the model of a config."""
 
 import inspect
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from hiera_video.utils.lookup import find_function, find_module
 def build_model(cfg: Config) -> nn.Module:
     """Build MODEL.MODEL_NAME of MODEL.ARCH, with fresh weights, for the configured clips.
 
-    Every classifier's function takes `input_size` (frames, height, width), `num_classes`,
-    `head_dropout` and `drop_path_rate` by keyword, and returns a module from `clips_BCTHW` to
-    `logits_BK`; an autoencoder's takes `decoder_embed_dim`, `decoder_depth` and
-    `decoder_num_heads` in place of the second and third.
+    The function of a classifier takes `input_size` (frames, height, width), `num_classes`,
+    `head_dropout` and `drop_path_rate` by keyword. It returns a module from `clips_BCTHW` to
+    `logits_BK`. The function of an autoencoder takes `decoder_embed_dim`, `decoder_depth` and
+    `decoder_num_heads` instead of `num_classes` and `head_dropout`.
 
     Raises:
-        UserError: no such model, or it cannot be built for these clips.
+        UserError: there is no such model, or it cannot be built for these clips.
     """
     family = find_module(models.__name__, cfg.MODEL.ARCH, key="MODEL.ARCH", taking=FAMILY_TAKES)
     make_model = find_function(family, cfg.MODEL.MODEL_NAME, key="MODEL.MODEL_NAME")
@@ -120,11 +120,11 @@ def _num_frozen(cfg: Config, model: nn.Module) -> int:
 
 
 def freeze_layers(model: nn.Module, num_layers: int) -> None:
-    """Keep the weights of the first `num_layers` layers (as `model.layer_index` counts them).
+    """Freeze the first `num_layers` layers of a model (as `model.layer_index` counts them).
 
-    Frozen parameters want no gradient, so the optimizer leaves them out and backward stops above
-    them. Their blocks are no longer skipped by drop path, which would be noise that nothing learns
-    from. 0 freezes nothing; a model without `layer_index` is a single layer that learns.
+    Frozen parameters require no gradient, so the optimizer omits them and the backward pass stops
+    above them. Drop path is turned off in frozen blocks, where it would only add noise. 0 freezes
+    nothing. A model without `layer_index` counts as one layer and is never frozen.
     """
     layered: Any = model
     if num_layers == 0 or not hasattr(model, "layer_index"):

@@ -25,30 +25,32 @@ class Hiera(HieraEncoder, HubModel):
     """Hierarchical vision transformer with mask unit attention; `clips_BX` to `logits_BK`.
 
     Args:
-        num_classes: K; 0: no classifier, so that the outputs are the features before it.
+        num_classes: K. With 0 there is no classifier, and the outputs are the pooled features.
         head_dropout: dropout before the classifier.
-        head_init_scale: factor on the classifier's initial weights.
-        weight_init: "trunc_normal" (std 0.02, biases 0.02: the published classifier's) or
-            "xavier" (uniform, biases 0: the published autoencoder's), which learns from scratch
-            faster on little data.
-        encoder: the body, by keyword:
+        head_init_scale: factor on the initial weights of the classifier.
+        weight_init: "trunc_normal" (std 0.02, biases 0.02, as the published classifier) or
+            "xavier" (uniform, biases 0, as the published autoencoder). Trained from scratch on
+            little data, "xavier" learns faster.
+        encoder: keyword arguments of the encoder:
             input_size: (frames, height, width), or (height, width) for images.
             in_chans: colour channels.
             embed_dim: channels of the first stage.
             num_heads: attention heads of the first stage.
             stages: blocks of each stage.
-            q_pool: how many of the stage changes pool (3 to classify, 2 in the autoencoder).
+            q_pool: number of stage changes that pool (3 for the classifier, 2 for the
+                autoencoder).
             q_stride: tokens that one pooling merges, along each dimension.
             mask_unit_size: mask unit in tokens, along each dimension.
             mask_unit_attn: for each stage, whether it attends within mask units only.
             dim_mul, head_mul: growth of channels and heads at a stage change.
-            patch_kernel, patch_stride, patch_padding: of the embedding, in frames and pixels.
-            mlp_ratio: hidden channels of the MLP over its input's.
-            drop_path_rate: of the last block; earlier ones grow linearly from 0.
+            patch_kernel, patch_stride, patch_padding: sizes of the patch embedding's
+                convolution, in frames and pixels.
+            mlp_ratio: ratio of the MLP's hidden channels to its input channels.
+            drop_path_rate: rate of the last block. The rates grow linearly from 0 at the first.
             sep_pos_embed: separate spatial and temporal position embeddings (video).
 
     Raises:
-        UserError: sizes that do not divide, with the nearest legal ones.
+        UserError: the sizes do not divide; the message names the nearest legal ones.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class Hiera(HieraEncoder, HubModel):
     def forward(
         self, clips_BX: torch.Tensor, return_intermediates: bool = False
     ) -> torch.Tensor | tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return `logits_BK`; with `return_intermediates`, also the stages' feature maps.
+        """Return `logits_BK`; with `return_intermediates`, also the feature maps of all stages.
 
         Raises:
             UserError: the clips are not of the size that the model was built for.
@@ -90,11 +92,11 @@ class Hiera(HieraEncoder, HubModel):
     def forward_head(
         self, features: torch.Tensor | Sequence[torch.Tensor], pre_logits: bool = False
     ) -> torch.Tensor:
-        """Return the logits of what `forward_features` returned, as timm's models do.
+        """Return the logits for the output of `forward_features`, as timm's models do.
 
-        `features` are the feature maps of all stages, of which the last is used, or that map alone
-        (`[B, ..., D]`, in any order of tokens). With `pre_logits`, return the input of the
-        classifier instead: the mean over all tokens, normalised.
+        `features` are the feature maps of all stages, or the last map alone (`[B, ..., D]`, tokens
+        in any order). Only the last map is used. With `pre_logits`, return the input of the
+        classifier instead: the normalised mean over all tokens.
         """
         last = features if isinstance(features, torch.Tensor) else features[-1]
         pooled_BD = self.norm(last.flatten(1, -2).mean(1))
@@ -110,14 +112,14 @@ class Hiera(HieraEncoder, HubModel):
         return self.head.projection
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifier by a freshly initialised one for other classes, as in timm.
+        """Replace the classifier by a freshly initialised one for `num_classes`, as in timm.
 
-        0 removes the classifier. The weights get the scheme and scale that the model was built
-        with; `save_pretrained` writes the new number of classes. `global_pool` is for callers of
-        timm's models: Hiera averages the tokens ("avg").
+        0 removes the classifier. The new weights use the scheme and scale that the model was built
+        with. `save_pretrained` writes the new number of classes. `global_pool` exists for callers
+        of timm's models: Hiera averages the tokens ("avg").
 
         Raises:
-            UserError: a negative number, or another pooling.
+            UserError: `num_classes` is negative, or `global_pool` is another pooling.
         """
         if global_pool not in (None, "avg"):
             raise UserError(f"global_pool must be 'avg', got {global_pool!r}.")
@@ -134,10 +136,10 @@ def hiera_tiny_224(
 ) -> Hiera:
     """Hiera-T for images of 224 px: 28 M parameters, 5 GFLOPs (Ryali et al., table 2).
 
-    `pretrained` loads published weights, by default those of the same name; `checkpoint` names
-    others (see `checkpoints/published.py`), or is a path or URL. Keyword arguments of `Hiera`
-    override the size's own, here and in the other sizes. Raises a UserError for weights that cannot
-    be had or do not fit.
+    `pretrained` loads published weights, by default those of the same name. `checkpoint` names
+    other published weights (see `checkpoints/published.py`), or is a path or URL. Keyword arguments
+    of `Hiera` override those of the size. Raises a UserError if the weights cannot be fetched or do
+    not fit. All of this also holds for the other sizes.
     """
     return _image("hiera_tiny_224", pretrained, checkpoint, settings)
 
@@ -206,11 +208,11 @@ def hiera_huge_16x224(
 
 
 def hiera_micro_8x64(**settings: Unpack[HieraSettings]) -> Hiera:
-    """A Hiera small enough to train on a laptop's CPU: 8 frames of 64 px, for demo and tests.
+    """A Hiera for demo and tests that trains on a laptop's CPU: 8 frames of 64 px.
 
-    Not one of the paper's sizes: 1.2 M parameters. It starts from xavier weights and a classifier
-    of full scale: on 1,600 clips of an earlier demo it was at 75 % after 6 epochs from scratch, and
-    still at chance (12.5 %) after 5 with the classifier at the published thousandth.
+    It has 1.2 M parameters and is not one of the paper's sizes. It uses xavier weights and a
+    `head_init_scale` of 1. On 1,600 clips of an earlier demo it reached 75 % after 6 epochs from
+    scratch. With the published `head_init_scale` of 0.001 it was still at chance (12.5 %) after 5.
     """
     start = {"num_classes": 400, "weight_init": "xavier", "head_init_scale": 1.0}
     merged: dict[str, Any] = {**MICRO, **start, **settings}

@@ -1,11 +1,11 @@
 """The masked autoencoder of Hiera (Ryali et al., ICML 2023, section 3; MAE: arXiv 2111.06377).
 
-The encoder sees the visible mask units only. Its stages are fused to one token for each token of
-the last stage, and a plain transformer predicts the pixels of hidden tokens from these. Weights are
-interchangeable with the published model's: same state-dict keys, same function.
+The encoder processes the visible mask units only. Its stages are fused into one token for each
+token of the last stage. From these, a plain transformer predicts the pixels of hidden tokens.
+Weights are interchangeable with the published model's: same state-dict keys, same function.
 
-Shape suffixes: B clips, U mask units, V visible ones, N tokens, H hidden tokens that are decoded,
-M = B * H of all clips, D channels, P values of a patch; X is `CTHW` (or `CHW`).
+Shape suffixes: B clips, U mask units, V visible units, N tokens, H hidden tokens that are decoded,
+M = B * H, D channels, P values of a patch. X is `CTHW` or `CHW`.
 """
 
 import math
@@ -37,11 +37,11 @@ from hiera_video.utils.errors import UserError
 
 
 class MAEOutput(NamedTuple):
-    """What one pass gives.
+    """The output of one forward pass.
 
-    `loss` is the mean squared difference of `pred` and `target`, both `[M, P]`: the decoded hidden
-    tokens clip by clip, in row-major order of the decoder's token grid. `visible` is bool `[B, U]`
-    over the mask units in row-major order, True = kept.
+    `loss` is the mean squared difference of `pred` and `target`, both `[M, P]`. These hold the
+    decoded hidden tokens clip by clip, in row-major order of the decoder's token grid. `visible` is
+    bool `[B, U]` over the mask units in row-major order, True = kept.
     """
 
     loss: torch.Tensor
@@ -51,10 +51,10 @@ class MAEOutput(NamedTuple):
 
 
 class FusionHead(nn.Module):
-    """Merge the tokens that later poolings merge, by a convolution whose kernel is its stride.
+    """Merge the tokens that later poolings merge, with a convolution whose stride is its kernel.
 
-    In unit order these tokens are neighbours, so the convolution is a matrix product. The weight
-    has a convolution's shape `[D_out, D, *kernel]`, and PyTorch's initial values for one.
+    In unit order these tokens are contiguous, so the convolution is a matrix product. The weight
+    has the shape of a convolution, `[D_out, D, *kernel]`, and PyTorch's initialisation for one.
     """
 
     def __init__(self, dim: int, dim_out: int, *, q_stride: Sequence[int], num_pools: int) -> None:
@@ -68,7 +68,7 @@ class FusionHead(nn.Module):
         self.kernel_order: torch.Tensor
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
-        """Return one token for each run of prod(kernel) tokens: `[B, N / prod(kernel), D_out]`."""
+        """Merge each prod(kernel) consecutive tokens; return `[B, N / prod(kernel), D_out]`."""
         kernel_size = len(self.kernel_order)
         weight = self.weight.flatten(2).index_select(2, self.kernel_order).transpose(1, 2)
         return F.linear(
@@ -81,14 +81,14 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
 
     Args:
         decoder_embed_dim: channels of the decoder.
-        decoder_depth: its blocks.
-        decoder_num_heads: attention heads of these. [P] tables 11 and 12 say 8 for video; the
-            published functions have 16 everywhere.
-        q_pool: stage changes that pool; 2, so that a mask unit keeps 2x2 tokens.
-        encoder: the rest of the body, by keyword; see `Hiera`.
+        decoder_depth: blocks of the decoder.
+        decoder_num_heads: attention heads of each decoder block. [P] tables 11 and 12 say 8 for
+            video; the published functions use 16 everywhere.
+        q_pool: number of stage changes that pool. With 2, a mask unit keeps 2x2 tokens.
+        encoder: the other keyword arguments of the encoder; see `Hiera`.
 
     Raises:
-        UserError: sizes that do not divide, with the nearest legal ones.
+        UserError: the sizes do not divide; the message names the nearest legal ones.
     """
 
     def __init__(
@@ -166,15 +166,16 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
 
         Args:
             clips_BX: normalised pixels.
-            visible: bool `[B, U]`, True = kept, the same number in every clip; best on the CPU,
-                since a GPU has to be waited for. None: drawn by `masking.random` at `mask_ratio`
-                from PyTorch's CPU generator.
-            mask_ratio: the share of units to hide where `visible` is None.
+            visible: bool `[B, U]`, True = kept, the same number in every clip. A mask on the CPU
+                avoids a GPU synchronisation. None: `masking.random` draws it at `mask_ratio` from
+                PyTorch's CPU generator.
+            mask_ratio: the fraction of units to hide if `visible` is None.
             decoded: bool `[B, U]`, the hidden units to reconstruct, the same number in every clip
-                (see `visible.draw_decoded`); the decoder does not see the others. None: all.
+                (see `visible.draw_decoded`). The decoder skips all other hidden units. None: all
+                hidden units.
 
         Raises:
-            UserError: clips of another size, or masks that are not as said above.
+            UserError: the clips have another size, or a mask is not as described above.
         """
         if visible is None:
             visible = masking.random(self.unit_grid, num_clips=len(clips_BX), ratio=mask_ratio)
@@ -189,10 +190,10 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
         return MAEOutput(loss, pred_MP, target_MP, visible_BU)
 
     def encode(self, clips_BX: torch.Tensor, visible_BU: torch.Tensor) -> torch.Tensor:
-        """Return the latent tokens of the visible units, unit by unit: `[B, V * n, D]`.
+        """Encode the visible units; return their latent tokens unit by unit, `[B, V * n, D]`.
 
-        Fused are the stages before each pooling and the last one, which is what the published code
-        does: with its 2 poolings stage 3 is left out. `visible_BU` is on the CPU.
+        The result fuses the stage before each pooling and the last stage, as the published code
+        does. With its 2 poolings, stage 3 is left out. `visible_BU` is on the CPU.
         """
         stage_outputs = self.run_blocks(self.embed_visible(clips_BX, visible_BU))
         fused_BND = stage_outputs[-1]
@@ -205,8 +206,8 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
     ) -> torch.Tensor:
         """Predict the patches of the tokens `hidden_BH` (row-major indices): `pred_MP`.
 
-        Attention is global and positions are added, so the tokens may stand in any order: those of
-        the visible units first, a mask token for each one to predict behind them.
+        The tokens of the visible units come first, followed by one mask token for each token to
+        predict. Attention is global and positions are added, so any order gives the same result.
         """
         latent_BND = self.decoder_embed(latent_BND)
         seen_BN = tokens_of_units(
@@ -227,7 +228,7 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
     def targets(self, clips_BX: torch.Tensor, hidden_BH: torch.Tensor) -> torch.Tensor:
         """Return the normalised pixels of the tokens `hidden_BH`: `target_MP`.
 
-        They are float32, or float64 where the clips are.
+        They are float64 if the clips are float64, and float32 otherwise.
         """
         exact_BX = clips_BX.to(torch.promote_types(clips_BX.dtype, torch.float32))
         patches_BNP = pixel_patches(exact_BX, side=self.patch_side, frame_stride=self.frame_stride)
@@ -243,9 +244,9 @@ def mae_hiera_tiny_224(
 ) -> MaskedAutoencoderHiera:
     """The autoencoder of Hiera-T for images of 224 px.
 
-    `pretrained` loads published weights: those of this name, or what `checkpoint` says (a path or
-    URL). Keyword arguments of `MaskedAutoencoderHiera` override the size's own, here and in the
-    other sizes. Raises a UserError for weights that cannot be had or do not fit.
+    `pretrained` loads published weights: those of this name, or `checkpoint` (a path or URL).
+    Keyword arguments of `MaskedAutoencoderHiera` override those of the size. Raises a UserError if
+    the weights cannot be fetched or do not fit. All of this also holds for the other sizes.
     """
     return _build("mae_hiera_tiny_224", pretrained, checkpoint, settings)
 
@@ -341,7 +342,7 @@ def mae_hiera_huge_16x224(
 
 
 def mae_hiera_micro_8x64(**settings: Unpack[MAESettings]) -> MaskedAutoencoderHiera:
-    """The autoencoder of `hiera_micro_8x64`, for demo and tests; its decoder is small too."""
+    """The autoencoder of `hiera_micro_8x64` with a small decoder, for demo and tests."""
     decoder = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
     merged: dict[str, Any] = {**MICRO, **decoder, **settings}
     return MaskedAutoencoderHiera(**merged)
@@ -356,7 +357,7 @@ def _build(
 
 
 def _check_heads(dim: int, num_heads: int) -> None:
-    """Raise a UserError unless the decoder's channels can be shared out among its heads."""
+    """Raise a UserError unless `dim` is divisible by `num_heads`."""
     if dim % num_heads:
         raise UserError(
             f"MASK.DECODER_EMBED_DIM must be divisible by MASK.DECODER_NUM_HEADS ({num_heads}), "

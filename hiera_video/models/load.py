@@ -1,4 +1,4 @@
-"""A model by name, with its weights: the short way in from Python."""
+"""Load a model with its weights by name: the short way in from Python."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, public_functions
 from hiera_video.utils.text import printable
 
-# Where the classes stand that a folder may hold.
+# The module of each class that a folder may hold.
 _FAMILIES = {"Hiera": "hiera", "MaskedAutoencoderHiera": "hiera_mae"}
 
 
@@ -32,13 +32,18 @@ def load_model(
 ) -> nn.Module:
     """Build the model `name` with weights, in evaluation mode, and print what was loaded.
 
-    `name` is a model function, such as "hiera_base_16x224" or "mae_hiera_base_16x224";
-    `checkpoint` a published name such as "mae_k400" (None: the model's default), a path or a URL,
-    a run's own checkpoint among them; `settings` are the model function's. Where these do not say,
-    a classifier has as many classes as the checkpoint, and an autoencoder its decoder.
+    By default, a classifier gets the number of classes of the checkpoint, and an autoencoder gets
+    the size of its decoder.
+
+    Args:
+        name: a model function, such as "hiera_base_16x224" or "mae_hiera_base_16x224".
+        checkpoint: a published name such as "mae_k400", a path or a URL. A run's own checkpoint
+            works too. None: the default of the model.
+        verbose: print what was loaded.
+        settings: keyword arguments of the model function.
 
     Raises:
-        UserError: no such model or checkpoint, or one that does not fit the other.
+        UserError: there is no such model or checkpoint, or the checkpoint does not fit the model.
     """
     _find_model(name)  # before anything is downloaded
     path, content = read_published(name, checkpoint)
@@ -54,11 +59,11 @@ def build_with_weights(
 ) -> tuple[nn.Module, LoadSummary]:
     """Build the model `name` for a checkpoint, load it, and return model and summary.
 
-    `path` and `content` are what `read_published` returned; `settings` override what the checkpoint
-    implies.
+    `path` and `content` are the results of `read_published`. `settings` override the settings that
+    the checkpoint implies.
 
     Raises:
-        UserError: no such model, or the checkpoint is one of another.
+        UserError: there is no such model, or the checkpoint is one of another model.
     """
     implied = _decoder(content) if name.startswith("mae_") else _classes(content)
     model = _find_model(name)(**{**implied, **settings})
@@ -68,7 +73,7 @@ def build_with_weights(
 def from_pretrained(
     where: str | os.PathLike[str], *, revision: str | None = None, **changes: Unpack[ModelSettings]
 ) -> HubModel:
-    """Load the model of a folder or hub repository, whichever class it is, in evaluation mode.
+    """Load the model of a folder or hub repository, of either class, in evaluation mode.
 
     See `HubModel.from_pretrained` for the arguments.
 
@@ -83,7 +88,7 @@ def from_pretrained(
 
 
 def describe(summary: LoadSummary) -> list[str]:
-    """Return a summary in lines: how many keys of each kind, and the first of them by name."""
+    """Format a summary as lines: the number of keys of each kind, and the first names."""
     rows = [
         ("interpolated", summary.interpolated, "to another number of positions"),
         ("re-initialised", summary.reinitialised, "for another number of classes"),
@@ -114,7 +119,7 @@ def _classes(content: dict[str, Any]) -> dict[str, int]:
 
 
 def _decoder(content: dict[str, Any]) -> dict[str, int]:
-    """Return the settings of the decoder that a checkpoint holds, if it holds one."""
+    """Return the settings of the decoder in a checkpoint, {} if it has none."""
     state = model_state(content)
     blocks = {name.split(".")[1] for name in state if name.startswith("decoder_blocks.")}
     if not blocks or "mask_token" not in state:

@@ -1,4 +1,7 @@
-"""Whose weights a checkpoint holds: the authors' licence goes with what was trained from theirs."""
+"""Find out whether a checkpoint's weights derive from the authors' published weights.
+
+The licence of the published weights also covers weights that were trained from them.
+"""
 
 import os
 from collections.abc import Mapping
@@ -16,10 +19,10 @@ from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import public_functions
 
 PUBLISHED_LICENCE = "CC-BY-NC-4.0"
-# Where a run's checkpoint says it.
+# The key of the origin in a run's checkpoint.
 KEY = "origin"
 _KINDS = ("published", "derived", "own", "unknown")
-# Runs that started from runs: more of them are a ring.
+# The longest chain of runs to follow. A longer one is taken to be a cycle.
 _MAX_STEPS = 16
 
 
@@ -28,9 +31,9 @@ class Origin:
     """Where weights come from.
 
     `kind` is "published" (the authors'), "derived" (trained from the authors'), "own" (from
-    scratch, as far as the checkpoints tell) or "unknown"; `start` is the file that tells, or does
-    not. `weights` is the path that the run itself was started from, "" for fresh weights, None
-    where that is not known.
+    scratch, as far as the checkpoints show) or "unknown". `start` is the file that decided this, or
+    the file that left it open. `weights` is the path that the run itself started from: "" for fresh
+    weights, None if unknown.
     """
 
     kind: str
@@ -39,19 +42,20 @@ class Origin:
 
     @property
     def licence(self) -> str | None:
-        """The licence that the authors' weights bring with them, or None."""
+        """The licence of the published weights if the origin involves them, else None."""
         return PUBLISHED_LICENCE if self.kind in ("published", "derived") else None
 
     def unused(self, named: str) -> str:
-        """Return `named`, the weights a config names, if the run did not start from them; or ""."""
+        """Return `named`, the weights in a config, if the run did not start from them, else ""."""
         return "" if self.weights is None or named == self.weights else named
 
 
 def origin_of(checkpoint: str, start: str | None) -> Origin:
     """Return the origin of the weights in `checkpoint` (a published name, path or URL).
 
-    The origin that a run saved in the file counts. For a file of an earlier release, `start` names
-    the weights that its run started from: "" from scratch, None unknown. Nothing is downloaded.
+    The origin that the run saved in the file takes precedence. For a file of an earlier release,
+    `start` names the weights that its run started from ("": from scratch; None: unknown). This
+    function downloads nothing.
     """
     if is_published(checkpoint):
         return Origin("published", os.path.basename(checkpoint))
@@ -65,8 +69,8 @@ def origin_of(checkpoint: str, start: str | None) -> Origin:
 def origin_from(start: str, content: Mapping[str, Any] | None = None) -> Origin:
     """Return the origin of the weights of a run that starts from `start` ("": from scratch).
 
-    For runs of earlier releases, follow TRAIN.CHECKPOINT_FILE_PATH back as far as the files exist.
-    `content` is that of `start`, if it has been read.
+    Runs of earlier releases saved no origin. For them, follow TRAIN.CHECKPOINT_FILE_PATH from file
+    to file as far as the files exist. `content` is the content of `start` if it was already read.
     """
     weights, last = start, start
     for _ in range(_MAX_STEPS):
@@ -85,9 +89,9 @@ def origin_from(start: str, content: Mapping[str, Any] | None = None) -> Origin:
 
 
 def origin_of_content(content: Mapping[str, Any]) -> Origin:
-    """Return the origin of the weights in a run's checkpoint, from its content.
+    """Return the origin of the weights in a run's checkpoint, given its content.
 
-    A checkpoint of an earlier release holds only its config.
+    A checkpoint of an earlier release has no saved origin, so its config is used.
     """
     if found := _saved(content):
         return found
@@ -108,7 +112,7 @@ def _saved(content: Mapping[str, Any]) -> Origin | None:
 
 
 def _beside(path: str) -> Origin | None:
-    """Return the origin that an exported model's folder states, None if `path` is not in one."""
+    """Return the origin stated in an exported model's folder, None if `path` is not in one."""
     folder = os.path.dirname(path) if os.path.basename(path) == WEIGHTS else path
     if not is_pretrained_folder(folder):
         return None
@@ -116,12 +120,12 @@ def _beside(path: str) -> Origin | None:
         facts = read_facts(folder)
     except UserError:
         return None
-    theirs = facts.get("licence") == PUBLISHED_LICENCE  # as earlier releases said it
+    theirs = facts.get("licence") == PUBLISHED_LICENCE  # the form that earlier releases wrote
     return _saved(facts) or (Origin("derived", str(facts.get("checkpoint"))) if theirs else None)
 
 
 def is_published(checkpoint: str) -> bool:
-    """Say whether a name, path or URL is that of one of the authors' files."""
+    """Return whether a name, path or URL refers to one of the authors' files."""
     if checkpoint.startswith(HIERA_URL):
         return True
     models = [*public_functions(hiera), *public_functions(hiera_mae)]

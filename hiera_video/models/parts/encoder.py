@@ -1,9 +1,10 @@
-"""The body that classifier and autoencoder share: embedding, positions, blocks, feature maps.
+"""The encoder of classifier and autoencoder: embedding, positions, blocks, feature maps.
 
-Inside, tokens are kept in unit order (see `token_order`), which changes no number but saves moving
-them: the windows of mask unit attention and the groups of pooling are neighbours.
+The encoder stores its tokens in unit order (see `token_order`). This changes no value and avoids
+permuting tokens: attention windows and pooling groups are contiguous.
 
-Shape suffixes: B clips, U mask units, V visible ones, N tokens, D channels; X is `CTHW` or `CHW`.
+Shape suffixes: B clips, U mask units, V visible units, N tokens, D channels, M = B * V. X is `CTHW`
+or `CHW`.
 """
 
 from collections.abc import Sequence
@@ -30,10 +31,10 @@ from hiera_video.utils.errors import UserError
 class HieraEncoder(nn.Module):
     """Patch embedding and blocks of Hiera, over all mask units of a clip or the visible ones.
 
-    The arguments are those of `Hiera`, which explains them.
+    `Hiera` documents the arguments.
 
     Raises:
-        UserError: sizes that do not divide, with the nearest legal ones.
+        UserError: the sizes do not divide; the message names the nearest legal ones.
     """
 
     def __init__(
@@ -58,7 +59,8 @@ class HieraEncoder(nn.Module):
         sep_pos_embed: bool = False,
     ) -> None:
         super().__init__()
-        # Of each block only its input is kept for the backward pass: memory for time.
+        # Activation checkpointing: keep only the input of each block, to save memory at a cost in
+        # time.
         self.act_checkpoint = False
         check_sizes(
             input_size=input_size,
@@ -126,18 +128,18 @@ class HieraEncoder(nn.Module):
 
     @property
     def width(self) -> int:
-        """The channels of the last stage."""
+        """The number of channels of the last stage."""
         return self.plans[-1].dim_out
 
     def position_embedding(self) -> torch.Tensor:
-        """Return the embedding of every token, `[1, N, D]`, in row-major order."""
+        """Return the position embedding of each token, `[1, N, D]`, in row-major order."""
         if not self.sep_pos_embed:
             return self.pos_embed
-        # time varies slowest: [1, T, 1, D] + [1, 1, HW, D]
+        # Time varies slowest: [1, T, 1, D] + [1, 1, HW, D].
         return (self.pos_embed_temporal[:, :, None] + self.pos_embed_spatial[:, None]).flatten(1, 2)
 
     def embed(self, clips_BX: torch.Tensor) -> torch.Tensor:
-        """Return the tokens of all mask units, `[B, U, tokens of a unit, D]`.
+        """Embed clips; return the tokens of all mask units, `[B, U, tokens of a unit, D]`.
 
         Raises:
             UserError: the clips are not of the size that the model was built for.
@@ -147,10 +149,10 @@ class HieraEncoder(nn.Module):
         return tokens_BND.index_select(1, self.token_order).unflatten(1, (self.num_units, -1))
 
     def embed_visible(self, clips_BX: torch.Tensor, visible_BU: torch.Tensor) -> torch.Tensor:
-        """Return the tokens of the visible mask units alone, `[B, V, tokens of a unit, D]`.
+        """Embed the visible mask units only; return `[B, V, tokens of a unit, D]`.
 
-        Nothing is computed for the others, and none of their pixels is looked at. `visible_BU` is
-        on the CPU, with the same number of units in every clip.
+        Hidden units are not computed, and their pixels have no effect. `visible_BU` is on the CPU
+        and has the same number of True units in every clip.
 
         Raises:
             UserError: the clips are not of the size that the model was built for.
@@ -178,7 +180,7 @@ class HieraEncoder(nn.Module):
         )
 
     def check_clips(self, clips_BX: torch.Tensor) -> None:
-        """Raise a UserError unless the clips are of the size that the model was built for."""
+        """Raise a UserError unless the clips have the shape that the model was built for."""
         if clips_BX.shape[1:] != (self.in_chans, *self.input_size):
             raise UserError(
                 f"clips must have the shape {('B', self.in_chans, *self.input_size)} this model "
@@ -189,15 +191,15 @@ class HieraEncoder(nn.Module):
     def run_blocks(
         self, tokens_BUND: torch.Tensor, num_stages: int | None = None
     ) -> list[torch.Tensor]:
-        """Run all blocks on `[B, U, tokens of a unit, D]`; return each stage's last tokens.
+        """Run the blocks on `[B, U, tokens of a unit, D]`; return the output of each stage.
 
-        `num_stages` runs the first stages only.
+        If `num_stages` is given, only the first `num_stages` stages run.
         """
         num_units = tokens_BUND.shape[1]
         stage_outputs: list[torch.Tensor] = []
         for index, (plan, block) in enumerate(zip(self.plans, self.blocks, strict=True)):
             windows = num_units if plan.local else 1
-            # A view: in unit order, one window of all units and many of one unit are the same rows.
+            # In unit order this is a view, for one global window and for one window per unit.
             tokens_BUND = tokens_BUND.reshape(tokens_BUND.shape[0], windows, -1, plan.dim)
             tokens_BUND = self.run_block(block, tokens_BUND)
             if index + 1 == len(self.plans) or self.plans[index + 1].stage != plan.stage:
@@ -207,20 +209,20 @@ class HieraEncoder(nn.Module):
         return stage_outputs
 
     def run_block(self, block: nn.Module, tokens_BUND: torch.Tensor) -> torch.Tensor:
-        """Run one block; with `act_checkpoint`, its activations are computed again for backward."""
+        """Run one block; with `act_checkpoint`, the backward pass recomputes its activations."""
         if self.act_checkpoint and torch.is_grad_enabled():
             return checkpoint(block, tokens_BUND, use_reentrant=False)
         return block(tokens_BUND)
 
     def feature_maps(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the stages' tokens in spatial order: `[B, T, H, W, D]`, or `[B, H, W, D]`."""
+        """Permute each stage's tokens to spatial order: `[B, T, H, W, D]` or `[B, H, W, D]`."""
         return [
             self._to_grid(tokens_BND, num_pools=min(stage, self.q_pool))
             for stage, tokens_BND in enumerate(stage_outputs)
         ]
 
     def forward_features(self, clips_BX: torch.Tensor) -> list[torch.Tensor]:
-        """Return the feature maps of all stages, in spatial order, as `feature_maps` does."""
+        """Return the feature maps of all stages in spatial order (see `feature_maps`)."""
         return self.feature_maps(self.run_blocks(self.embed(clips_BX)))
 
     def forward_intermediates(
@@ -236,17 +238,18 @@ class HieraEncoder(nn.Module):
         """Return the feature maps of chosen stages, as timm's models do.
 
         Args:
-            clips_BX: pixels of the size that the model was built for.
-            indices: the stages: the last n, or their numbers (negative from the end). None: all.
-            norm: must be False: the norm comes after the pooling.
-            stop_early: do not run stages after the last chosen one.
+            clips_BX: pixels, in the size that the model was built for.
+            indices: the stages to return: an int n for the last n stages, or a list of stage
+                numbers (negative numbers count from the end). None: all stages.
+            norm: must be False, because Hiera normalises after its pooling.
+            stop_early: skip the stages after the last chosen one.
             output_fmt: "NCHW", channels before the token grid (`[B, D, T, H, W]` for video), or
                 "NHWC", channels last.
-            intermediates_only: return the list alone. Otherwise return the map of the last stage
-                that was run, channels last, and the list: `forward_head` takes that map.
+            intermediates_only: return only the list. Otherwise return the map of the last stage
+                that ran, channels last, and the list; `forward_head` accepts that map.
 
         Raises:
-            UserError: no such stage or format, or clips of another size.
+            UserError: there is no such stage or format, or the clips have another size.
         """
         if norm:
             raise UserError("norm must be False: a Hiera normalises after its pooling. Try False.")
@@ -272,11 +275,11 @@ class HieraEncoder(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """The channels of the last stage, by the name that timm gives them."""
+        """The number of channels of the last stage, under timm's name."""
         return self.width
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep only the input of each block for backward, or (False) all activations."""
+        """Turn activation checkpointing of the blocks on or off."""
         self.act_checkpoint = enable
 
     def _to_grid(self, tokens_BND: torch.Tensor, *, num_pools: int) -> torch.Tensor:
@@ -290,11 +293,11 @@ class HieraEncoder(nn.Module):
 
     @property
     def num_layers(self) -> int:
-        """The number of layers for layer-wise learning-rate decay: embedding, blocks, the rest."""
+        """The number of layers for layer-wise learning-rate decay: embeddings, blocks, the rest."""
         return len(self.blocks) + 2
 
     def layer_index(self, name: str) -> int:
-        """Return a parameter's layer: 0 embeddings, i + 1 block i, the last one all the rest."""
+        """Return the layer of a parameter: 0 for embeddings, i + 1 for block i, else the last."""
         if name.startswith(("patch_embed", "pos_embed")):
             return 0
         if name.startswith("blocks."):

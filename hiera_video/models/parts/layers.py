@@ -1,8 +1,8 @@
 """The layers of Hiera: patch embedding, mask unit attention, block, head, stochastic depth.
 
-Shape suffixes: B clips, U mask units (1 where attention is global), N tokens of one window,
-D channels, H heads, K classes; X is the clip's own dimensions, `CTHW` or `CHW`; in
-`DropPath`, X is everything but the clips.
+Shape suffixes: B clips, U mask units (1 if attention is global), N tokens of one window,
+D channels, H heads, K classes. X is the dimensions of a clip, `CTHW` or `CHW`; in `DropPath`, X is
+all dimensions after the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from torch import nn
 from hiera_video.utils.errors import UserError
 
 NORM_EPS = 1e-6  # the published models' value
-# CUDA's fused attention keeps the batch in a dimension of its grid that goes no further (PyTorch
-# issue 146704); 168 clips of 392 mask units are more.
+# CUDA's fused attention maps the batch to a grid dimension with this limit (PyTorch issue 146704).
+# 168 clips of 392 mask units exceed it.
 MAX_WINDOWS = 65535
 
 
 class PatchEmbed(nn.Module):
-    """Turn overlapping patches into tokens by one strided convolution, in 2-D or 3-D."""
+    """Embed overlapping patches as tokens with one strided 2-D or 3-D convolution."""
 
     def __init__(
         self,
@@ -39,29 +39,30 @@ class PatchEmbed(nn.Module):
         )
 
     def forward(self, clips_BX: torch.Tensor) -> torch.Tensor:
-        """Return `tokens_BND` in row-major order of the token grid."""
+        """Embed clips; return `tokens_BND` in row-major order of the token grid."""
         return self.proj(clips_BX).flatten(2).transpose(1, 2)
 
     def project(self, blocks_MX: torch.Tensor) -> torch.Tensor:
-        """Return the tokens `[M, D, ...]` of M blocks of pixels that bring their own padding."""
+        """Embed M blocks of pixels that are already padded; return their tokens `[M, D, ...]`."""
         convolve = {4: F.conv2d, 5: F.conv3d}[blocks_MX.ndim]
         return convolve(blocks_MX, self.proj.weight, self.proj.bias, stride=self.proj.stride)
 
 
 def max_pool(tokens_BUND: torch.Tensor, size: int) -> torch.Tensor:
-    """Return the maximum over each run of `size` neighbouring tokens: `[B, U, N / size, D]`."""
+    """Max-pool each group of `size` consecutive tokens; return `[B, U, N / size, D]`."""
     if size == 1:
         return tokens_BUND
     runs_BUNSD = tokens_BUND.unflatten(2, (-1, size))
-    # The same numbers. `amax` is the faster forward, by far on a CPU; but its backward pass, which
-    # shares a gradient out among equal tokens, costs more than that of `max`, which picks one.
+    # `max` and `amax` return the same values. `amax` has the faster forward pass, by far on a CPU.
+    # `max` has the faster backward pass: it sends the gradient to one maximum, while `amax` splits
+    # it among equal tokens.
     if torch.is_grad_enabled() and tokens_BUND.requires_grad:
         return runs_BUNSD.max(3).values
     return runs_BUNSD.amax(3)
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """Return fused attention of `[windows, H, N, D]`, however many windows there are."""
+    """Run fused attention on `[windows, H, N, D]`, in parts of at most MAX_WINDOWS windows."""
     if query.shape[0] <= MAX_WINDOWS:
         return F.scaled_dot_product_attention(query, key, value)
     parts = zip(*(part.split(MAX_WINDOWS) for part in (query, key, value)), strict=True)
@@ -71,8 +72,8 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch
 class MaskUnitAttention(nn.Module):
     """Multi-head self-attention within each window, with optional max-pooling of the queries.
 
-    The caller decides what a window is, by the shape of its tokens: `[B, U, N, D]` attends within
-    each of U windows, so that U = 1 is global attention.
+    The shape of the input sets the windows: tokens `[B, U, N, D]` attend within each of the U
+    windows, so U = 1 is global attention.
     """
 
     def __init__(self, dim: int, dim_out: int, *, num_heads: int, q_pool_size: int) -> None:
@@ -86,8 +87,8 @@ class MaskUnitAttention(nn.Module):
         """Return `[B, U, N / q_pool_size, dim_out]`."""
         B, U, _, _ = tokens_BUND.shape
         query, key, value = self.qkv(tokens_BUND).chunk(3, dim=-1)
-        # Windows are folded into the batch: scaled_dot_product_attention has fused kernels for 4-D
-        # input only, and falls back to the slow one for 5-D without a word.
+        # Fold the windows into the batch. scaled_dot_product_attention has fused kernels for 4-D
+        # input only; for 5-D input it silently falls back to the slow kernel.
         query, key, value = (
             part.flatten(0, 1).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
             for part in (max_pool(query, self.q_pool_size), key, value)
@@ -106,15 +107,15 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
-        """Return the tokens' update, in the shape of the input."""
+        """Return the update of the tokens, in the shape of the input."""
         return self.fc2(self.act(self.fc1(tokens_BUND)))
 
 
 class HieraBlock(nn.Module):
-    """Pre-norm transformer block which, at a stage change, widens and may pool its tokens.
+    """Pre-norm transformer block; at a stage change it widens the tokens and may pool them.
 
-    At a change of width the skip path is max-pool(Linear(LN(x))), and the queries are pooled the
-    same way inside attention ([P] figure 3; `q_pool_size` tokens become one).
+    If the width changes, the skip path is max-pool(Linear(LN(x))). Attention pools its queries the
+    same way ([P] figure 3): each `q_pool_size` tokens become one.
     """
 
     def __init__(
@@ -156,7 +157,8 @@ class HieraBlock(nn.Module):
     ) -> torch.Tensor:
         if self.drop_path.is_on:
             return self.drop_path(skip_BUND, inputs_BUND, branch)
-        return skip_BUND + branch(inputs_BUND)  # not within drop path, for those who trace modules
+        # Outside DropPath: a tracer of modules would attribute the branch to it.
+        return skip_BUND + branch(inputs_BUND)
 
     def _normed_attn(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
         return self.attn(self.norm1(tokens_BUND))
@@ -166,9 +168,9 @@ class HieraBlock(nn.Module):
 
 
 class Head(nn.Module):
-    """Dropout and a linear layer, which return logits in training and in evaluation.
+    """Dropout and a linear layer; returns logits both in training and in evaluation.
 
-    With `num_classes` 0, an identity takes the place of the linear layer.
+    If `num_classes` is 0, an identity replaces the linear layer.
 
     Raises:
         UserError: `num_classes` is negative.
@@ -196,17 +198,18 @@ class Head(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Add a residual branch for a random share of the clips, scaled so that its mean is the same.
+    """Stochastic depth: skip a residual branch for randomly chosen clips during training.
 
-    It has nothing to do in evaluation, or with `drop_prob` 0 (`is_on`).
+    The branch is scaled up for the other clips, so its mean stays the same. In evaluation, or if
+    `drop_prob` is 0, no clip skips the branch (see `is_on`).
 
     Args:
-        drop_prob: the chance of a clip to be left as it is, [0, 1).
+        drop_prob: the probability that a clip skips the branch, in [0, 1).
 
     Raises:
         UserError: `drop_prob` is not in that range.
 
-    Source: Huang et al., arXiv 1603.09382, section 3; the scaling at training time is that of
+    Source: Huang et al., arXiv 1603.09382, section 3. The scaling at training time is that of
     dropout.
     """
 
@@ -227,29 +230,29 @@ class DropPath(nn.Module):
         inputs_BX: torch.Tensor,
         branch: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """Return `skip_BX + branch(inputs_BX)`, less the branch of dropped clips.
+        """Return `skip_BX + branch(inputs_BX)`; for dropped clips, return `skip_BX` alone.
 
-        `branch` must treat each clip by itself: it may be called with some of them only.
+        `branch` must process each clip independently: it may be called with a part of the batch.
         """
         if not self.is_on:
             return skip_BX + branch(inputs_BX)
         num_clips, scale = len(skip_BX), 1 / (1 - self.drop_prob)
         kept_B = torch.rand(num_clips, device=skip_BX.device) >= self.drop_prob
         if skip_BX.device.type != "cpu" or torch.compiler.is_compiling():
-            # How many are kept would have to be known here: a GPU would be waited for, and what is
-            # compiled would be so again for each number.
+            # Compute the branch for all clips. Selecting the kept ones needs their number on the
+            # CPU: that synchronises with the GPU, and recompiles for each number.
             update_BX = branch(inputs_BX)
             weights_BX = kept_B.to(update_BX.dtype).view(-1, *[1] * (update_BX.ndim - 1))
             return torch.add(skip_BX, update_BX * weights_BX, alpha=scale)
         if kept_B.all():
             return torch.add(skip_BX, branch(inputs_BX), alpha=scale)
         if not kept_B.any():
-            # One clip is computed for nothing: other processes wait for gradients of all weights.
+            # Compute one clip with weight 0: other processes wait for a gradient of each weight.
             kept_B[0], scale = True, 0.0
         indices = kept_B.nonzero().flatten()
         update_BX = branch(inputs_BX.index_select(0, indices)).to(skip_BX.dtype)
         return skip_BX.index_add(0, indices, update_BX, alpha=scale)
 
     def extra_repr(self) -> str:
-        """Say how many are dropped."""
+        """Return `drop_prob` for the module's repr."""
         return f"{self.drop_prob}"

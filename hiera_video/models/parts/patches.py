@@ -1,7 +1,7 @@
-"""Pixels into patches: the blocks that the patch embedding sees, and the patches to predict.
+"""Cut pixels into the blocks that the patch embedding reads and the patches to predict.
 
 Shape suffixes: B clips, C colours, V visible mask units, U mask units, N tokens, P values of a
-patch; X is the clip's own dimensions, `THW` or `HW`, in `pixel_patches` with the colours.
+patch. X is the dimensions of a clip, `THW` or `HW`; in `pixel_patches` it includes the colours.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,13 @@ def visible_blocks(
     stride: Sequence[int],
     padding: Sequence[int],
 ) -> torch.Tensor:
-    """Return what a convolution needs for the tokens of each visible unit: `[B * V, C, *block]`.
+    """Return the pixels that the patch embedding reads for each visible unit: `[B * V, C, *block]`.
 
     `unit` is a mask unit in tokens; kernel, stride and padding are the convolution's, in pixels. A
-    block is the unit's own pixels and the halo that the overlapping kernel reaches into; a
-    convolution of it without padding gives exactly the unit's tokens. Pixels of hidden units and
-    outside the clip are 0, as published. They are replaced, not multiplied, so that not even a NaN
-    gets through.
+    block is the pixels of the unit and a halo as wide as the overlapping kernel reaches. Convolving
+    a block without padding gives exactly the tokens of the unit. Pixels of hidden units and outside
+    the clip are 0, as published. They are replaced rather than multiplied by 0, so a NaN in a
+    hidden unit has no effect.
     """
     steps = [u * s for u, s in zip(unit, stride, strict=True)]
     blocks = [(u - 1) * s + k for u, s, k in zip(unit, stride, kernel, strict=True)]
@@ -47,7 +47,7 @@ def visible_blocks(
 
 
 def _places(units_BV: torch.Tensor, unit_grid: Sequence[int]) -> list[torch.Tensor]:
-    """Do what `torch.unravel_index` does, which would wait for a GPU to copy the grid's sizes."""
+    """Unravel unit indices; unlike `torch.unravel_index`, without a GPU synchronisation."""
     places: list[torch.Tensor] = []
     for size in reversed(unit_grid):
         places.insert(0, units_BV % size)
@@ -59,10 +59,10 @@ EPSILON = 1e-6  # the published value, added to the variance
 
 
 def pixel_patches(clips_BX: torch.Tensor, *, side: int, frame_stride: int = 1) -> torch.Tensor:
-    """Cut clips into the patches that tokens stand for: `patches_BNP`, row-major.
+    """Cut clips into one patch per token; return `patches_BNP` in row-major order.
 
-    A video's patch is `side` x `side` pixels of the first of each `frame_stride` frames, channel
-    last; an image's is channel first: both as published.
+    A patch of a video is `side` x `side` pixels of the first of each `frame_stride` frames, channel
+    last. A patch of an image is channel first. Both are as published.
     """
     if clips_BX.ndim == 4:
         patches = clips_BX.unflatten(2, (-1, side)).unflatten(4, (-1, side))
@@ -75,7 +75,7 @@ def pixel_patches(clips_BX: torch.Tensor, *, side: int, frame_stride: int = 1) -
 def patches_to_frames(
     patches_BNP: torch.Tensor, *, grid: tuple[int, ...], side: int
 ) -> torch.Tensor:
-    """Put patches back: `[B, C, T, H, W]` for a video's grid (T, h, w), else `[B, C, H, W]`."""
+    """Assemble patches into `[B, C, T, H, W]` for a grid (T, h, w), else into `[B, C, H, W]`."""
     if len(grid) == 2:
         patches = patches_BNP.unflatten(2, (-1, side, side)).unflatten(1, grid)
         return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
@@ -84,15 +84,15 @@ def patches_to_frames(
 
 
 def statistics(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation of each patch `[..., P]`, `[..., 1]` each.
+    """Return the mean and the standard deviation of each patch `[..., P]`, both `[..., 1]`.
 
-    The variance is the unbiased one plus 1e-6, as published.
+    The variance is the unbiased estimate plus 1e-6, as published.
     """
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)
     return mean, (variance + EPSILON).sqrt()
 
 
 def normalised(patches: torch.Tensor) -> torch.Tensor:
-    """Return each patch `[..., P]` with mean 0 and standard deviation 1."""
+    """Normalise each patch `[..., P]` to mean 0 and standard deviation 1."""
     mean, deviation = statistics(patches)
     return (patches - mean) / deviation

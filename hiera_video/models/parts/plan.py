@@ -1,7 +1,7 @@
-"""What each block of a Hiera does, worked out from the sizes of its stages.
+"""Compute the plan of each block of a Hiera from the sizes of its stages.
 
-Kept apart from the modules, so that the model, its tests and whoever counts operations read the
-same table.
+The plans are separate from the modules, so the model, its tests and the FLOPs report read the same
+table.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,11 @@ from hiera_video.utils.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class BlockPlan:
-    """One block: `stage` from 0; channels in and out; tokens pooled to one; windowed or global.
+    """The stage, sizes and attention of one block.
 
-    `unit_tokens` is the number of tokens of a mask unit at the block's input.
+    `stage` counts from 0. `dim` and `dim_out` are the channels of input and output. The block pools
+    each `q_pool_size` tokens to one. `unit_tokens` is the number of tokens of a mask unit at the
+    input. `local` is True for mask unit attention and False for global attention.
     """
 
     stage: int
@@ -42,8 +44,9 @@ def plan_blocks(
 ) -> list[BlockPlan]:
     """Return the plan of every block in order (Ryali et al., section 3 and table 2).
 
-    The first block of each later stage widens the channels; the first `q_pool` of these also pool.
-    That block still attends as the stage before it does: mask unit attention lags one block.
+    The first block of each later stage widens the channels; the first `q_pool` of these blocks also
+    pool. Such a block still uses the attention of the stage before it: mask unit attention lags by
+    one block.
     """
     plans: list[BlockPlan] = []
     dim, heads, unit_tokens = embed_dim, num_heads, prod(mask_unit_size)
@@ -60,7 +63,7 @@ def plan_blocks(
 
 
 class FeatureInfo(TypedDict):
-    """A stage's output: its channels, its stride in pixels and the module that gives it."""
+    """The output of a stage: its channels, its stride in pixels and the module that returns it."""
 
     num_chs: int
     reduction: int
@@ -70,7 +73,7 @@ class FeatureInfo(TypedDict):
 def stage_info(
     plans: Sequence[BlockPlan], *, stride: int, q_stride: int, q_pool: int
 ) -> list[FeatureInfo]:
-    """Describe the output of each stage, for patches of `stride` pixels in width."""
+    """Describe the output of each stage; `stride` is the patch stride in pixels."""
     ends = {plan.stage: index for index, plan in enumerate(plans)}  # the last block of a stage
     return [
         FeatureInfo(
@@ -83,10 +86,12 @@ def stage_info(
 
 
 def stage_indices(num_stages: int, indices: int | Sequence[int] | None) -> list[int]:
-    """Return the numbers of the chosen stages, ascending: the last n, those given, or all (None).
+    """Return the numbers of the chosen stages in ascending order.
+
+    `indices` is an int n for the last n stages, a list of stage numbers, or None for all stages.
 
     Raises:
-        UserError: there is no such stage, or none is chosen.
+        UserError: there is no such stage, or the choice is empty.
     """
     if indices is None:
         indices = num_stages
@@ -111,11 +116,11 @@ def check_sizes(
     q_pool: int,
     num_stages: int,
 ) -> None:
-    """Refuse sizes that do not divide, naming the nearest legal ones.
+    """Check that the sizes divide; an error names the nearest legal ones.
 
     Raises:
-        UserError: the lengths differ, the input is not made of whole mask units, a mask unit does
-            not divide under pooling, or there are more poolings than stage changes.
+        UserError: the lengths differ, the input is not a multiple of the mask unit, the mask unit
+            is not divisible by the pooling, or there are more poolings than stage changes.
     """
     lengths = {len(input_size), len(patch_stride), len(mask_unit_size), len(q_stride)}
     if len(lengths) != 1:

@@ -1,9 +1,10 @@
-"""From bool masks over mask units to the indices that the autoencoder gathers by.
+"""Convert bool masks over mask units to the indices that the autoencoder gathers by.
 
-Everything here works on the CPU, whatever the clips' device: a mask is small, and a GPU would have
-to be waited for to know how many units of it are True.
+All functions work on the CPU, whatever the device of the clips. A mask is small, and counting its
+True units on a GPU would force a synchronisation.
 
-Shape suffixes: B clips, U mask units, V visible ones, N decoder tokens, H hidden tokens decoded.
+Shape suffixes: B clips, U mask units, V visible units, H hidden tokens that are decoded, n tokens
+of one unit.
 """
 
 from collections.abc import Sequence
@@ -19,27 +20,29 @@ from hiera_video.utils.errors import UserError
 def draw_decoded(
     visible_BU: torch.Tensor, *, keep_ratio: float, generator: torch.Generator | None = None
 ) -> torch.Tensor | None:
-    """Draw which hidden units are reconstructed; bool `[B, U]` on the CPU, None for all of them.
+    """Draw the hidden units to reconstruct; return bool `[B, U]` on the CPU, None for all of them.
 
-    round(hidden units * keep_ratio), at least 1, of each clip, uniformly. Decoding a part makes the
-    decoder cheaper (dual masking: VideoMAE V2, arXiv 2303.16727, section 3.2, which draws them by
-    a running cell); 1 is the published behaviour. `keep_ratio` is in (0, 1].
+    Each clip gets round(hidden units * keep_ratio) units, at least 1, drawn uniformly. Decoding
+    only some units makes the decoder cheaper (dual masking: VideoMAE V2, arXiv 2303.16727, section
+    3.2, which draws them by a running cell). `keep_ratio` is in (0, 1]; 1 is the published
+    behaviour.
     """
     if keep_ratio >= 1:
         return None
     hidden_BU = ~visible_BU.cpu()
     num_decoded = max(round(hidden_BU[0].sum().item() * keep_ratio), 1)
     noise_BU = torch.rand(hidden_BU.shape, generator=generator, device="cpu")
-    # Visible units come last in the order, and there are too few decoded ones to reach them.
+    # Visible units sort last, and at most all hidden units are taken, so none is chosen.
     chosen = noise_BU.masked_fill(~hidden_BU, 2.0).argsort(dim=1)[:, :num_decoded]
     return torch.zeros_like(hidden_BU).scatter_(1, chosen, True)
 
 
 def check_visible(visible_BU: torch.Tensor, *, shape: tuple[int, int]) -> torch.Tensor:
-    """Return the mask on the CPU, once it is known to be one.
+    """Check a mask of visible units and return it on the CPU.
 
     Raises:
-        UserError: another shape or type, or not the same number (at least 1) of True in each clip.
+        UserError: the shape or type is wrong, or the clips do not all have the same number of True
+            units, at least 1.
     """
     if visible_BU.dtype != torch.bool or tuple(visible_BU.shape) != shape:
         raise UserError(
@@ -57,11 +60,11 @@ def check_visible(visible_BU: torch.Tensor, *, shape: tuple[int, int]) -> torch.
 
 
 def check_decoded(decoded_BU: torch.Tensor | None, visible_BU: torch.Tensor) -> torch.Tensor:
-    """Return the mask of the units to decode on the CPU: the one given, or all that are hidden.
+    """Check a mask of units to decode and return it on the CPU; None stands for all hidden units.
 
     Raises:
-        UserError: nothing is hidden; or another shape or type, a visible unit, or not the same
-            number (at least 1) of True in each clip.
+        UserError: nothing is hidden, the shape or type is wrong, a visible unit is chosen, or the
+            clips do not all have the same number of True units, at least 1.
     """
     hidden_BU = ~visible_BU
     if not hidden_BU.any():
