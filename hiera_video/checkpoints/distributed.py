@@ -1,9 +1,14 @@
-"""Sharded checkpoints: folders by torch.distributed.checkpoint, read as plain types and tensors.
+"""Read distributed checkpoints (torch.distributed.checkpoint) as plain types and tensors.
 
-A folder `*.dcp` holds `state.pyth`, all that is no weight; `__R_N.distcp`, the tensors that rank R
-has written, and `__R_sums.json`, their sizes and checksums; and `.metadata`, which says what is
-where, and which is renamed into place when all else is on the disk: a folder without it is
-half-written. Tensors have flat names, `model_state/head.norm.bias` and `optimizer_state/7/exp_avg`.
+A folder `*.dcp` holds these files:
+
+- `state.pyth`: everything except tensors.
+- `__R_N.distcp`: the tensors that rank R wrote.
+- `__R_sums.json`: the sizes and checksums of the files that rank R wrote.
+- `.metadata`: the index, which says where each tensor is. It is renamed into place after all other
+  files are on the disk, so a folder without it is half-written.
+
+Tensors have flat names such as `model_state/head.norm.bias` and `optimizer_state/7/exp_avg`.
 """
 
 import os
@@ -26,17 +31,17 @@ MODEL, AVERAGE, OPTIMIZER = "model_state", "ema_state", "optimizer_state"
 
 
 def is_folder(path: str) -> bool:
-    """Say whether the path is a folder for a sharded checkpoint, whole or half-written."""
+    """Return whether `path` is the folder of a distributed checkpoint, complete or half-written."""
     return path.rstrip("/").endswith(ENDING) and io.is_dir(path)
 
 
 def is_complete(path: str) -> bool:
-    """Say whether the folder was written to its end."""
+    """Return whether a distributed checkpoint was written completely."""
     return io.is_file(os.path.join(path, INDEX))
 
 
 def flatten(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Part a run's checkpoint into its tensors, by flat names, and the rest of it."""
+    """Split a run's checkpoint into its tensors, by flat name, and everything else."""
     tensors: dict[str, torch.Tensor] = {}
     rest = dict(content)
     for part in (MODEL, AVERAGE):
@@ -54,7 +59,7 @@ def flatten(content: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[s
 
 
 def join(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Put together what `flatten` has parted, or some of its tensors."""
+    """Undo `flatten`; `tensors` may be only some of the tensors."""
     content = dict(rest)
     states = {number: dict(state) for number, state in rest[OPTIMIZER]["state"].items()}
     for flat, value in tensors.items():
@@ -68,10 +73,12 @@ def join(tensors: Mapping[str, torch.Tensor], rest: Mapping[str, Any]) -> dict[s
 
 
 def read_plain(path: str, *, key: str) -> dict[str, Any]:
-    """Return all of a sharded checkpoint but its tensors; `key` is the config key that named it.
+    """Read a distributed checkpoint without its tensors.
+
+    `key` is the config key that the path came from, here and in the other functions.
 
     Raises:
-        UserError: it is half-written or damaged.
+        UserError: the checkpoint is half-written or damaged.
     """
     if not is_complete(path):
         raise UserError(
@@ -86,12 +93,12 @@ def read_plain(path: str, *, key: str) -> dict[str, Any]:
 
 
 def read(path: str, *, key: str, optimizer: bool) -> dict[str, Any]:
-    """Return a sharded checkpoint with whole tensors, in any process, in the form of a file's.
+    """Read a distributed checkpoint into full tensors, in the layout of a checkpoint file.
 
-    Without `optimizer`, what that has gathered is left out.
+    Each process can call this alone. If `optimizer` is False, the optimizer's tensors are left out.
 
     Raises:
-        UserError: it is half-written or damaged.
+        UserError: the checkpoint is half-written or damaged.
     """
     rest = read_plain(path, key=key)
     tensors: dict[str, torch.Tensor] = {
@@ -104,20 +111,20 @@ def read(path: str, *, key: str, optimizer: bool) -> dict[str, Any]:
 
 
 def read_shapes(path: str, *, key: str) -> dict[str, Any]:
-    """Return a sharded checkpoint in the form of a file's, with its tensors on the meta device.
+    """Read a distributed checkpoint in the layout of a file, with tensors on the meta device.
 
     Raises:
-        UserError: it is half-written or damaged; all files are looked through.
+        UserError: the checkpoint is half-written or damaged. All files are checked.
     """
     rest, tensors = read_plain(path, key=key), shapes(path, key=key)
     return _or_damaged(path, key, lambda: join(tensors, rest))
 
 
 def shapes(path: str, *, key: str) -> dict[str, torch.Tensor]:
-    """Return the tensors of a sharded checkpoint by flat name, on the meta device.
+    """Return the tensors of a distributed checkpoint by flat name, on the meta device.
 
     Raises:
-        UserError: it is damaged; all files are looked through.
+        UserError: the checkpoint is damaged. All files are checked.
     """
     from torch.distributed.checkpoint.metadata import BytesStorageMetadata
 
@@ -137,9 +144,9 @@ def shapes(path: str, *, key: str) -> dict[str, torch.Tensor]:
 
 
 def load(path: str, tensors: dict[str, torch.Tensor], *, alone: bool = False) -> None:
-    """Fill the tensors, which may be shares, from those of these names in a sharded checkpoint.
+    """Load tensors in place from a distributed checkpoint, by flat name; DTensors are allowed.
 
-    All processes call it together, or one `alone`.
+    All processes must call this together, unless `alone` is set: then each reads for itself.
     """
     from hiera_video.checkpoints.distributed_storage import load_tensors
 

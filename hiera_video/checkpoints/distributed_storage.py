@@ -1,6 +1,6 @@
-"""torch.distributed.checkpoint's storage, with checksums, and an index that cannot run code.
+"""Storage for torch.distributed.checkpoint with checksums and an index that cannot run code.
 
-It is seconds to import: `utils/distributed.py` does so when there is something to read.
+Importing this module takes seconds, so `checkpoints/distributed.py` imports it only when it reads.
 """
 
 import os
@@ -21,7 +21,7 @@ from hiera_video.checkpoints.distributed_layout import INDEX, PLAIN, write_sums
 from hiera_video.utils import disk, dist, io
 from hiera_video.utils.errors import UserError
 
-# What the index of a checkpoint of tensors is made of.
+# The classes and functions that the index of a checkpoint of tensors may name.
 _PLAIN_CLASSES = {
     "torch": {"Size"},
     "torch.serialization": {"_get_layout"},
@@ -37,7 +37,7 @@ _PLAIN_CLASSES = {
 
 
 def _memory_format(kind: Any, name: str) -> Any:
-    """Stand in for `getattr`, by which Python 3.11.0 to 3.11.3 write the members of an enum."""
+    """Replace `getattr`, which enum members name when Python 3.11.0 to 3.11.3 pickled them."""
     if kind is not _MEM_FORMAT_ENCODING or name not in kind.__members__:
         raise pickle.UnpicklingError(f"{kind}.{name} has no place in the index of a checkpoint")
     return kind[name]
@@ -54,9 +54,10 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_index(path: str) -> Metadata:
-    """Return what a checkpoint holds and where, from its index file.
+    """Read the index file of a checkpoint: its tensors and their locations.
 
-    Raises anything if it is damaged, and UnpicklingError if it holds more than that.
+    A damaged file may raise any exception. An index that names other classes raises
+    UnpicklingError.
     """
     with io.open_file(path, "rb") as file:
         found = _PlainUnpickler(file).load()
@@ -66,17 +67,17 @@ def read_index(path: str) -> Metadata:
 
 
 class Writer(FileSystemWriter):
-    """Writes a rank's tensors, flushes them to the disk, and puts their checksums beside them."""
+    """Write a rank's tensors and their checksums, and flush both to the disk."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
-        """Write what is planned for this rank; raises an OSError if the disk has no room for it."""
+        """Write the tensors planned for this rank; raises an OSError if the disk is full."""
         try:
             written = super().write_data(plan, planner)
         except RuntimeError as error:
-            # PyTorch's writer hides what the system said behind an error of its own.
+            # PyTorch's writer wraps the system's error in its own. Raise the original.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -87,7 +88,7 @@ class Writer(FileSystemWriter):
         return written
 
     def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
-        """Write the index, in rank 0 when all have written theirs."""
+        """Write the index; rank 0 calls this after all ranks wrote their tensors."""
         super().finish(metadata, results)
         disk.flush_folder(str(self.path))
         disk.flush_folder(os.path.dirname(str(self.path)))
@@ -102,10 +103,10 @@ class _Reader(FileSystemReader):
 
 
 def load_tensors(path: str, tensors: dict[str, torch.Tensor], *, alone: bool) -> None:
-    """Fill the tensors, which may be shares, from those of these names in a checkpoint.
+    """Load tensors in place from a checkpoint, by flat name; DTensors are allowed.
 
     Raises:
-        UserError: to read `alone` among several processes is beyond an old PyTorch.
+        UserError: `alone` is set in one of several processes, and PyTorch is too old for that.
     """
     settings: dict[str, Any] = {}
     if alone and dist.in_group():

@@ -30,7 +30,7 @@ def _is_list_of(check: Callable[[Any], bool], *sizes: int) -> Callable[[Any], bo
     return is_list
 
 
-# Of all stages of a model; the largest published one has 48.
+# The limit on the blocks of a model, over all stages. The largest published model has 48.
 _MAX_BLOCKS = 1000
 
 _TEXT: Rule = ("text", _is_text)
@@ -60,7 +60,7 @@ _FIELDS: Mapping[str, Rule] = {
 
 
 def check_facts(facts: Mapping[str, Any], *, source: str) -> None:
-    """Raise a UserError that names the first field of a wrong kind; `source` is for the message.
+    """Raise a UserError for the first field of a wrong type; the message starts with `source`.
 
     All fields are optional. Unknown fields are ignored: a later version may have written them.
     """
@@ -71,9 +71,9 @@ def check_facts(facts: Mapping[str, Any], *, source: str) -> None:
 
 
 def check_settings(settings: Mapping[str, Any], model_class: type, *, source: str) -> None:
-    """Raise a UserError that names the first setting of a kind that `model_class` does not take.
+    """Raise a UserError for the first setting of a type that `model_class` does not accept.
 
-    Names that it does not know are left to the class itself; `source` is for the message.
+    Unknown names are left to the class itself. The message starts with `source`.
     """
     hints: dict[str, Any] = {}
     for base in reversed(model_class.__mro__):

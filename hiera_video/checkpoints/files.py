@@ -1,4 +1,4 @@
-"""Checkpoint files: find them here or download them, and read them into plain types."""
+"""Find or download checkpoint files, and read them into plain types."""
 
 import logging
 import os
@@ -18,20 +18,20 @@ from hiera_video.utils.errors import UserError, first_line
 from hiera_video.utils.lookup import closest
 from hiera_video.utils.torch_files import load_plain
 
-# Where the authors keep their weights.
+# The URL of the authors' weights.
 HIERA_URL = "https://dl.fbaipublicfiles.com/hiera/"
-# The environment variable that names a folder with copies of these files.
+# The environment variable for a folder with copies of these files.
 WEIGHTS_FOLDER = "HIERA_VIDEO_WEIGHTS"
 
 
 def copy_of_published(path: str) -> str | None:
-    """Return the path of our copy of a file of the authors', or None.
+    """Return the path of the local copy of one of the authors' files, or None.
 
-    `path` is their URL; the copy is in the folder that HIERA_VIDEO_WEIGHTS names, and may be a
-    .safetensors.
+    `path` is the URL of the file. The copy is in the folder HIERA_VIDEO_WEIGHTS, under the same
+    name or with the ending .safetensors.
 
     Raises:
-        UserError: HIERA_VIDEO_WEIGHTS names no folder.
+        UserError: HIERA_VIDEO_WEIGHTS is set, but is no folder.
     """
     folder = os.environ.get(WEIGHTS_FOLDER, "")
     if not folder or not path.startswith(HIERA_URL):
@@ -48,12 +48,14 @@ def copy_of_published(path: str) -> str | None:
 
 
 def fetch(path: str, *, key: str) -> str:
-    """Return a path on this machine for a file or URL; `key` is the config key that named it.
+    """Download a URL to the cache; return the local path of the file or URL.
 
-    The licence of the authors' weights is told before they are downloaded.
+    `key` is the config key that the path came from. Before it downloads the authors' weights, this
+    function logs their licence.
 
     Raises:
-        UserError: the download failed; it says what to download by hand and where to put it.
+        UserError: the download failed. The message says what to download by hand and where to put
+            it.
     """
     advice = "giving the path of the file"
     if path.startswith(HIERA_URL):
@@ -68,7 +70,7 @@ def fetch(path: str, *, key: str) -> str:
             )
     try:
         return io.local_path(path)
-    except Exception as error:  # whatever the handler of the URL raises
+    except Exception as error:  # a URL handler may raise anything
         reason = first_line(error)
         raise UserError(
             f"{key}: {path!r} could not be fetched ({reason}). Try downloading it by hand and "
@@ -77,13 +79,16 @@ def fetch(path: str, *, key: str) -> str:
 
 
 def read_checkpoint(path: str, *, key: str, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint file or URL into plain types; `key` is the config key that named it.
+    """Read a checkpoint file or URL into plain types.
 
-    With `mmap`, the tensors of a file are read from the disk only when used.
+    Only plain types and tensors are unpickled, so a file cannot run code. If `copy_of_published`
+    finds a local copy of the authors' file, it is read instead of the URL. A distributed checkpoint
+    (a folder *.dcp) is read like a file, but without the optimizer's tensors.
 
-    A URL of the authors' is not asked where `copy_of_published` finds the file. Only plain types
-    and tensors are unpickled, so a file cannot run code. A sharded checkpoint (a folder *.dcp) is
-    read like a file, but for what the optimizer had gathered.
+    Args:
+        path: a file, a folder *.dcp or a URL.
+        key: the config key that the path came from.
+        mmap: memory-map the file, so its tensors are read from the disk only when used.
 
     Raises:
         UserError: there is no such file, or it is no checkpoint.
@@ -106,11 +111,14 @@ def read_checkpoint(path: str, *, key: str, mmap: bool = False) -> dict[str, Any
             f"{key} must be a checkpoint file, got the folder {path!r}.{_hint_inside(here)}"
         )
     try:
-        content = _read(here, mmap=mmap)
+        is_safetensors = here.endswith(".safetensors")
+        content: Any = (
+            {"model_state": load_file(here)} if is_safetensors else load_plain(here, mmap=mmap)
+        )
     except PermissionError:
         raise UserError(f"{key}: {path!r} may not be read (no permission).") from None
     except Exception as error:  # a damaged file makes the readers raise anything
-        if io.is_url(path):  # a login page, say: not to be found in the cache the next time
+        if io.is_url(path):  # may be a login page: do not keep it in the cache
             io.forget_download(path)
         raise UserError(
             f"{key}: {path!r} is not a readable checkpoint: it is cut short, of another kind, or "
@@ -124,21 +132,15 @@ def read_checkpoint(path: str, *, key: str, mmap: bool = False) -> dict[str, Any
 
 
 def _reason(error: Exception) -> str:
-    """Name the class that PyTorch refused to unpickle, or what is odd about the file, if known."""
+    """Return the class that PyTorch refused to unpickle, or what is wrong with the file, or ""."""
     refused = re.search(r"GLOBAL ([\w.]+)", str(error))
     if refused:
         return f" ({refused[1]})"
     return f" ({error})" if type(error) is ValueError and str(error).startswith("its ") else ""
 
 
-def _read(path: str, *, mmap: bool) -> Any:
-    if path.endswith(".safetensors"):
-        return {"model_state": load_file(path)}
-    return load_plain(path, mmap=mmap)
-
-
 def _hint_inside(folder: str) -> str:
-    """Name the best checkpoint of a run's folder, or its last one."""
+    """Suggest the best checkpoint of a run's folder, or else the last one."""
     for inside in (os.path.join(folder, "checkpoints"), folder):
         with suppress(OSError):
             names = sorted(n for n in os.listdir(inside) if n.startswith("checkpoint_"))
@@ -151,9 +153,9 @@ def _hint_inside(folder: str) -> str:
 def model_state(
     content: Mapping[str, Any], model: nn.Module | None = None
 ) -> dict[str, torch.Tensor]:
-    """Return the state dict of a checkpoint, which may be one itself, without what wraps it.
+    """Return the state dict in a checkpoint, without the prefixes that wrappers add.
 
-    It is found by the names of `model` (None: any Hiera); see `unwrap`. If a run averaged its
-    weights, the average is returned.
+    The search matches the names of `model` (None: of any Hiera); see `unwrap`. `content` may itself
+    be a state dict. If the run averaged its weights, the average is returned.
     """
     return unwrap(content, model.state_dict() if model is not None else None).state

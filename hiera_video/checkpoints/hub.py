@@ -1,9 +1,10 @@
-"""Models in a folder, as the Hugging Face hub keeps them: `config.json` and `model.safetensors`.
+"""Read and write model folders in the format of the Hugging Face hub.
 
-`config.json` holds what the class is called with and nothing else, so that huggingface_hub's
-PyTorchModelHubMixin over the same class reads the folder too, and ours reads what that one wrote.
-What belongs to the weights beyond that (class names, how clips are made) stands in
-`hiera_video.json`. A folder is read without huggingface_hub; a repository's name needs it.
+A folder has `config.json` and `model.safetensors`. `config.json` holds only the arguments of the
+class. So huggingface_hub's PyTorchModelHubMixin over the same class reads our folders, and this
+module reads its folders. `hiera_video.json` holds other facts about the weights, such as the class
+names and how clips are made. Reading a folder does not need huggingface_hub; reading a repository
+does.
 """
 
 import importlib
@@ -30,8 +31,8 @@ from hiera_video.utils.errors import UserError, first_line
 from hiera_video.utils.read_json import parse_json
 
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "hiera_video.json"
-_KEY = "from_pretrained"  # what messages call it
-# The classes that a folder may hold; models/load.py knows where they stand.
+_KEY = "from_pretrained"  # the name in messages
+# The classes that a folder may hold; models/load.py lists their modules.
 _CLASSES = ("Hiera", "MaskedAutoencoderHiera")
 
 M = TypeVar("M", bound=nn.Module)
@@ -40,10 +41,12 @@ M = TypeVar("M", bound=nn.Module)
 def read_model(
     model_class: type[M], where: str, revision: str | None, changes: Mapping[str, Any]
 ) -> M:
-    """Build a `model_class` from a folder or repository; `HubModel.from_pretrained` says more."""
+    """Build a `model_class` from a folder or repository; see `HubModel.from_pretrained`."""
     folder = local_folder(where, revision)
     settings = _read_json(os.path.join(folder, CONFIG))
-    if (theirs := _name_in(settings)) != _known_name(model_class):
+    # A subclass, such as one from `hub_class`, counts as its base.
+    bases = [base.__name__ for base in model_class.__mro__ if base.__name__ in _CLASSES]
+    if (theirs := _name_in(settings)) not in bases[:1]:
         raise UserError(
             f"{_KEY}: {folder!r} must hold a {model_class.__name__}, got a {theirs}. Try "
             f"{theirs}.from_pretrained."
@@ -55,14 +58,14 @@ def read_model(
             shell = model_class(**{**settings, **changes})
     except UserError:
         raise
-    except Exception as error:  # a value of the wrong kind may fail anywhere in the constructor
+    except Exception as error:  # a wrong value may fail anywhere in the constructor
         raise UserError(
             f"{_KEY}: the settings in {source!r} must be those of "
             f"{model_class.__name__}, got some that do not build one ({first_line(error)})."
         ) from None
     path = os.path.join(folder, WEIGHTS)
     content = read_checkpoint(path, key=_KEY)
-    if not changes:  # before allocating memory that only a damaged config asks for
+    if not changes:  # check before allocating: a damaged config may ask for huge tensors
         state = model_state(content, shell)
         find_misfits(shell, state).refuse(path, key=_KEY)
     model = model_class(**{**settings, **changes})
@@ -71,7 +74,7 @@ def read_model(
 
 
 def write_model(model: nn.Module, folder: str, facts: Mapping[str, Any] | None) -> None:
-    """Write a model to `folder`; `HubModel.save_pretrained` says more."""
+    """Write a model to `folder`; see `HubModel.save_pretrained`."""
     check_facts(facts or {}, source="save_pretrained: facts")
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     contents = {
@@ -92,7 +95,7 @@ def write_model(model: nn.Module, folder: str, facts: Mapping[str, Any] | None) 
 
 
 def class_name(folder: str) -> str:
-    """Return the name of the class that a folder of `local_folder` holds.
+    """Return the class name of the model in a folder that `local_folder` returned.
 
     Raises:
         UserError: its `config.json` is broken.
@@ -101,10 +104,10 @@ def class_name(folder: str) -> str:
 
 
 def read_facts(where: str | os.PathLike[str], *, revision: str | None = None) -> dict[str, Any]:
-    """Return what `hiera_video.json` of a folder or repository says; {} where there is none.
+    """Read `hiera_video.json` of a folder or repository; return {} if there is none.
 
     Raises:
-        UserError: there is no such folder, or the file is broken or has a field of a wrong kind.
+        UserError: there is no such folder, the file is broken, or a field has the wrong type.
     """
     path = os.path.join(local_folder(os.fspath(where), revision), FACTS)
     if not io.is_file(path):
@@ -115,14 +118,15 @@ def read_facts(where: str | os.PathLike[str], *, revision: str | None = None) ->
 
 
 def is_pretrained_folder(path: str) -> bool:
-    """Say whether `path` is a folder that `from_pretrained` reads."""
+    """Return whether `path` is a folder that `from_pretrained` can read."""
     return io.is_file(os.path.join(path, CONFIG)) and io.is_file(os.path.join(path, WEIGHTS))
 
 
 def hub_class(model_class: type[nn.Module]) -> Any:
-    """Return `model_class` with huggingface_hub's PyTorchModelHubMixin: it has `push_to_hub`.
+    """Return `model_class` combined with huggingface_hub's PyTorchModelHubMixin.
 
-    Its `from_pretrained` and `save_pretrained` are huggingface_hub's.
+    The class gains `push_to_hub`; its `from_pretrained` and `save_pretrained` are
+    huggingface_hub's.
 
     Raises:
         UserError: huggingface_hub is not installed.
@@ -132,17 +136,17 @@ def hub_class(model_class: type[nn.Module]) -> Any:
 
 
 def all_settings(model: nn.Module) -> dict[str, Any]:
-    """Return a model's settings, including those that it took by default.
+    """Return the settings of a model, including the defaults.
 
-    A saved model states the defaults too, so that a later version with other defaults does not
-    change it.
+    A saved model records the defaults too, so a later version with other defaults builds the same
+    model.
     """
     settings: Any = model.settings
     return {**default_settings(type(model)), **settings}
 
 
 def default_settings(model_class: type) -> dict[str, Any]:
-    """Return the settings that a class takes by default."""
+    """Return the default settings of a class."""
     defaults: dict[str, Any] = {}
     for base in reversed(model_class.__mro__):
         if "__init__" in base.__dict__:
@@ -153,10 +157,11 @@ def default_settings(model_class: type) -> dict[str, Any]:
 
 
 def local_folder(where: str, revision: str | None = None) -> str:
-    """Return the folder itself, or one with the files of the repository that `where` names.
+    """Return `where` if it is a folder; otherwise download the repository `where`.
 
     Raises:
-        UserError: there is neither, it lacks a file, or huggingface_hub is not installed.
+        UserError: there is no such folder or repository, it lacks a file, or huggingface_hub is not
+            installed.
     """
     if not io.is_dir(where):
         where = _download(where, revision)
@@ -171,12 +176,12 @@ def local_folder(where: str, revision: str | None = None) -> str:
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Write a file whole or not at all; raises OSError."""
+    """Write a file atomically; raises OSError."""
     disk.write_atomic(path, lambda file: file.write(content))
 
 
 def to_json(content: Mapping[str, Any]) -> bytes:
-    """Return JSON text, indented, in UTF-8."""
+    """Format `content` as indented JSON in UTF-8."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -193,7 +198,7 @@ def _download(where: str, revision: str | None) -> str:
             where, revision=revision, allow_patterns=[CONFIG, WEIGHTS, FACTS]
         )
         return folder
-    except Exception as error:  # whatever its client raises, without a network among it
+    except Exception as error:  # the client may raise anything, for example without a network
         raise UserError(
             f"{_KEY}: {where!r} is no folder here, and could not be had from the hub "
             f"({first_line(error)}). Try the path of a folder."
@@ -223,11 +228,6 @@ def _read_json(path: str) -> dict[str, Any]:
 
 def _name_in(settings: Mapping[str, Any]) -> str:
     return "MaskedAutoencoderHiera" if "decoder_embed_dim" in settings else "Hiera"
-
-
-def _known_name(model_class: type) -> str:
-    """Return the name of the class of ours that a class is, or is made of."""
-    return next((base.__name__ for base in model_class.__mro__ if base.__name__ in _CLASSES), "")
 
 
 def _load(

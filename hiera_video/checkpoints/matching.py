@@ -1,4 +1,4 @@
-"""Weights from a checkpoint file into a model, with an account of what was loaded."""
+"""Load weights from a checkpoint file into a model, and summarise what was loaded."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,19 +15,23 @@ from hiera_video.checkpoints.misfits import find_misfits
 from hiera_video.checkpoints.positions import resize_positions
 from hiera_video.checkpoints.unwrap import shown, unwrap
 
-# What an autoencoder has and a classifier has not, by the beginning of its keys.
+# Prefixes of the keys that only an autoencoder has.
 _DECODER_KEYS = ("decoder_", "mask_token", "encoder_norm", "multi_scale_fusion_heads")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSummary:
-    """What came of loading, as keys of the state dict.
+    """The result of loading a checkpoint, as keys of the state dict.
 
-    `reinitialised` differ in their number of classes, `missing` are the model's and not the file's
-    (both keep their fresh values), `unused` are the file's and not the model's. `interpolated`, of
-    those loaded, are position embeddings of another resolution or number of frames. `notes` say in
-    words what else there is to know, `unwrapped` how the weights were found in a file that another
-    program wrote, `warnings` what may make the model's outputs wrong.
+    Attributes:
+        loaded: keys whose values come from the file.
+        reinitialised: keys that differ in their number of classes; they keep their initial values.
+        missing: keys that only the model has; they keep their initial values.
+        unused: keys that only the file has.
+        interpolated: loaded position embeddings of another resolution or number of frames.
+        notes: other facts about the weights, as text.
+        unwrapped: how the weights were found in a file that another program wrote.
+        warnings: what may make the outputs of the model wrong.
     """
 
     loaded: tuple[str, ...]
@@ -53,13 +57,13 @@ class LoadSummary:
 
 
 def warn(summary: LoadSummary, path: str) -> None:
-    """Log as warnings what was unwrapped in the file `path`, and the warnings of its summary."""
+    """Log the warnings of a summary, and how the weights in the file `path` were unwrapped."""
     for message in filter(None, [summary.unwrapped, *summary.warnings]):
         logging.getLogger("hiera_video").warning("warning: %s: %s", path, message)
 
 
 def some(names: tuple[str, ...]) -> str:
-    """Name the first four of `names`, and how many more there are."""
+    """Format the first four of `names` and the number of the others."""
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(map(shown, names[:4])) + more
 
@@ -71,7 +75,7 @@ def load_weights(
     key: str = "checkpoint",
     content: Mapping[str, Any] | None = None,
 ) -> LoadSummary:
-    """Load a checkpoint into `model`; every tensor has to fit, as a test requires.
+    """Load a checkpoint into `model`; every tensor has to fit.
 
     Position embeddings of another resolution or number of frames are interpolated.
 
@@ -98,11 +102,11 @@ def load_weights(
 
 
 def load_state(model: nn.Module, theirs: dict[str, torch.Tensor], *, path: str, key: str) -> None:
-    """Load a state dict that has to fit as it is; `path` and `key` are for the message.
+    """Load a state dict that has to fit without changes; a message names `path` and `key`.
 
     Raises:
-        UserError: it is one of another model, or of another resolution, or it holds numbers of
-            another kind or NaN. Nothing was loaded.
+        UserError: the state dict is one of another model or resolution, or it has values of another
+            kind of dtype, infinite values or NaN. Nothing was loaded.
     """
     find_misfits(model, theirs).refuse(path, key=key)
     model.load_state_dict(theirs)
@@ -194,7 +198,7 @@ def _fit(model: nn.Module, content: Mapping[str, Any]) -> _Fitted:
 
 
 def _notes_on_pretraining(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[str, ...]:
-    """Say what becomes of an autoencoder's weights in a model without a decoder."""
+    """Describe how an autoencoder's weights are used in a model without a decoder."""
     decoder = [name for name in state if name.startswith(_DECODER_KEYS)]
     if not decoder or "mask_token" in model.state_dict():
         return ()
@@ -209,7 +213,7 @@ def _notes_on_pretraining(model: nn.Module, state: dict[str, torch.Tensor]) -> t
 
 
 def _pooled(state: dict[str, torch.Tensor], q_stride: Sequence[int]) -> int | None:
-    """Return an autoencoder's q_pool: its decoder has a position for each token then left."""
+    """Return an autoencoder's q_pool, from its numbers of encoder and decoder positions."""
     positions = {name: value.shape[1] for name, value in state.items() if value.dim() == 3}
     body = prod(count for name, count in positions.items() if name.startswith("pos_embed"))
     decoder = positions.get("decoder_pos_embed", 0)
@@ -219,7 +223,7 @@ def _pooled(state: dict[str, torch.Tensor], q_stride: Sequence[int]) -> int | No
 
 
 def _last_layer(model: nn.Module, names: Iterable[str]) -> list[str]:
-    # A model that does not say where its layers are has no layer that may be missing.
+    # A model without `layer_index` has no layer that may be missing.
     layer_index: Callable[[str], int] | None = getattr(model, "layer_index", None)
     last = getattr(model, "num_layers", 0) - 1
     return [name for name in names if layer_index is not None and layer_index(name) == last]

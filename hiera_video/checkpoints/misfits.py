@@ -1,4 +1,4 @@
-"""Whether a state dict fits a model: names, shapes, kinds of numbers, and that these are finite."""
+"""Check that a state dict fits a model: names, shapes, kinds of dtype and finite values."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -9,13 +9,13 @@ from torch import nn
 from hiera_video.checkpoints.unwrap import shown
 from hiera_video.utils.errors import UserError
 
-_NAMED = 2  # of each kind of misfit
+_NAMED = 2  # number of tensors of each kind that a message names
 
 
 class Misfits(NamedTuple):
-    """What keeps a state dict from being loaded, a text for each tensor.
+    """The reasons why a state dict cannot be loaded, one text per tensor.
 
-    `shapes`, `missing` and `unexpected` speak for another model, `values` for a damaged file.
+    `shapes`, `missing` and `unexpected` point to another model, `values` to a damaged file.
     """
 
     shapes: list[str]
@@ -24,12 +24,12 @@ class Misfits(NamedTuple):
     values: list[str]
 
     def refuse_to_start(self, path: str, *, key: str) -> None:
-        """Do as `refuse`, but accept unexpected tensors if nothing else differs."""
+        """Raise like `refuse`, but accept unexpected tensors if shapes and names fit otherwise."""
         fits = not (self.shapes or self.missing)
         (self._replace(unexpected=[]) if fits else self).refuse(path, key=key)
 
     def refuse(self, path: str, *, key: str) -> None:
-        """Raise a UserError if there is any misfit; `path` and `key` are for the message."""
+        """Raise a UserError if there is any misfit; the message names `path` and `key`."""
         kinds = (self.shapes, self.missing, self.unexpected)
         if num_others := sum(map(len, kinds)):
             named = [text for kind in kinds for text in kind[:_NAMED]]
@@ -49,10 +49,10 @@ class Misfits(NamedTuple):
 def find_misfits(
     model: nn.Module, theirs: Mapping[str, torch.Tensor], names: Iterable[str] | None = None
 ) -> Misfits:
-    """Compare `theirs` with the tensors `names` of `model` (None: all of them).
+    """Compare the tensors `names` of `model` (None: all tensors) with the file's tensors `theirs`.
 
-    All other tensors of the file are unexpected. Values are checked only if `theirs` have data; the
-    model's tensors may be on the meta device.
+    Tensors of the file that the model does not have are unexpected. Values are checked only if
+    `theirs` have data. The model's tensors may be on the meta device.
     """
     ours = model.state_dict()
     found = Misfits([], [], [], [])
@@ -74,7 +74,7 @@ def _odd_values(own: torch.Tensor, other: torch.Tensor) -> str:
         return f"is {there} there and {here} here"
     if other.is_meta or not own.is_floating_point():
         return ""
-    other = other.to(own.dtype)  # as it is loaded: a number may be too large for that
+    other = other.to(own.dtype)  # loading casts too, and a value may overflow
     if other.isfinite().all():
         return ""
     return "holds NaN" if other.isnan().any() else "holds infinite numbers"

@@ -1,7 +1,7 @@
-"""Position embeddings of a checkpoint, for a model of another resolution or number of frames.
+"""Resize position embeddings of a checkpoint for another resolution or number of frames.
 
-Shape suffixes: N positions, D channels, T time, H height, W width. A grid is (T, H, W) throughout:
-what has no time, or no space, has 1 there.
+Shape suffixes: N positions, D channels, T time, H height, W width. A grid is always (T, H, W); an
+embedding without time, or without space, has 1 in that place.
 """
 
 from collections.abc import Iterable
@@ -23,29 +23,34 @@ def resize_positions(
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
     """Fit a state dict's position embeddings to `model`; return it and the names interpolated.
 
-    Bicubic in space, linear in time. Of the model only shapes are used, so it may be on the meta
-    device. The file's grid is taken to have the model's aspect ratio, or to be square, as the
-    published ones are, where it cannot have that. Its number of frames is the length of its
-    `pos_embed_temporal`; without one, that of the grid nearest to the model's among those that the
-    number of positions allows. What fits already comes back as it is; so does what is no such grid
-    or has other channels, for the caller to refuse.
+    Interpolation is bicubic in space and linear in time. Only the shapes of the model are used, so
+    it may be on the meta device.
+
+    The file's grid is assumed to have the model's aspect ratio. If the number of positions rules
+    this out, the grid is assumed to be square, as the published ones are. The file's number of
+    frames is the length of its `pos_embed_temporal`. If it has none, the possible grid nearest to
+    the model's is used. Embeddings that already fit are returned unchanged. So are embeddings with
+    no possible grid or other channels; the caller rejects them.
     """
     own_state = model.state_dict()
     grids = {name: grid for name, grid in _grids(model).items() if name in own_state}
     resized = {}
     for name, here in grids.items():
-        if name not in state or not _same_but_for_positions(state[name], own_state[name]):
+        theirs, own = state.get(name), own_state[name]
+        if theirs is None or not theirs.dim() == own.dim() == 3:
             continue
-        num_positions = state[name].shape[1]
+        if theirs.shape[::2] != own.shape[::2]:  # differs in more than the number of positions
+            continue
+        num_positions = theirs.shape[1]
         frames = _frames_of(name, state, grids, is_video=len(getattr(model, "grid", ())) == 3)
         there = _nearest_grid(num_positions, here, frames or range(1, num_positions + 1))
         if there is not None and there != here:
-            resized[name] = _interpolate(state[name], there, here)
+            resized[name] = _interpolate(theirs, there, here)
     return {**state, **resized}, tuple(resized)
 
 
 def _grids(model: nn.Module) -> dict[str, Grid]:
-    if not hasattr(model, "grid"):  # of another family
+    if not hasattr(model, "grid"):  # a model of another family
         return {}
     time, height, width = _three(model.grid)
     return {
@@ -61,14 +66,10 @@ def _three(grid: Any) -> Grid:
     return (grid[0] if len(grid) == 3 else 1), height, width
 
 
-def _same_but_for_positions(theirs: torch.Tensor, own: torch.Tensor) -> bool:
-    return theirs.dim() == own.dim() == 3 and theirs.shape[::2] == own.shape[::2]
-
-
 def _frames_of(
     name: str, state: dict[str, torch.Tensor], grids: dict[str, Grid], *, is_video: bool
 ) -> list[int]:
-    """Return the file's number of frames in the embedding `name`, or [] where it does not say."""
+    """Return the file's number of frames in the embedding `name`, or [] if it is unknown."""
     if name == SPATIAL or not is_video:
         return [1]
     if TEMPORAL not in grids or TEMPORAL not in state:
@@ -76,7 +77,7 @@ def _frames_of(
     frames = state[TEMPORAL].shape[1]
     if name != DECODER:
         return [frames]
-    # The decoder's time is the encoder's over what the poolings merge, here as there.
+    # Pooling divides the decoder's frames by the same factor in the file and in the model.
     return [frames * grids[DECODER][0] // grids[TEMPORAL][0]]
 
 
@@ -101,8 +102,8 @@ def _space(places: int, own_height: int, own_width: int) -> tuple[int, int] | No
 
 
 def _distance(there: Grid, here: Grid) -> tuple[float, float]:
-    # How often it was doubled or halved, in all; then in one dimension: of two changes that come
-    # to the same number, twice the resolution is likelier than four times the frames.
+    # Compare the total change of size on a log scale, then the largest change in one dimension.
+    # If the totals are equal, twice the resolution is likelier than four times the frames.
     changes = [abs(log(t / h)) for t, h in zip(there, here, strict=True)]
     return round(sum(changes), 6), round(max(changes), 6)
 

@@ -1,4 +1,4 @@
-"""The authors' published weights: their names, where they are found, and how they are loaded.
+"""Find and load the authors' published weights by name.
 
 Source: https://github.com/facebookresearch/hiera (model zoo). The weights' licence is CC-BY-NC 4.0.
 """
@@ -16,7 +16,7 @@ from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest
 
-_KEY = "checkpoint"  # what messages call it: the argument of the model functions
+_KEY = "checkpoint"  # the name in messages: the argument of the model functions
 _IMAGE_SIZES = ("tiny", "small", "base", "base_plus", "large", "huge")
 _VIDEO_SIZES = ("base", "base_plus", "large", "huge")
 _ENDINGS = (".pth", ".pyth", ".pt", ".safetensors")
@@ -26,7 +26,7 @@ def published_files(model_name: str) -> dict[str, str]:
     """Return the published checkpoints of a model: file by name, the default first; {} if none.
 
     Classifiers were pretrained as autoencoders and fine-tuned on the same data, ImageNet-1K
-    ("in1k") or Kinetics-400 ("k400"), and can start from the pretrained weights alone too.
+    ("in1k") or Kinetics-400 ("k400"). A classifier can also start from the pretrained weights.
     """
     body = model_name.removeprefix("mae_")
     images = [f"hiera_{size}_224" for size in _IMAGE_SIZES]
@@ -50,9 +50,9 @@ def load_published(
     """Start a model from a published checkpoint, a file or a URL; log warnings about it.
 
     `checkpoint` is a name of `published_files(model_name)` (None: the default one), a path or a
-    URL. A name is looked up in the folder that HIERA_VIDEO_WEIGHTS names (also as .safetensors),
-    then in the cache of downloads, then downloaded. `content` is what `read_published` returned for
-    the path `checkpoint`, if it has been read. `start_from_weights` says what has to fit.
+    URL. A name is looked up in the folder HIERA_VIDEO_WEIGHTS (also as .safetensors), then in the
+    download cache, and then downloaded. `content` is the result of `read_published` for the path
+    `checkpoint`, if it was already read. `start_from_weights` documents what has to fit.
 
     Raises:
         UserError: there is no such checkpoint, it cannot be downloaded, it is of another model, or
@@ -77,10 +77,11 @@ def load_published(
 def read_published(
     model_name: str, checkpoint: str | os.PathLike[str] | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Return path or URL and content of what `load_published` would load.
+    """Return the path or URL and the content of the checkpoint that `load_published` would load.
 
     Raises:
-        UserError: there is no such checkpoint, or it cannot be had or is not what its name says.
+        UserError: there is no such checkpoint, it cannot be fetched, or it is not the model that
+            its name says.
     """
     files = published_files(model_name)
     name = os.fspath(checkpoint) if checkpoint is not None else next(iter(files), "")
@@ -101,7 +102,7 @@ def read_published(
 
 
 def _refuse_unknown(name: str, model_name: str) -> None:
-    """Raise a UserError for what is neither a published name nor looks like a path or URL."""
+    """Raise a UserError unless `name` is a published name or looks like a path or URL."""
     if name and (io.is_url(name) or io.exists(name) or os.sep in name or name.endswith(_ENDINGS)):
         return
     files = published_files(model_name)

@@ -1,8 +1,9 @@
-"""The names of what runs leave in an OUTPUT_DIR, and the checkpoints found there by position.
+"""Name the files of a run in its OUTPUT_DIR, and find, order and remove its checkpoints.
 
-`checkpoint_epoch_00010.pyth` stands after 10 finished epochs, `checkpoint_epoch_00010_iter_0000200`
-200 iterations further on, `checkpoint_best.pyth` where the validation was best. Those of a run with
-DIST.STRATEGY fsdp are folders, `checkpoint_epoch_00010.dcp` (`checkpoints/distributed.py`).
+`checkpoint_epoch_00010.pyth` was saved after 10 finished epochs, and
+`checkpoint_epoch_00010_iter_0000200.pyth` 200 iterations later. `checkpoint_best.pyth` has the best
+validation result. A run with DIST.STRATEGY fsdp saves folders such as `checkpoint_epoch_00010.dcp`
+(see `checkpoints/distributed.py`).
 """
 
 import os
@@ -13,19 +14,19 @@ from typing import NamedTuple
 
 from hiera_video.checkpoints import distributed
 
-CONFIG_FILES = ("config.yaml", "config_test.yaml")  # of a training, of a test alone
+CONFIG_FILES = ("config.yaml", "config_test.yaml")  # of a training run, of a run that only tests
 LOG_FILE = "stdout.log"
 RESULTS_FILE = "test_results.json"
 CONFUSION_FILE = "test_confusion.png"
 BEST = "checkpoint_best.pyth"
 _NAME = re.compile(r"checkpoint_epoch_(\d{5,})(?:_iter_(\d{7,}))?\.(pyth|dcp)")
 _TEMPORARY = re.compile(r"\.checkpoint_.*\.tmp")
-# Of those inside an epoch: the newest, and one more should that be broken.
+# The newest checkpoint inside an epoch, and one more in case the newest is broken.
 _KEPT_INSIDE_EPOCHS = 2
 
 
 class Position(NamedTuple):
-    """How far a run has come: finished epochs, and the iterations done of the next one."""
+    """The progress of a run: finished epochs, and finished iterations of the next epoch."""
 
     epoch: int
     iteration: int = 0
@@ -37,28 +38,28 @@ class Position(NamedTuple):
 
 
 def checkpoint_folder(output_dir: str) -> str:
-    """Return where a run's checkpoints stand."""
+    """Return the folder of a run's checkpoints."""
     return os.path.join(output_dir, "checkpoints")
 
 
 def checkpoint_path(
     output_dir: str, epoch: int, iteration: int = 0, *, ending: str = ".pyth"
 ) -> str:
-    """Return where the checkpoint after `epoch` finished epochs and `iteration` more stands."""
+    """Return the path of the checkpoint after `epoch` epochs and `iteration` more iterations."""
     inside = f"_iter_{iteration:07d}" if iteration else ""
     name = f"checkpoint_epoch_{epoch:05d}{inside}{ending}"
     return os.path.join(checkpoint_folder(output_dir), name)
 
 
 def best_path(output_dir: str) -> str:
-    """Return where the checkpoint of the best validation stands."""
+    """Return the path of the checkpoint with the best validation result."""
     return os.path.join(checkpoint_folder(output_dir), BEST)
 
 
 def saved(output_dir: str) -> list[tuple[Position, str]]:
-    """Return position and path of the checkpoints in `output_dir`, the last one first.
+    """Return position and path of the checkpoints in `output_dir`, last position first.
 
-    Half-written folders are among them.
+    The result includes half-written folders.
     """
     folder = checkpoint_folder(output_dir)
     names = os.listdir(folder) if os.path.isdir(folder) else []
@@ -68,14 +69,14 @@ def saved(output_dir: str) -> list[tuple[Position, str]]:
 
 
 def positions(output_dir: str) -> list[Position]:
-    """Return the positions of the checkpoints in `output_dir`, the last one first."""
+    """Return the positions of the checkpoints in `output_dir`, last position first."""
     return list(dict.fromkeys(position for position, _ in saved(output_dir)))
 
 
 def last_checkpoint(output_dir: str) -> str | None:
-    """Return the checkpoint of the last position in `output_dir`, or None.
+    """Return the path of the last checkpoint in `output_dir`, or None.
 
-    Folders that are half-written do not count.
+    Half-written folders are skipped.
     """
     return next((path for _, path in saved(output_dir) if not _is_unfinished(path)), None)
 
@@ -85,10 +86,11 @@ def _is_unfinished(path: str) -> bool:
 
 
 def remove_old(output_dir: str, now: Position, *, keep: int) -> None:
-    """Remove what a checkpoint at `now` has made superfluous.
+    """Remove checkpoints that are no longer needed after a checkpoint at `now`.
 
-    `keep` (0: all) are left of those after an epoch, and two of those inside one. What is of a
-    later position than `now` (a broken file that was skipped, say) neither counts nor goes.
+    `keep` checkpoints at the end of an epoch are kept (0: all), and up to two inside an epoch.
+    Checkpoints later than `now`, such as a broken file that was skipped, are neither counted nor
+    removed.
     """
     found = [(position, path) for position, path in saved(output_dir) if position <= now]
     unfinished = {path for _, path in found if _is_unfinished(path)}
@@ -102,8 +104,8 @@ def remove_old(output_dir: str, now: Position, *, keep: int) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a checkpoint as far as that is possible; of a folder, first what makes it whole."""
-    with suppress(OSError):  # gone already, or not ours to remove
+    """Remove a checkpoint if possible; in a folder, remove first the index that completes it."""
+    with suppress(OSError):  # already removed, or no permission
         if not os.path.isdir(path):
             os.unlink(path)
             return
@@ -113,7 +115,7 @@ def remove(path: str) -> None:
 
 
 def remove_unfinished(output_dir: str) -> None:
-    """Remove what a run that was killed while it saved has left behind."""
+    """Remove temporary files of a run that was killed while it saved."""
     folder = checkpoint_folder(output_dir)
     for name in os.listdir(folder) if os.path.isdir(folder) else []:
         if _TEMPORARY.fullmatch(name):

@@ -8,7 +8,7 @@ from hiera_video.utils.bounded_yaml import compose
 
 
 def saved_settings(text: object) -> dict[str, Any]:
-    """Return a saved config's settings by dotted name; {} if `text` is none, or damaged."""
+    """Return the settings of a saved config by dotted name; {} if `text` is no valid config."""
     if not isinstance(text, str):
         return {}
     try:

@@ -1,8 +1,8 @@
-"""The state dict in a checkpoint, whatever wrapped the model that wrote it.
+"""Find the state dict in a checkpoint, and remove the prefixes that wrappers add to its names.
 
-PyTorch's wrappers put words into the names of weights ("module.", "_orig_mod."); trainers put the
-state dict under a key ("state_dict", "model", "ema") and the model under an attribute ("model.").
-The weights are found by the names that the model has, so no list of wrappers is needed.
+PyTorch's wrappers add prefixes to the names of weights ("module.", "_orig_mod."). Trainers store
+the state dict under a key ("state_dict", "model", "ema") and the model as an attribute ("model.").
+The search matches the model's own names, so it needs no list of wrappers.
 """
 
 import re
@@ -14,10 +14,10 @@ import torch
 
 from hiera_video.utils.errors import UserError
 
-# A name that every Hiera has: it finds the weights where no model is at hand.
+# A name that every Hiera has. It identifies the weights if no model is given.
 _TELL_TALE = ("patch_embed.proj.weight",)
-# torch.compile and FSDP rename any submodule, not only the outermost.
-_WITHIN = ("_orig_mod.", "_fsdp_wrapped_module.")
+# torch.compile and FSDP add these to the name of any submodule, not only the outermost one.
+_WITHIN = re.compile(r"_orig_mod\.|_fsdp_wrapped_module\.")
 _RUN_KEYS = ("model_state", "ema_state")
 _AVERAGE = re.compile(r"(^|[._])ema($|[._])", re.IGNORECASE)
 _MAX_DEPTH = 4
@@ -26,8 +26,8 @@ _MAX_DEPTH = 4
 class Unwrapped(NamedTuple):
     """A state dict with the model's names.
 
-    `how` says in words where it was found and what was taken off its names, "" if nothing wrapped
-    it; `average` says whose average the weights are, "" if they are none.
+    `how` describes where the state dict was found and what was removed from its names ("" if it was
+    not wrapped). `average` describes the average that the weights are ("" if they are no average).
     """
 
     state: dict[str, torch.Tensor]
@@ -36,10 +36,10 @@ class Unwrapped(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    keys: tuple[str, ...]  # the path to it in the file
+    keys: tuple[str, ...]  # its path in the file
     state: dict[str, torch.Tensor]
     prefix: str
-    num_known: int  # names that the model has
+    num_known: int  # number of names that the model has too
     renamed: bool
 
     @property
@@ -48,13 +48,13 @@ class _Candidate(NamedTuple):
 
 
 def unwrap(content: Mapping[str, Any], names: Collection[str] | None = None) -> Unwrapped:
-    """Find the weights in a checkpoint's `content`, which may be a state dict itself.
+    """Find the weights in a checkpoint's `content`, which may itself be a state dict.
 
-    `names` are those of the model's state dict (None: those that any Hiera has). Averaged weights
-    are preferred to the others, as in a test by timm. Names that no wrapper explains stay as they
-    are, for the caller to refuse.
+    `names` are the names in the model's state dict (None: those that any Hiera has). Averaged
+    weights are preferred to others, as in timm's evaluation. Names that no wrapper explains stay
+    unchanged; the caller rejects them.
     """
-    if "model_state" in content:  # a run's own, or PySlowFast's
+    if "model_state" in content:  # a checkpoint of a run of ours, or of PySlowFast
         content = {key: content[key] for key in _RUN_KEYS if content.get(key)}
     found = [
         _without_wrapper(keys, state, frozenset(names if names is not None else _TELL_TALE))
@@ -71,7 +71,7 @@ def unwrap(content: Mapping[str, Any], names: Collection[str] | None = None) -> 
 def _state_dicts(
     content: Mapping[str, Any],
 ) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
-    """Yield each mapping of names to tensors in a checkpoint, with the keys that lead to it."""
+    """Yield each mapping of names to tensors in a checkpoint, with its path of keys."""
     seen: set[int] = set()
     queue: list[tuple[tuple[str, ...], Mapping[str, Any]]] = [((), content)]
     for keys, node in queue:
@@ -93,7 +93,7 @@ def _state_dicts(
 def _without_wrapper(
     keys: tuple[str, ...], state: dict[str, torch.Tensor], names: frozenset[str]
 ) -> _Candidate:
-    plain = {_outermost(name): value for name, value in state.items()}
+    plain = {_WITHIN.sub("", name): value for name, value in state.items()}
     counts: Counter[str] = Counter()
     for name in plain:
         parts = name.split(".")
@@ -102,12 +102,6 @@ def _without_wrapper(
                 counts["".join(f"{part}." for part in parts[:start])] += 1
     prefix = max(counts, key=lambda p: (counts[p], bool(_AVERAGE.search(p)), -len(p)), default="")
     return _Candidate(keys, plain, prefix, counts[prefix], plain.keys() != state.keys())
-
-
-def _outermost(name: str) -> str:
-    for word in _WITHIN:
-        name = name.replace(word, "")
-    return name
 
 
 def _how(found: _Candidate, num_beside: int) -> str:
@@ -132,16 +126,16 @@ def _average(found: _Candidate) -> str:
 
 
 def shown(name: str) -> str:
-    """Return a name from a file shortened and escaped, to fit into a line."""
+    """Escape and shorten a name from a file, so that it fits on one line of a message."""
     text = name if name.isprintable() else ascii(name)[1:-1]
     return text if len(text) <= 100 else f"{text[:60]}...{text[-30:]}"
 
 
 def refuse_odd_content(content: Mapping[Any, Any], path: str, *, key: str) -> None:
-    """Raise a UserError unless a checkpoint's names are text and its tensors ordinary ones.
+    """Raise a UserError unless a checkpoint has text names and dense tensors.
 
-    Refused are tensors that are sparse, quantised, nested, without data (on the meta device) or
-    larger than the memory behind them. `path` and `key` are for the message.
+    Sparse, quantised and nested tensors are rejected, and so are tensors without data (on the meta
+    device) or with less memory than their shape needs. The message names `path` and `key`.
     """
     for part in _RUN_KEYS:
         if not isinstance(content.get(part, {}), dict):
