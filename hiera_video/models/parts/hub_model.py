@@ -1,4 +1,4 @@
-"""The two methods that write a model to a folder and build it again from there."""
+"""The methods that save a model to a folder and load it from there."""
 
 import os
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ M = TypeVar("M", bound="HubModel")
 
 
 class HubModel(nn.Module):
-    """A model that can be written to a folder and built again from it.
+    """A model that can be saved to a folder and loaded from it.
 
-    `settings` are the keyword arguments that it was called with.
+    `settings` are the keyword arguments that the model was built with.
     """
 
     settings: dict[str, Any]
@@ -37,7 +37,7 @@ class HubModel(nn.Module):
         Raises:
             UserError: there is no such model, it is broken, or it is one of another class.
         """
-        from hiera_video.checkpoints import hub  # a model alone needs no readers of files
+        from hiera_video.checkpoints import hub  # building a model needs no file readers
 
         return hub.read_model(cls, os.fspath(where), revision, changes)
 

@@ -1,4 +1,4 @@
-"""Initial weights, by the name of a scheme."""
+"""Initialise weights by the name of a scheme."""
 
 from collections.abc import Iterable
 
@@ -10,10 +10,10 @@ SCHEMES = ("trunc_normal", "xavier")
 
 
 def initialise(modules: Iterable[nn.Module], scheme: str) -> None:
-    """Fill linear, convolution and layer norm modules in place; others are passed over.
+    """Initialise linear, convolution and layer norm modules in place; skip other modules.
 
-    "trunc_normal" (std 0.02, biases 0.02) is the published classifier's, "xavier" (uniform, biases
-    0) the published autoencoder's.
+    "trunc_normal" (std 0.02, biases 0.02) is the scheme of the published classifier. "xavier"
+    (uniform, biases 0) is the scheme of the published autoencoder.
 
     Raises:
         UserError: there is no such scheme.
@@ -31,7 +31,7 @@ def _initialise_module(
     if isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
     elif xavier:
-        # A convolution is a linear map of its patch: fan-in is the whole kernel.
+        # A convolution is a linear map of its patch, so the fan-in counts all of the kernel.
         nn.init.xavier_uniform_(module.weight.detach().flatten(1))
     else:
         nn.init.trunc_normal_(module.weight, std=0.02)

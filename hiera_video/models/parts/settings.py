@@ -1,6 +1,6 @@
-"""The keyword arguments of models as types, which editors and type checkers read.
+"""Types for the keyword arguments of models, for editors and type checkers.
 
-`Hiera` says what each of them means. A test compares them with the constructors.
+`Hiera` documents each argument. A test compares the types with the constructors.
 """
 
 from collections.abc import Sequence

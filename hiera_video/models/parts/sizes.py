@@ -21,8 +21,8 @@ SIZES: Mapping[str, dict[str, Any]] = MappingProxyType(
     }
 )
 
-# What the published models have in common is the default of `Hiera`, for images of 224 px; video
-# differs from it in these.
+# The defaults of `Hiera` are those of the published image models, for 224 px. The published video
+# models differ in these settings.
 VIDEO: Mapping[str, Any] = MappingProxyType(
     {
         "input_size": (16, 224, 224),
@@ -35,7 +35,7 @@ VIDEO: Mapping[str, Any] = MappingProxyType(
     }
 )
 
-# Not one of the paper's: small enough for a laptop's CPU, for the demo and the tests.
+# Small enough for a laptop's CPU, for the demo and the tests. The paper has no such size.
 MICRO: Mapping[str, Any] = MappingProxyType(
     {
         **VIDEO,
@@ -56,14 +56,14 @@ def build_size(
     checkpoint: str | None,
     **family: Any,
 ) -> M:
-    """Build the model that a name such as "mae_hiera_base_plus_16x224" spells.
+    """Build the model for a name such as "mae_hiera_base_plus_16x224".
 
-    `settings` are the caller's and override the size's, `family` what the function's family adds.
-    With `pretrained`, the published weights named by `checkpoint` (a name, path or URL; None: the
-    size's default) are loaded.
+    `settings` come from the caller and override those of the size and of `family`. With
+    `pretrained`, the published weights `checkpoint` are loaded (a name, path or URL; None: the
+    default of the size).
 
     Raises:
-        UserError: settings that do not fit together, or weights that cannot be had or do not fit.
+        UserError: the settings do not fit together, or the weights cannot be fetched or do not fit.
     """
     if checkpoint is not None and not pretrained:
         raise UserError(
@@ -74,7 +74,7 @@ def build_size(
     video = VIDEO if "x" in clip else {}
     model = make(**{**SIZES[size], **video, **family, **settings})
     if pretrained:
-        # Here, so that a model without weights needs no readers of files.
+        # Imported here, so a model without weights does not import the checkpoint readers.
         from hiera_video.checkpoints.published import load_published
 
         load_published(model, name, checkpoint)
