@@ -1,8 +1,8 @@
 """Open videos as numbered frames, with any of several decoders behind one interface.
 
 A backend is a module of this package with `open_video(path, *, file)`. `DATA.DECODING_BACKEND`
-names a backend, or is "auto". `path` names the video in errors; `file` is where its bytes are on
-this machine. The bytes are fetched once, here, whichever backends then try to decode them.
+names a backend, or is "auto". `path` names the video in errors; `file` is the local file with its
+bytes. This module fetches the bytes once, even if several backends try to decode them.
 
 Frame k is defined by a full sequential decode, and no backend is trusted to find it by seeking.
 PyAV checks every step against the packets and falls back to decoding from the start. The other
@@ -35,20 +35,21 @@ __all__ = [
     "open_video",
 ]
 
-# The order of "auto", and the package each comes with. PyAV first: exact on every file tried, and
-# the fastest on all but AV1. torchcodec before decord: faster, and its codecs are newer.
+# The order in which "auto" tries the backends, and their packages. PyAV is first: it was exact on
+# every file tested, and fastest on all but AV1. torchcodec is faster than decord and has newer
+# codecs.
 _LADDER = {"pyav": "av", "torchcodec": "torchcodec", "decord": "decord"}
 
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How videos are decoded.
+    """Settings for decoding videos.
 
     Args:
-        backend: "pyav", "torchcodec" or "decord"; or "auto": PyAV, and the others in turn for a
-            file that PyAV cannot open.
-        square_pixels: show pixels that are not square as a player does; otherwise pictures are as
-            stored.
+        backend: "pyav", "torchcodec", "decord" or "auto". "auto" uses PyAV, and tries the others in
+            turn if PyAV cannot open a file.
+        square_pixels: resize pictures whose pixels are not square, as a player does; otherwise
+            pictures stay as stored.
     """
 
     backend: str = "auto"
@@ -56,11 +57,11 @@ class Decoding:
 
 
 def open_video(path: str, backend: str | Decoding = "auto") -> VideoReader:
-    """Open a video; frame k is the k-th of a full sequential decode, upright, RGB.
+    """Open a video; its frame k is the k-th of a full sequential decode, upright, in RGB.
 
     Args:
         path: a local file, a URL, or a video in a tar shard.
-        backend: how to decode it, or only the name of a backend.
+        backend: the decoding settings, or the name of a backend.
 
     Raises:
         DecodeError: the video cannot be read; the message names the path and the cause.
@@ -78,7 +79,7 @@ def open_video(path: str, backend: str | Decoding = "auto") -> VideoReader:
 
 
 def _open_stored(path: str, backend: str) -> BaseReader:
-    """Open a video whose frames come as they are stored."""
+    """Open a video with the first backend that accepts it; its pixels stay as stored."""
     backends = _LADDER if backend == "auto" else (backend,)
     modules = [_backend(name) for name in backends]
     # Some files (videos in shards) exist only while `file` is referenced. Readers keep it.
@@ -111,9 +112,9 @@ def check_backend(backend: str) -> None:
 
 
 def describe_backend(backend: str) -> str:
-    """Say in one line, for the log, what decodes videos under `DATA.DECODING_BACKEND`, and why.
+    """Describe in one line, for the log, which decoders `backend` uses and why.
 
-    Looks at what is installed and imports nothing: backends that are not needed stay unloaded.
+    This looks up the installed packages without importing them.
     """
     versions = {name: _version_of(package) for name, package in _LADDER.items()}
     named = {name: f"{name} {version}".strip() for name, version in versions.items()}

@@ -1,4 +1,4 @@
-"""Times of frames by a clock that may stop, step back or jump, as in joined files."""
+"""Compute the times of frames from a clock that may stop, step back or jump, as in joined files."""
 
 from collections.abc import Iterable
 from fractions import Fraction
@@ -12,21 +12,21 @@ MAX_STEP_SEC = 10.0
 # A header's rate above this is ignored: it is the clock's unit, not the frames' rate.
 MAX_FPS = 240
 
-# A step back by at most this many frames comes from exchanged stamps of B-frames.
+# A step back by at most this many frames comes from swapped time stamps of B-frames.
 _MAX_EXCHANGED_STEPS = 4
 
-# If a larger share of the time stamps would be replaced, all of them are ignored.
+# If a larger fraction of the time stamps would be replaced, all of them are ignored.
 _MAX_MENDED = 0.1
 
 
 class Clock:
-    """Compute each frame's time after the first: the source's steps, with impossible ones replaced.
+    """Computes the time of each frame since the first: the file's steps, with bad ones replaced.
 
-    A frame without a time stamp, or whose stamp steps back or leaps ahead by more than `max_step`,
-    comes `step` after the frame before it, and later stamps are counted from there. A frame whose
-    stamp is equal, or a few steps back (two stamps exchanged), is shown with the frame before it.
-    All times are in the unit of the stamps; they never fall. `num_mended` counts the frames, but
-    for the first, that have no time of their own.
+    A frame gets the time `step` after its predecessor in three cases: it has no time stamp, or its
+    stamp steps back, or it jumps ahead by more than `max_step`. Later stamps are counted from
+    there. If a stamp is equal to the last, or only a few steps back (two stamps swapped), its frame
+    gets the time of its predecessor. All times are in the unit of the stamps and never decrease.
+    `num_mended` counts the frames after the first whose own stamp was not used.
     """
 
     def __init__(self, *, step: float | Fraction, max_step: float | Fraction) -> None:
@@ -37,7 +37,7 @@ class Clock:
         self._last: float | Fraction | None = None
 
     def next(self, stamp: float | None) -> float | Fraction:
-        """Return the time of the next frame, whose time stamp is `stamp`."""
+        """Return the time of the next frame from its time stamp, None if it has none."""
         if self._last is None:
             self._offset = None if stamp is None else -stamp
             self._last = 0
@@ -60,9 +60,9 @@ class Clock:
 def steady_times(
     stamps: Iterable[int | None], *, step: float, max_step: float
 ) -> np.ndarray | None:
-    """Return the times of frames in the order they are shown, float64 `[N]`, by `Clock`.
+    """Compute the times of frames in presentation order with `Clock`, float64 `[N]`.
 
-    None if more than a tenth of the stamps would be replaced: then none can be trusted.
+    Returns None if more than a tenth of the stamps would be replaced, as no stamp can be trusted.
     """
     clock = Clock(step=step, max_step=max_step)
     times_N = np.array([clock.next(stamp) for stamp in stamps], dtype=np.float64)
@@ -70,7 +70,7 @@ def steady_times(
 
 
 def header_rate(stream: av.VideoStream) -> Fraction | None:
-    """Return the frame rate that the header of a video states; None if it states no likely one."""
+    """Return the frame rate in the header of a video; None if it is missing or implausible."""
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate and 0 < rate <= MAX_FPS:
             return Fraction(rate)

@@ -1,6 +1,6 @@
-"""Hand a file to FFmpeg, in this one place; and the error that every decoder raises.
+"""Open files with FFmpeg, in this module alone; define the error that every decoder raises.
 
-FFmpeg takes a relative name with a colon ("12:30:00.mp4", "pipe:0") for a protocol, so it gets
+FFmpeg reads a relative name with a colon ("12:30:00.mp4", "pipe:0") as a protocol, so it gets
 absolute paths only. Playlists and manifests (ffconcat, m3u8, DASH, SDP) name other files or hosts,
 which FFmpeg then reads. So a file is opened only if its container holds its own pictures.
 """
@@ -15,7 +15,7 @@ from hiera_video.utils.text import printable
 
 
 class DecodeError(UserError):
-    """A video that cannot be read; one line naming the path and the cause in plain words."""
+    """A video cannot be read; the message names the path and the cause in one line."""
 
     def __init__(self, path: str, cause: str) -> None:
         super().__init__(f"{printable(path)}: {cause}")
@@ -23,7 +23,7 @@ class DecodeError(UserError):
         self.cause = cause
 
     def __reduce__(self) -> tuple[type["DecodeError"], tuple[str, str]]:
-        # Exceptions cross from loader workers by pickle, which would call us with one argument.
+        # Loader workers pickle exceptions, and the default would call __init__ with one argument.
         return DecodeError, (self.path, self.cause)
 
 
@@ -36,10 +36,11 @@ def too_few(path: str, *, decoded: int, promised: int, index: int) -> DecodeErro
     )
 
 
-# FFmpeg's names of the containers that are opened. Each reads its own file and no other. Left out
-# on purpose: concat, hls, dash, imf, sdp, rtsp, rtp, sap, image2, vobsub, mlv (which continues in
-# other files), scripts, devices, and formats of one picture. A raw motion JPEG file looks like one
-# picture to FFmpeg, hence jpeg_pipe. Sound is here so that the error says "only audio".
+# FFmpeg's names of the allowed containers. Each reads only its own file. These are excluded on
+# purpose: concat, hls, dash, imf, sdp, rtsp, rtp, sap, image2, vobsub, mlv (which continues in
+# other files), scripts, devices, and formats of a single picture. jpeg_pipe is allowed because a
+# raw motion JPEG file looks like one picture to FFmpeg. Audio formats are allowed so that the error
+# can say "only audio".
 CONTAINERS = ",".join(
     (
         "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,live_flv,kux,asf,asf_o",
@@ -54,7 +55,7 @@ CONTAINERS = ",".join(
 )
 _FROM_FILES = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
 
-# The first bytes of files that are no videos, or whose videos lie in other files.
+# The first bytes of files that are not videos, or whose videos are in other files.
 _PLAYLISTS = {
     b"ffconcat": "an ffconcat list",
     b"#EXTM3U": "an HLS playlist (m3u8)",
@@ -79,54 +80,54 @@ _OTHERS = {
     b"SQLite format 3": "a database",
 }
 _PICTURES = {b"BM": "a BMP picture", b"II*\x00": "a TIFF picture", b"MM\x00*": "a TIFF picture"}
-# The least that is looked at, if the file has so much.
+# The number of bytes at the start of a file that are examined.
 HEAD_BYTES = 512
 _TEXT = frozenset(range(0x20, 0x7F)) | frozenset(b"\t\n\r\f")
 
 
 def open_container(file: str | Any, path: str) -> av.container.InputContainer:
-    """Open `file`, a path or an object with `read`, if its container holds its own pictures.
+    """Open `file` with FFmpeg if its container holds its own pictures.
 
-    `path` is the name for errors. Raises DecodeError, which names the kind of file if the first
-    bytes show it.
+    `file` is a path or an object with `read`; `path` names the video in errors. Raises DecodeError,
+    which names the kind of file if the first bytes show it.
     """
     name = absolute(file) if isinstance(file, str) else file
     try:
-        # Tags in another encoding than UTF-8 are no reason to refuse the pictures.
+        # Do not refuse a video because its tags are not UTF-8.
         return av.open(name, container_options=_FROM_FILES, metadata_errors="replace")
     except av.FFmpegError:
         raise DecodeError(path, _cause(file)) from None
 
 
 def open_output(file: str | IO[bytes], **options: Any) -> av.container.OutputContainer:
-    """Open a path or an open file to write a video; `options` are those of `av.open`."""
+    """Open a path or a file object for writing a video; `options` are those of `av.open`."""
     name = absolute(file) if isinstance(file, str) else file
     return av.open(name, "w", **options)
 
 
 def wrong_beginning(head: bytes) -> str:
-    """Return the kind of file that starts with these bytes, "" if it may be a video."""
+    """Return the kind of file that starts with `head`, or "" if it may be a video."""
     for beginning, name in _OTHERS.items():
         if head.startswith(beginning):
             return name
     if head[:4] == b"RIFF" and head[8:12] in (b"WAVE", b"WEBP"):
-        # FFmpeg decodes a WebP picture that stands still, and none that moves.
+        # FFmpeg decodes still WebP pictures, but not animated ones.
         animated = "a WebP picture (an animated one must be converted, to mp4 say)"
         return "a sound file" if head[8:12] == b"WAVE" else animated
-    # Playlists and lists of videos are text, too, and make FFmpeg open what they name.
+    # Playlists and lists of videos are also text. FFmpeg would open the files that they name.
     if head and _is_text(head[:HEAD_BYTES]):
         return "text"
     return ""
 
 
 def _cause(file: str | Any) -> str:
-    """Say that `file` is no video, what it is instead, and what to do."""
+    """Return the error text for a `file` that is not a video: what it is, and what to do."""
     head = b""
     if isinstance(file, str):
         try:
             with open(file, "rb") as opened:
                 head = opened.read(HEAD_BYTES)
-        except OSError as error:  # gone since it was looked at, or on a disk that fails
+        except OSError as error:  # deleted since the last check, or a failing disk
             return f"cannot be read ({error.strerror or type(error).__name__})."
     plain = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     for beginning, name in _PLAYLISTS.items():
@@ -149,5 +150,5 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError as error:
         if error.start < len(head) - 3:
             return False
-        text = head[: error.start].decode("utf-8")  # cut in the middle of a letter
+        text = head[: error.start].decode("utf-8")  # cut in the middle of a character
     return all(letter.isprintable() or letter in "\t\n\r\f\ufeff" for letter in text)

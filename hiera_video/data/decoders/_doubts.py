@@ -1,8 +1,8 @@
-"""Kinds of files in which decoders that seek by themselves have been seen to go astray.
+"""Detect the kinds of files in which decord or torchcodec can return wrong frames.
 
-decord and torchcodec find their own way to a frame. In the files named here at least one of them
-gave another frame than the one asked for, so that neither is let near them: PyAV, which checks each
-step, reads them all.
+Both decoders seek by themselves. In each kind of file listed here, at least one of them returned
+another frame than the requested one, so both refuse these files. PyAV, whose reader checks each
+step, reads all of them.
 """
 
 import av
@@ -11,15 +11,15 @@ from av.video.frame import PictureType
 
 from hiera_video.data.decoders._packets import PacketTable, decode
 
-# Containers in which hundreds of videos encoded at random gave the right frames.
+# Containers in which hundreds of randomly encoded videos gave the right frames.
 _RELIABLE = frozenset({"mov", "matroska", "avi"})
 
-_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, all above are interlaced
+_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, higher values are interlaced
 
-# How many of the listed key frames are decoded when a file is opened: each costs milliseconds.
+# The number of listed key frames that are decoded when a file is opened; each costs milliseconds.
 _KEYS_TRIED = 4
 
-# The types of frames that refer to others.
+# The types of frames that depend on other frames.
 _REFERRING = (PictureType.P, PictureType.B, PictureType.S)
 
 WAY_OUT = "Use DATA.DECODING_BACKEND auto or pyav."
@@ -28,13 +28,13 @@ WAY_OUT = "Use DATA.DECODING_BACKEND auto or pyav."
 def doubt_of_seeking(
     container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
 ) -> str:
-    """Say why seeking in this file might end at another frame; "" if it is sure not to."""
+    """Return the reason why seeking in this file may reach a wrong frame; "" if it cannot."""
     kinds = _RELIABLE.intersection(container.format.name.split(","))
     return _doubt_of_packets(table, kinds) or _doubt_of_codec(container, stream, table, kinds)
 
 
 def _doubt_of_packets(table: PacketTable, kinds: frozenset[str]) -> str:
-    """Return what the packets and the container (one of `kinds`) put in doubt, or ""."""
+    """Return the reason in the packets or the container (one of `kinds`), or ""."""
     if table.doubt:
         return table.doubt
     if not table.closed_groups:
@@ -43,7 +43,7 @@ def _doubt_of_packets(table: PacketTable, kinds: frozenset[str]) -> str:
         return "H.264 key frames that are not whole (intra refresh)"
     if not kinds:
         return "a container in which its seeks go astray"
-    if "mov" in kinds and table.time_base >= 1:  # FFmpeg puts 1 for a missing one
+    if "mov" in kinds and table.time_base >= 1:  # FFmpeg uses 1 if it is missing
         return "a time scale that is missing"
     return ""
 
@@ -54,9 +54,9 @@ def _doubt_of_codec(
     table: PacketTable,
     kinds: frozenset[str],
 ) -> str:
-    """Return what the codec and the listed key frames put in doubt, or ""."""
+    """Return the reason in the codec or the listed key frames, or ""."""
     decoder = stream.codec_context
-    if decoder is None:  # a codec that PyAV was built without
+    if decoder is None:  # PyAV was built without this codec
         return ""
     if "avi" in kinds and decoder.codec.canonical_name == "h264":
         return "H.264 in AVI, in which its seeks go astray"
@@ -74,7 +74,7 @@ def _doubt_of_codec(
 def _keys_decode(
     container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
 ) -> bool:
-    """Say whether decoding can start at the listed key frames after the first (at most a few)."""
+    """Try to decode from a few of the listed key frames after the first; return whether all do."""
     later_K = table.key_pts_K[1:]
     places = np.linspace(0, len(later_K) - 1, min(len(later_K), _KEYS_TRIED)).astype(int)
     return all(_key_decodes(container, stream, int(pts)) for pts in later_K[places])
@@ -83,12 +83,12 @@ def _keys_decode(
 def _key_decodes(
     container: av.container.InputContainer, stream: av.VideoStream, key_pts: int
 ) -> bool:
-    """Say whether a seek to `key_pts` gives a whole key frame of that time."""
+    """Return whether a seek to `key_pts` yields an intact key frame with that time."""
     try:
         container.seek(key_pts, stream=stream)
         for frame in decode(container, stream):
             if frame.pts is None or frame.pts >= key_pts:  # else the seek went further back
-                # Decoders of Cinepak and its like mark no key frames: they leave out the type, too.
+                # Decoders such as Cinepak's mark no key frames and set no frame type.
                 is_key = frame.key_frame or frame.pict_type not in _REFERRING
                 return frame.pts == key_pts and is_key and not frame.is_corrupt
     except av.FFmpegError:
@@ -97,9 +97,9 @@ def _key_decodes(
 
 
 def _index_fits(stream: av.VideoStream, table: PacketTable) -> bool:
-    """Say whether the key frames that the index lists are those that come when all are read.
+    """Return whether the index lists exactly the key frames that a complete read finds.
 
-    Where damage has swallowed some frames, a seek by the index ends as many frames too early.
+    If damage removed some frames, a seek by the index ends that many frames too early.
     """
     listed = [entry.timestamp for entry in stream.index_entries if entry.is_keyframe]
     return listed == table.key_pts_K.tolist()

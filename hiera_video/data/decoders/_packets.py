@@ -1,9 +1,10 @@
-"""Where the frames of a video lie: read from its packets, which costs no decoding.
+"""Find the frames of a video from its packets, without decoding.
 
-A container may state no frame count (webm), a wrong one, or one that includes frames an edit list
-hides; its packets are the better witness, and reading them all takes a millisecond or two for a
-ten-second clip. Legend: P packets in the order of the file, N frames in presentation order,
-K key frames.
+A container may state no frame count (webm), a wrong one, or one that includes frames that an edit
+list hides. The packets are more reliable, and reading all of them takes a millisecond or two for a
+ten-second clip.
+
+Legend: P packets in the order of the file, N frames in presentation order, K key frames.
 """
 
 import re
@@ -19,18 +20,18 @@ import numpy as np
 from hiera_video.data.decoders._clock import header_rate
 from hiera_video.data.decoders._container import DecodeError, open_container
 
-# Containers that store a presentation time for every packet. Others (AVI above all) store at most
-# the order of decoding, and what FFmpeg then reports as pts is a guess.
+# Containers that store a presentation time for every packet. Others, mainly AVI, store at most the
+# decoding order, and FFmpeg then guesses the pts.
 _STORING_PTS = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "flv", "asf", "gif"})
 
 _CLOCK_RESTARTS = 0x0200  # AVFMT_TS_DISCONT
 
-# FFmpeg's names of side data that also apply to all later packets. It is sent once, so a decoder
+# FFmpeg's names of side data that applies to all later packets. A file stores it once, so a decoder
 # lacks it after a seek: 8-bit palette video would be black.
 _SETTINGS = ("palette", "new_extradata", "param_change")
 
-# x264 names its version in a message (SEI), usually in the first packet alone. For the errors of
-# old versions FFmpeg decodes in another way: 4:4:4 before 151, B-frames up to 33.
+# x264 writes its version into a message (SEI), usually in the first packet only. FFmpeg decodes
+# differently to work around bugs of old versions: 4:4:4 before 151, B-frames up to 33.
 _X264_NAME = b"x264 - core "
 _FIRST_RIGHT_444 = 151
 _LAST_WRONG_ALL = 33
@@ -38,19 +39,19 @@ _LAST_WRONG_ALL = 33
 
 @dataclass(frozen=True, slots=True)
 class PacketTable:
-    """The frames of one video stream, in presentation order, before any is decoded.
+    """The frames of one video stream in presentation order, read without decoding.
 
-    pts_N: int64, time of frame k; fewer than `num_frames` where the file breaks off.
-    time_base: seconds in one unit of such times.
+    pts_N: int64, the time of frame k; fewer than `num_frames` if the file is truncated.
+    time_base: the unit of these times in seconds.
     key_frames_K, key_pts_K: int64, the frames decoding can start from, and the times to seek to.
-    num_frames: frames the file promises. stated_fps: its header's frames per second; 0.0: none.
-    step_pts: median of the steps forward between packets in file order; 0.0: there is none.
-    has_times: the time stamps are the file's own, not guessed by FFmpeg.
-    clock_restarts: the format lets its clock restart in the middle of a file.
-    stores_pts: the container states presentation times.
+    num_frames: the frames the file promises. stated_fps: the header's frame rate; 0.0 if none.
+    step_pts: the median of the forward steps between packets in file order; 0.0 if there is none.
+    has_times: whether the time stamps are the file's own, not guessed by FFmpeg.
+    clock_restarts: whether the format allows its clock to restart in the middle of a file.
+    stores_pts: whether the container stores presentation times.
     closed_groups: no frame is coded after a key frame and shown before it, and none is hidden.
-    whole_keys: no H.264 key frame is one that only becomes whole some frames later.
-    doubt: in words, why time stamps cannot be used to find a frame; "" if they can.
+    whole_keys: every H.264 key frame is complete by itself, not only some frames later.
+    doubt: the reason why time stamps cannot be used to find a frame; "" if they can.
     """
 
     pts_N: np.ndarray
@@ -69,7 +70,7 @@ class PacketTable:
 
     @property
     def usual_step_pts(self) -> float:
-        """Return the step between frames, by the header's rate or `step_pts`; 0.0: unknown."""
+        """The step between frames from the header's rate, else `step_pts`; 0.0 if unknown."""
         if self.stated_fps and self.time_base:
             return float(1 / (self.stated_fps * self.time_base))
         return self.step_pts
@@ -88,21 +89,22 @@ class _Packet:
 def open_stream(
     file: str, path: str, *, needs_decoder: bool = True
 ) -> tuple[av.container.InputContainer, av.VideoStream]:
-    """Open `file` and choose the video stream FFmpeg calls the best, set to one decoder thread.
+    """Open `file` and its best video stream according to FFmpeg, with one decoder thread.
 
-    `path` is the name for errors. Raises DecodeError for what is no video, or holds none, and with
-    `needs_decoder` for a codec that PyAV was built without (`codec_context` is None otherwise).
+    `path` names the video in errors. Raises DecodeError if the file is not a video or holds no
+    video stream. With `needs_decoder`, it also raises if PyAV was built without the codec;
+    otherwise `codec_context` is then None.
     """
     container = open_container(file, path)
     stream = container.streams.best("video")
-    # The cover picture of a song is a video stream of its own.
+    # The cover picture of a song is a video stream, but not a video.
     if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
         others = sorted({other.type for other in container.streams if other is not stream})
         container.close()
         found = f"only {', '.join(others)}" if others else "damaged or truncated in its header"
         raise DecodeError(path, f"holds no video stream ({found}).")
     if stream.codec_context is not None and has_software(stream.codec_context.codec):
-        # Loader workers are the parallelism; threads inside them would only compete.
+        # Loader workers already run in parallel, so more threads would only compete.
         stream.codec_context.thread_count = 1
     elif needs_decoder:
         name = stream.codec_context.name if stream.codec_context else ""
@@ -113,15 +115,15 @@ def open_stream(
 
 
 def has_software(codec: av.Codec) -> bool:
-    """Say whether FFmpeg decodes `codec` by itself; its own "av1" only passes on to hardware."""
+    """Return whether FFmpeg decodes `codec` in software; its own "av1" needs hardware."""
     return codec.name != "av1"
 
 
 def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.Packet]:
-    """Yield the packets of `stream`, and at the end an empty one, as PyAV's `demux` does.
+    """Yield the packets of `stream`, then an empty one, like PyAV's `demux`.
 
-    PyAV trips over a stream that comes to light only now (MPEG-TS announces none); such packets are
-    not of ours, and reading goes on behind them.
+    PyAV fails on packets of a stream that appears only while reading (MPEG-TS announces none). They
+    belong to other streams, so this function skips them.
     """
     at_end = False
     while True:
@@ -138,16 +140,16 @@ def demux(container: av.container.InputContainer, stream: av.VideoStream) -> Ite
 def decode(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[av.VideoFrame]:
-    """Yield the frames of `stream`, from where the container is."""
+    """Decode and yield the frames of `stream` from the current position of the container."""
     for packet in demux(container, stream):
         yield from packet.decode()
 
 
 def scan(container: av.container.InputContainer, stream: av.VideoStream) -> PacketTable:
-    """Read all packets of `stream` without decoding; the container is left at its end.
+    """Read all packets of `stream` into a table, without decoding; leave the container at its end.
 
-    A file that breaks off keeps the promise of its header, if that holds one: reading beyond the
-    break is then an error, and not a shorter video.
+    For a truncated file, `num_frames` is the frame count of its header, if there is one. Reading a
+    missing frame is then an error; the file does not pass as a shorter video.
     """
     packets_P, broken = _read(container, stream)
     stores_pts = not _STORING_PTS.isdisjoint(container.format.name.split(","))
@@ -174,7 +176,7 @@ def scan(container: av.container.InputContainer, stream: av.VideoStream) -> Pack
 
 
 def count_decodable(file: str, path: str) -> tuple[int, bool]:
-    """Decode the whole video; return the number of frames, and whether it ended in an error."""
+    """Decode the complete video; return the number of frames, and whether it ended in an error."""
     stamps, damaged = decoded_stamps(file, path)
     return len(stamps), damaged
 
@@ -182,7 +184,7 @@ def count_decodable(file: str, path: str) -> tuple[int, bool]:
 def decoded_stamps(
     file: str, path: str, begin: Callable[[int], object] = lambda number: None
 ) -> tuple[list[int | None], bool]:
-    """Decode the whole video; return each frame's time stamp, and whether it ended in an error.
+    """Decode the complete video; return the frames' time stamps, and whether it ended in an error.
 
     `begin` is called with the number of each frame before it is decoded.
     """
@@ -202,7 +204,7 @@ def decoded_stamps(
 def _read(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[list[_Packet], bool]:
-    """Return the packets, and whether the file broke off in the middle of one."""
+    """Read all packets; return them, and whether the file is truncated in one of them."""
     decoder = stream.codec_context
     codec = decoder.codec.canonical_name if decoder else "unknown"
     packets: list[_Packet] = []
@@ -210,7 +212,7 @@ def _read(
     try:
         for packet in demux(container, stream):
             if packet.size == 0:
-                continue  # PyAV's sign for a decoder to give its last frames; holds none
+                continue  # tells a decoder to flush; holds no frame
             hidden = packet.is_discard or (codec in ("vp8", "vp9") and _is_hidden(packet, codec))
             is_whole = not (codec == "h264" and packet.is_keyframe) or _is_idr(
                 bytes(packet), decoder.extradata
@@ -235,21 +237,21 @@ def _read(
 
 
 def _brings_settings(packet: av.Packet) -> bool:
-    """Say whether a packet brings what the decoder needs for all that follow."""
-    # Most packets bring nothing at all, and `has_sidedata` is slow.
-    with suppress(IndexError):  # of a kind that PyAV has no name for
+    """Return whether a packet holds settings that the decoder needs for all later packets."""
+    # Most packets have no side data, and `has_sidedata` is slow.
+    with suppress(IndexError):  # side data of a kind that PyAV does not know
         if next(packet.iter_sidedata(), None) is None:
             return False
     return any(map(packet.has_sidedata, _SETTINGS))
 
 
 def _is_hidden(packet: av.Packet, codec: str) -> bool:
-    """Say whether a VP8 or VP9 packet is a reference picture alone, which is never shown."""
+    """Return whether a VP8 or VP9 packet holds only a reference picture, which is never shown."""
     data = bytes(packet)
     if codec == "vp8":  # RFC 6386, section 9.1
         return not data[0] & 0x10
-    # VP9 bitstream specification, section 6.2 and annex B. A superframe, which ends in an index,
-    # holds hidden pictures and one that is shown.
+    # VP9 bitstream specification, section 6.2 and annex B. A superframe ends in an index and holds
+    # hidden pictures and one that is shown.
     if data[-1] & 0xE0 == 0xC0:
         num_pictures, size_length = (data[-1] & 7) + 1, (data[-1] >> 3 & 3) + 1
         if data[-2 - num_pictures * size_length :][:1] == data[-1:]:
@@ -260,7 +262,7 @@ def _is_hidden(packet: av.Packet, codec: str) -> bool:
 
 
 def _step(packets_P: list[_Packet]) -> float:
-    """Return the median step forward in time between packets in file order, or 0.0."""
+    """Return the median forward step in time between packets in file order, or 0.0."""
     times = [packet.pts if packet.dts is None else packet.dts for packet in packets_P]
     steps = [
         after - before
@@ -271,13 +273,13 @@ def _step(packets_P: list[_Packet]) -> float:
 
 
 def _is_idr(data: bytes, extradata: bytes | None) -> bool:
-    """Say whether an H.264 key frame is one on which all decoding can begin (ITU-T H.264, 7.4.1.2).
+    """Return whether an H.264 key frame is an IDR picture (ITU-T H.264, 7.4.1.2).
 
-    Others are points from which a picture builds up over several frames (intra refresh), or which
-    later frames may reach across.
+    Decoding can always start at an IDR picture. At other key frames the picture may build up over
+    several frames (intra refresh), or later frames may refer to frames before the key frame.
     """
     if not extradata or extradata[0] != 1:
-        return True  # start codes instead of lengths: AVI and MPEG-TS, which are doubted anyway
+        return True  # start codes instead of lengths: AVI and MPEG-TS, refused for other reasons
     length_size = (extradata[4] & 3) + 1 if len(extradata) > 4 else 4
     place = 0
     while place + length_size < len(data):
@@ -289,7 +291,7 @@ def _is_idr(data: bytes, extradata: bytes | None) -> bool:
 
 
 def _names_old_x264(data: bytes, pix_fmt: str | None) -> bool:
-    """Say whether an H.264 packet names a version of x264 whose pictures FFmpeg mends."""
+    """Return whether an H.264 packet names an x264 version whose bugs FFmpeg works around."""
     name = data.find(_X264_NAME)
     if name < 0:
         return False
@@ -304,7 +306,10 @@ def _sorted_times(packets: Iterable[_Packet]) -> np.ndarray:
 
 
 def _doubt(packets_P: list[_Packet], *, guessed: bool) -> str:
-    """Say why the time stamps do not order the frames; `guessed`: they are FFmpeg's own."""
+    """Return the reason why the time stamps do not order the frames, or "".
+
+    `guessed`: the time stamps are guesses of FFmpeg.
+    """
     times = [packet.pts for packet in packets_P if packet.is_shown]
     known = [pts for pts in times if pts is not None]
     if len(known) < len(times):
@@ -332,7 +337,7 @@ def _steps_back(packets_P: list[_Packet]) -> bool:
 
 
 def _groups_are_closed(packets_P: list[_Packet]) -> bool:
-    """Say whether every frame is shown after the last key frame coded before it."""
+    """Return whether every frame is shown after the last key frame coded before it."""
     key_pts = None
     for packet in packets_P:
         key_pts = packet.pts if packet.is_key else key_pts

@@ -1,11 +1,11 @@
-"""The picture as it is shown: the display matrix turns it, and the shape of pixels widens it.
+"""Turn pictures upright by their display matrix, and resize them to square pixels.
 
-Phones write a display matrix instead of turning pixels. ISO 14496-12, section 6.2.2: the matrix
-sends (x, y) to (ax + cy, bx + dy), y pointing down. Only right angles are followed, turned or
-mirrored; for those a and d are 0, or b and c.
+Phones write a display matrix instead of rotating pixels. ISO 14496-12, section 6.2.2: the matrix
+maps (x, y) to (ax + cy, bx + dy), with y pointing down. Only rotations by right angles, with or
+without mirroring, are applied. For those, a and d are 0, or b and c are 0.
 
 A file may state the width of a pixel over its height (sample aspect ratio, SAR). A player enlarges
-the width of the picture by it, or the height if pixels are high, so that nothing is lost.
+the picture's width by this ratio, or its height if pixels are higher than wide, to lose no detail.
 """
 
 import math
@@ -21,7 +21,7 @@ from hiera_video.data.decoders._packets import decode
 
 
 class DisplayMatrix(NamedTuple):
-    """The four numbers that turn and mirror; only their signs matter."""
+    """The four numbers of a display matrix that rotate and mirror; only their signs matter."""
 
     a: int
     b: int
@@ -30,27 +30,27 @@ class DisplayMatrix(NamedTuple):
 
     @property
     def is_right_angle(self) -> bool:
-        """Say whether it turns by whole quarters, mirrored or not; others are not followed."""
+        """Whether it rotates by a multiple of 90 degrees, mirrored or not; others are ignored."""
         return self.is_quarter_turn or (self.b == self.c == 0 and self.a != 0 != self.d)
 
     @property
     def is_quarter_turn(self) -> bool:
-        """Say whether it exchanges width and height."""
+        """Whether it swaps width and height."""
         return self.a == self.d == 0 and self.b != 0 != self.c
 
     @property
     def is_mirrored(self) -> bool:
-        """Say whether the picture is mirrored, whatever its turn."""
+        """Whether it mirrors the picture, independent of the rotation."""
         return self.a * self.d - self.b * self.c < 0
 
 
 def display_matrix(frame: av.VideoFrame) -> DisplayMatrix | None:
-    """Return the matrix of a decoded frame, or None if it has none; it may change on the way."""
-    # `frame.side_data` would do, but the frame keeps that container and the container the frame: a
-    # cycle that holds every decoded picture until the garbage collector runs.
+    """Return the display matrix of a decoded frame or None; it may change within a video."""
+    # `frame.side_data` would create a reference cycle of the frame and its side data. Every decoded
+    # picture would then stay in memory until the garbage collector runs.
     try:
         data = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # no stub
-    except ValueError:  # data of a kind that PyAV has no name for (Exif): it tells the turn alone
+    except ValueError:  # side data unknown to PyAV (Exif): only the rotation is available
         x, y = (round(f(math.radians(frame.rotation))) for f in (math.cos, math.sin))
         return DisplayMatrix(x, -y, y, x)
     if data is None:
@@ -62,18 +62,18 @@ def display_matrix(frame: av.VideoFrame) -> DisplayMatrix | None:
 def first_matrix(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> DisplayMatrix | None:
-    """Return the matrix of the first frame that decodes, or None without one or a decoder."""
+    """Return the display matrix of the first frame; None without matrix, decoder or frame."""
     if stream.codec_context is None:
         return None
     try:
         container.seek(0, stream=stream)
         return display_matrix(next(decode(container, stream)))
     except (av.FFmpegError, StopIteration):
-        return None  # it does not decode: who asked will find out
+        return None  # it does not decode, which the caller will notice
 
 
 def upright(picture_HWC: np.ndarray, matrix: DisplayMatrix | None) -> np.ndarray:
-    """Return the picture as it is to be shown (a view, H and W exchanged by a quarter turn)."""
+    """Rotate and mirror a picture by `matrix`; return a view (H and W may be swapped)."""
     if matrix is None or not matrix.is_right_angle:
         return picture_HWC
     a, b, c, d = matrix
@@ -83,14 +83,14 @@ def upright(picture_HWC: np.ndarray, matrix: DisplayMatrix | None) -> np.ndarray
     return picture_HWC[:: -1 if y_scale < 0 else 1, :: -1 if x_scale < 0 else 1]
 
 
-# No video has wider or narrower pixels than these; the widest in use are 2:1.
+# Ratios beyond this are wrong; the widest pixels in use are 2:1.
 _MAX_RATIO = 5
-# A ratio this near to 1 comes from rounding the sides of a scaled video to even numbers.
+# A ratio this close to 1 comes from rounding the sides of a scaled video to even numbers.
 _ROUNDING = Fraction(1, 100)
 
 
 def pixel_ratio(stream: av.VideoStream) -> Fraction:
-    """Return the stored width of a pixel over its height; 1 if none, a false one or a rounded 1."""
+    """Return the width of a pixel over its height; 1 if it is missing, wrong or close to 1."""
     ratio = Fraction(stream.sample_aspect_ratio or 0)
     if not Fraction(1, _MAX_RATIO) <= ratio <= _MAX_RATIO or abs(ratio - 1) < _ROUNDING:
         return Fraction(1)
@@ -98,9 +98,9 @@ def pixel_ratio(stream: av.VideoStream) -> Fraction:
 
 
 def square(frames_THWC: np.ndarray, ratio: Fraction, matrix: DisplayMatrix | None) -> np.ndarray:
-    """Return uint8 RGB frames with square pixels, [T,H,W,3]; the same array if nothing changes.
+    """Resize uint8 RGB frames [T,H,W,3] to square pixels; return the same array if they have them.
 
-    The frames have been turned by `matrix`; `ratio` is that of a pixel before.
+    The frames are already rotated by `matrix`; `ratio` is the pixel ratio before the rotation.
     """
     if matrix is not None and matrix.is_quarter_turn:
         ratio = 1 / ratio

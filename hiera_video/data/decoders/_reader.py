@@ -1,6 +1,6 @@
-"""What every decoder offers, and the checks that come before decoding.
+"""The interface of every decoder, and the checks of a file before decoding.
 
-Shapes: T frames asked for, H x W the upright picture, 3 the RGB channels.
+Shapes: T requested frames, H x W the upright picture, 3 the RGB channels.
 """
 
 import os
@@ -22,15 +22,15 @@ from hiera_video.utils.io import forget_download, is_url, local_path
 
 
 class VideoReader(Protocol):
-    """An opened video, for one thread; nothing is decoded before `frames_at`.
+    """An opened video, for use in one thread; nothing is decoded before `frames_at`.
 
-    `path` is the name that `open_video` was given. `file` is the path of the bytes on this machine,
-    or "" for frames in memory; it may be deleted once the string is no longer referenced.
-    `num_frames` is what the file promises. Frame k is the k-th of a full sequential decode, in
-    presentation order, rotation tag applied.
+    `path` is the path given to `open_video`. `file` is the local path of the bytes, or "" for
+    frames in memory; the file may be deleted once the string is no longer referenced. `num_frames`
+    is the frame count that the file promises. Frame k is the k-th of a full sequential decode, in
+    presentation order, with the rotation tag applied.
 
-    Clips are chosen on a timeline of `num_ticks` equal steps, `fps` of them a second (0.0:
-    unknown), so that they run at one speed. Where the frame rate is constant, tick k is frame k.
+    Clips are chosen on a timeline of `num_ticks` equal steps, `fps` per second (0.0 if unknown), so
+    that they run at a constant speed. If the frame rate is constant, tick k is frame k.
     """
 
     path: str
@@ -39,12 +39,12 @@ class VideoReader(Protocol):
 
     @property
     def num_ticks(self) -> int:
-        """How many ticks the video lasts: `num_frames` where the frame rate is constant."""
+        """The duration of the video in ticks; `num_frames` if the frame rate is constant."""
         ...
 
     @property
     def fps(self) -> float:
-        """Ticks per second, which is frames per second where that is constant; 0.0: unknown."""
+        """Ticks per second, equal to frames per second if that is constant; 0.0 if unknown."""
         ...
 
     def ticks_to_frames(self, ticks: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -77,10 +77,11 @@ _Reader = TypeVar("_Reader", bound="BaseReader")
 
 
 class BaseReader(ABC):
-    """What the readers share: a timeline, and leaving their `with` statement closes the file.
+    """Base of the readers: implements the timeline, and closes the file at the end of a `with`.
 
-    `frames_at` gives pixels as stored. `pixel_ratio` is the width of one over its height before the
-    picture is turned, and `matrix` what has turned the frames last read, where the ratio is not 1.
+    `frames_at` returns pixels as stored. `pixel_ratio` is the width of a pixel over its height
+    before the picture is rotated. If the ratio is not 1, `matrix` is the display matrix that was
+    applied to the frames read last.
     """
 
     path: str
@@ -92,7 +93,7 @@ class BaseReader(ABC):
 
     @property
     def num_ticks(self) -> int:
-        """How many ticks the video lasts; see VideoReader."""
+        """The duration of the video in ticks; see VideoReader."""
         return self.timeline.num_ticks
 
     @property
@@ -110,7 +111,7 @@ class BaseReader(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back the file; harmless the second time."""
+        """Close the file; a second call does nothing."""
 
     def __enter__(self: _Reader) -> _Reader:
         return self
@@ -122,13 +123,13 @@ class BaseReader(ABC):
 
 
 def fetch_file(path: str) -> str:
-    """Return a path on this machine for `path` (a URL is downloaded once, by iopath).
+    """Return an absolute local path for a file, a URL or a video in a shard, fetching it if needed.
 
-    The path is absolute. For a video in a shard or from a signed URL, the file is deleted together
-    with the returned string, so keep a reference to it.
+    iopath downloads a URL once. For a video in a shard or from a signed URL, the file is deleted
+    together with the returned string, so keep a reference to it.
 
-    Raises DecodeError for what is wrong before any decoder looks at it: a missing file, a
-    directory, an empty file, one that may not be read.
+    Raises DecodeError if the fetch fails, or if the file is missing, a directory, empty or
+    unreadable.
     """
     if member := parse_member(path):
         try:
@@ -137,24 +138,24 @@ def fetch_file(path: str) -> str:
             raise DecodeError(path, str(error)) from None
     try:
         here = local_path(path)
-    except Exception as error:  # whatever the handler of the URL raises
+    except Exception as error:  # iopath's handlers raise exceptions of many types
         raise DecodeError(path, f"cannot be fetched ({cause_of(error)}).") from None
     _refuse_unreadable(path, here)
-    if type(here) is not str:  # a path whose file is there while the path is held
+    if type(here) is not str:  # a subclass of str that deletes its file when it is released
         return here
-    # FFmpeg, in whatever decoder, takes a relative name with a colon for a protocol.
+    # FFmpeg, which all decoders use, reads a relative name with a colon as a protocol.
     return absolute(here)
 
 
 def _refuse_unreadable(path: str, here: str) -> None:
-    """Raise DecodeError if `here`, the local file of `path`, is no regular file with content."""
+    """Raise DecodeError unless `here`, the local file of `path`, is a regular file with content."""
     try:
         found = os.stat(here)
     except (FileNotFoundError, NotADirectoryError):
         raise DecodeError(path, "no such file.") from None
     except PermissionError:
         raise DecodeError(path, "may not be read (no permission for its folder).") from None
-    except (OSError, ValueError) as error:  # too long a name, a disk that fails, a NUL in it
+    except (OSError, ValueError) as error:  # a long name, a NUL in the name, a failing disk
         raise DecodeError(path, f"cannot be read ({cause_of(error)}).") from None
     if stat.S_ISDIR(found.st_mode):
         raise DecodeError(path, "is a directory, not a video file.")
@@ -167,7 +168,7 @@ def _refuse_unreadable(path: str, here: str) -> None:
 
 
 def forget_damaged(path: str) -> None:
-    """Remove the copy of a video's URL, which did not decode, so that the next use fetches it."""
+    """Remove the downloaded copy of a URL that did not decode; the next use downloads it again."""
     if is_url(path):
         forget_download(path)
 
@@ -175,9 +176,9 @@ def forget_damaged(path: str) -> None:
 def unique_indices(
     indices: Sequence[int] | np.ndarray, *, num_frames: int, path: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sorted distinct indices [U] and, for each one asked for, its place in them [T].
+    """Return the sorted distinct indices [U], and the position in them of each requested index [T].
 
-    Raises IndexError for an index outside [0, num_frames - 1], ValueError if there is none.
+    Raises IndexError for an index outside [0, num_frames - 1], ValueError if there are no indices.
     """
     wanted_T = np.asarray(indices)
     if wanted_T.size == 0:
@@ -192,13 +193,13 @@ def unique_indices(
 
 
 def as_asked(frames_UHWC: np.ndarray, place_T: np.ndarray) -> np.ndarray:
-    """Return the frames in the order asked for, [T,H,W,3]; no copy if they are in that order."""
+    """Reorder the frames as requested, [T,H,W,3]; return the same array if the order is right."""
     in_order = len(place_T) == len(frames_UHWC) and bool(np.all(np.diff(place_T) > 0))
     return frames_UHWC if in_order else frames_UHWC[place_T]
 
 
 class SquareReader(BaseReader):
-    """An opened video whose frames are shown with square pixels; see VideoReader."""
+    """Wraps a reader and resizes its frames to square pixels; see VideoReader."""
 
     def __init__(self, reader: BaseReader) -> None:
         self._reader = reader
@@ -213,5 +214,5 @@ class SquareReader(BaseReader):
         return square(frames_THWC, self._reader.pixel_ratio, self._reader.matrix)
 
     def close(self) -> None:
-        """Close the file; harmless the second time."""
+        """Close the file; a second call does nothing."""
         self._reader.close()

@@ -1,11 +1,11 @@
-"""Time in a video, in ticks of equal length, and the frame that is on screen at each of them.
+"""Divide a video into ticks of equal length, and find the frame on screen at each tick.
 
-Frames are numbered in the order they are shown. Where they come at equal steps, frame k is on
-screen at tick k and nothing is to be done. Where they do not (phones, screen recordings, gif), the
-k-th frame says nothing of time: a clip of every fourth frame would run at changing speed. So a clip
-is chosen in ticks, and the frames follow from their time stamps.
+Frames are numbered in presentation order. If the frame rate is constant, frame k is on screen at
+tick k. If it is not (phones, screen recordings, gif), frame numbers do not measure time, and a clip
+of every fourth frame would run at changing speed. So a clip is chosen in ticks, and the time stamps
+give the frames.
 
-Legend: N frames in presentation order, T ticks asked for (of any shape).
+Legend: N frames in presentation order, T requested ticks (of any shape).
 """
 
 from collections.abc import Sequence
@@ -16,37 +16,39 @@ import numpy as np
 from hiera_video.data.decoders._clock import MAX_STEP_SEC, steady_times
 from hiera_video.data.decoders._packets import PacketTable
 
-# Frames that are nowhere further from a straight line of time than this are at a constant rate:
-# counting them is then never more than half a frame off. Rounding of time stamps stays below, to
-# whole milliseconds in Matroska for instance, and so does the jitter of a camera's clock.
+# The frame rate counts as constant if no time stamp deviates by more than this from a straight
+# line. Counting frames is then off by at most half a frame. Rounding of time stamps (to
+# milliseconds in Matroska, for example) and the jitter of a camera's clock stay below this.
 _TOLERANCE_FRAMES = 0.5
 
-# A tick is as long as the quicker frames are shown (this quantile), so that no motion is lost where
-# they come fast, but no shorter than both of these shares of the median and the mean step: that
-# would be a stray stamp. (The median alone is unstable where half of the frames are quick.)
+# A tick is as long as the short steps between frames (this quantile), so that fast parts lose no
+# motion. A step shorter than both of these fractions of the median and the mean step would be a
+# stray time stamp, so a tick is not shorter. (The median alone is unstable if half of the steps
+# are short.)
 _QUICK_QUANTILE = 0.1
 _MIN_TICK_MEDIANS = 0.25
 _MIN_TICK_MEANS = 0.125
 
-# Frames this close (as a share of the median step) share a time stamp; see `_real_steps`.
+# Frames this close (as a fraction of the median step) share a time stamp; see `_real_steps`.
 _MIN_STEP_MEDIANS = 1 / 16
 
-# Quick steps that differ by no more than this share differ by rounding: 16 and 17 ms at 60 fps.
+# Short steps that differ by at most this fraction differ by rounding: 16 and 17 ms at 60 fps.
 _ROUNDING = 1 / 15
 
-# A header's frame rate this far (as a fraction) from the one measured is taken for wrong.
+# A header's frame rate that differs by more than this fraction from the measured rate is ignored.
 _FPS_TOLERANCE = 0.02
 
-# A video that lasts this much longer than its frames at their usual rate has a false time stamp.
+# A video that lasts this many times longer than its frames at their usual rate has a wrong stamp.
 _MAX_STRETCH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """`num_ticks` ticks, `fps` of them a second (0.0: unknown); tick 0 is when frame 0 is shown.
+    """Maps the ticks of a video to its frames; tick 0 is the time of frame 0.
 
-    pts_N: int64, when each frame is first shown, or None: frame k is on screen at tick k.
-    tick_pts: length of a tick, in the unit of `pts_N`.
+    num_ticks: the duration of the video in ticks. fps: ticks per second; 0.0 if unknown.
+    pts_N: int64, the time at which each frame appears; None if frame k is on screen at tick k.
+    tick_pts: the length of a tick in the unit of `pts_N`.
     """
 
     num_ticks: int
@@ -65,7 +67,7 @@ class Timeline:
             raise IndexError(f"ticks {low}..{high} asked for, of 0..{self.num_ticks - 1}.")
         if self.pts_N is None:
             return ticks_T
-        # A frame whose time was rounded up is not late: one unit of grace.
+        # Allow one unit of tolerance, as the time of a frame may be rounded up.
         times_T = self.pts_N[0] + ticks_T * self.tick_pts + min(1.0, self.tick_pts / 2)
         return np.searchsorted(self.pts_N, times_T, side="right") - 1
 
@@ -73,14 +75,14 @@ class Timeline:
 def timeline_of(
     table: PacketTable, *, num_frames: int, stamps: Sequence[int | None] | None = None
 ) -> Timeline:
-    """Return the timeline of a video of `num_frames` frames whose packets are `table`.
+    """Build the timeline of a video of `num_frames` frames whose packets are `table`.
 
-    stamps: the time stamps of the frames as they are decoded, of use where the packets' are in
-    doubt. Where the clock steps back or jumps, the frames go on at the usual step.
+    stamps: the time stamps of the decoded frames, needed if those of the packets are in doubt. If
+    the clock steps back or jumps, the frames continue at the usual step.
 
-    Frame k is on screen at tick k if its frames come at a constant rate, if their times are unknown
-    or known for some of them only (a damaged file), or if they cannot be true. The rate is then
-    the header's, or that of the usual step where the header states none.
+    Frame k is on screen at tick k if the frame rate is constant, or if the times are unknown,
+    incomplete (a damaged file) or impossible. The rate is then that of the header, or of the usual
+    step if the header states none.
     """
     times_N = frame_times(table, num_frames=num_frames, stamps=stamps)
     if times_N is None:
@@ -105,9 +107,9 @@ def timeline_of(
 def frame_times(
     table: PacketTable, *, num_frames: int, stamps: Sequence[int | None] | None = None
 ) -> np.ndarray | None:
-    """Return when each frame is shown, int64 `[N]` in the table's unit, never falling.
+    """Return the time of each frame, int64 `[N]` in the table's unit, never decreasing.
 
-    None if the times are unknown or not to be believed; see `timeline_of` for the parameters.
+    Returns None if the times are unknown or not credible; see `timeline_of` for the parameters.
     """
     if stamps is None and not table.doubt:
         stamps = table.pts_N.tolist()
@@ -121,7 +123,7 @@ def frame_times(
 
 
 def max_step_pts(table: PacketTable) -> float:
-    """Return the longest step between two frames that is not due to a false time stamp."""
+    """Return the longest credible step between two frames; longer ones are wrong time stamps."""
     step = table.step_pts or table.usual_step_pts
     whole = _MAX_STRETCH * step * max(len(table.pts_N), 1)
     if not table.clock_restarts:
@@ -130,12 +132,12 @@ def max_step_pts(table: PacketTable) -> float:
 
 
 def _constant_step(pts_N: np.ndarray) -> float:
-    """Return the step between frames if all but the first and the last come at equal ones, or 0.0.
+    """Return the constant step between all frames but the first and the last, or 0.0 if it varies.
 
-    Those two are often odd and tell nothing: a late start, a last frame that is held.
+    Those two are often irregular (a late start, a last frame that is held), so they are ignored.
     """
     inner = pts_N[1:-1].astype(np.float64)
-    if len(inner) < 3:  # too few to tell: the usual step
+    if len(inner) < 3:  # too few to decide: return the usual step
         return float(np.median(_real_steps(pts_N)))
     step = (inner[-1] - inner[0]) / (len(inner) - 1)
     line = inner[0] + step * np.arange(len(inner))
@@ -143,9 +145,9 @@ def _constant_step(pts_N: np.ndarray) -> float:
 
 
 def _real_steps(times_N: np.ndarray) -> np.ndarray:
-    """Return the steps between frames without those of frames that share a time stamp.
+    """Return the steps between frames, without those between frames that share a time stamp.
 
-    A prepared video shows such frames a tick apart, as an mp4 may not show two at one time.
+    A prepared video stores such frames one tick apart, because an mp4 cannot show two at one time.
     """
     steps = np.diff(times_N)
     steps = steps[steps > 0]
@@ -153,7 +155,7 @@ def _real_steps(times_N: np.ndarray) -> np.ndarray:
 
 
 def _frames_per_second(table: PacketTable, step_pts: float) -> float:
-    """Return the header's rate, or that of the step between frames where the two disagree."""
+    """Return the header's frame rate, or the rate of the step between frames if the two differ."""
     if not step_pts or not table.time_base:
         return table.stated_fps
     measured = float(1 / (step_pts * table.time_base))
@@ -162,7 +164,7 @@ def _frames_per_second(table: PacketTable, step_pts: float) -> float:
 
 
 def _quick_step(steps: np.ndarray) -> float:
-    """Return how long the quicker frames are shown: the mean of steps that differ by rounding."""
-    # One of the steps, and no mean of two, which might be near to neither of them.
+    """Return the length of the short steps: the mean of those that differ only by rounding."""
+    # "lower" picks one of the steps; the mean of two might be close to neither.
     quick = float(np.quantile(steps, _QUICK_QUANTILE, method="lower"))
     return float(steps[np.abs(steps - quick) <= max(1.0, _ROUNDING * quick)].mean())

@@ -1,13 +1,13 @@
-"""Read videos with decord, where its answer agrees with that of a full sequential decode.
+"""Read videos with decord, if its frames agree with those of a full sequential decode.
 
-decord takes a key frame's place in the order of decoding for its place in the order of showing;
-where the two differ (open groups of pictures) a seek ends at a neighbour. It also counts packets
-that never become a frame, and may then wait for one for ever. So the packets are looked at first,
-through PyAV, and a file of a kind that it is known to get wrong is refused. Not found out in this
-way: a picture that changes size on the way, which it scales to the size of its first frame.
+decord assumes that a key frame has the same position in decoding order and in presentation order.
+If the two differ (open groups of pictures), a seek ends at a neighbouring frame. decord also counts
+packets that never become a frame, and may then wait for one forever. So PyAV first reads the
+packets, and a file of a kind that decord is known to get wrong is refused. One case remains: if the
+picture changes size within the video, decord scales it to the size of the first frame.
 
-The frames are PyAV's bit for bit where the picture is 8-bit and its height even; elsewhere colours
-differ at their edges, as decord's older FFmpeg interpolates chroma in another way.
+The frames are identical to PyAV's bit for bit if the picture is 8-bit and its height is even.
+Otherwise colours differ at edges, because decord's older FFmpeg interpolates chroma differently.
 """
 
 from collections.abc import Sequence
@@ -25,16 +25,16 @@ from hiera_video.data.decoders._reader import BaseReader, as_asked, unique_indic
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
 
-# decord hands out the nearest frame for one that does not decode; this share of the frames is what
-# it may do that for before it raises. 0 means "any number", so: less than one frame in 10,000.
+# decord replaces a frame that does not decode by the nearest one. It raises if it replaces more
+# than this fraction of the frames. 0 means no limit, so use less than one frame in 10,000.
 _REPLACED_FRAMES = 0.0001
 
-# It makes room for as many frames as the header states; without end, that ends the process.
+# decord allocates memory for as many frames as the header states, which can kill the process.
 _MAX_MISSING_FRAMES = 1_000_000
 
 
 def open_video(path: str, *, file: str) -> "DecordReader":
-    """Open a video with decord; raises DecodeError if it cannot be read, or not be relied on."""
+    """Open a video with decord; raises DecodeError if decord cannot read it reliably."""
     return DecordReader(path, file)
 
 
@@ -59,7 +59,7 @@ def _decord() -> ModuleType:
 def _doubt(
     container: av.container.InputContainer, stream: av.VideoStream, table: PacketTable
 ) -> str:
-    """Say why decord's answer might not be that of a sequential decode; "" if it is sure to be."""
+    """Return the reason why decord may return wrong frames for this file; "" if it does not."""
     doubt = doubt_of_seeking(container, stream, table)
     if doubt:
         return doubt
@@ -68,7 +68,7 @@ def _doubt(
     if len(container.streams.video) > 1:
         return "several video streams, of which it chooses by older rules"
     kinds = container.format.name.split(",")
-    if "matroska" not in kinds:  # its index need not list all of them
+    if "matroska" not in kinds:  # a Matroska index need not list all key frames
         num_listed = sum(entry.is_keyframe for entry in stream.index_entries)
         if num_listed != len(table.key_pts_K):
             return "a wrong list of key frames"
@@ -79,7 +79,7 @@ def _doubt(
 
 
 class DecordReader(BaseReader):
-    """An opened video; see VideoReader. Holds one file and one single-threaded decoder."""
+    """Reads one video with one single-threaded decord decoder; see VideoReader."""
 
     def __init__(self, path: str, file: str) -> None:
         self.path = path
@@ -120,11 +120,11 @@ class DecordReader(BaseReader):
         return as_asked(frames_UHWC, place_T)
 
     def _require(self, num_found: int) -> None:
-        """Raise if there are fewer frames than promised: decord may wait for the rest for ever."""
+        """Raise if frames are missing, because decord may wait for them forever."""
         if num_found < self.num_frames:
             last = self.num_frames - 1
             raise too_few(self.path, decoded=num_found, promised=self.num_frames, index=last)
 
     def close(self) -> None:
-        """Close the file; harmless the second time."""
+        """Close the file; a second call does nothing."""
         self._reader = None

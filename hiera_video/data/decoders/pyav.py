@@ -1,14 +1,14 @@
-"""Read videos with PyAV (FFmpeg): seek to the key frame before a clip, decode on from there.
+"""Read videos with PyAV (FFmpeg): seek to the key frame before a clip and decode from there.
 
-Three ways of reading, from fast to certain; a reader that finds a reason to doubt one falls to the
-next and stays there. A full sequential decode is the judge of what frame k is.
+A reader has three modes, from fast to certain. If a check fails in one mode, the reader switches to
+the next mode and stays there. A full sequential decode defines what frame k is.
 
-- "sparse": seek, and have the decoder skip frames that are neither wanted nor referred to by others
+- "sparse": seek, and let the decoder skip frames that are neither requested nor used as references
   (H.264's B-frames: a third of the work on Kinetics). Only H.264, in containers that store times.
-- "seek": seek, decode every frame, and hold each one against the next entry of the packet table.
-- "start": decode from the start, and count.
+- "seek": seek, decode every frame, and compare each one with the next entry of the packet table.
+- "start": decode from the start, and count frames.
 
-Legend: T frames asked for, U distinct ones among them, H x W picture, 3 RGB.
+Legend: T requested frames, U distinct ones among them, H x W picture, 3 RGB.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ from hiera_video.data.decoders._picture import display_matrix, pixel_ratio, upri
 from hiera_video.data.decoders._reader import BaseReader, as_asked, unique_indices
 from hiera_video.data.decoders._timeline import timeline_of
 
-# Decoding on to a key frame this near costs no more than seeking to it: after a seek the decoder
-# has to be fed about as many packets before it gives out its first frame (the B-frame delay).
+# Decoding up to a key frame this close costs no more than seeking to it. After a seek, the decoder
+# needs about as many packets before it returns its first frame (the B-frame delay).
 _READ_ON_FRAMES = 4
 
 _UNKNOWN = -1  # the number of a frame whose time is not in the packet table
@@ -42,13 +42,13 @@ def open_video(path: str, *, file: str) -> "PyavReader":
 
 
 class _DoubtError(Exception):
-    """What was decoded does not fit the packet table."""
+    """A decoded frame does not match the packet table."""
 
 
 class PyavReader(BaseReader):
-    """An opened video; see VideoReader. Holds one file and one single-threaded decoder.
+    """Reads one video with one single-threaded PyAV decoder; see VideoReader.
 
-    `mode` is the way of reading that is in use: "sparse", "seek" or "start".
+    `mode` is the current mode of reading: "sparse", "seek" or "start".
     """
 
     def __init__(self, path: str, file: str) -> None:
@@ -61,7 +61,7 @@ class PyavReader(BaseReader):
             self.num_frames = self._table.num_frames
             stamps: list[int | None] | None = None
             if self.mode == "start":
-                # Packets without proper times may also be more than the frames they decode to.
+                # If packets have no proper times, there may also be more packets than frames.
                 stamps, damaged = decoded_stamps(self.file, path)
                 self.num_frames = max(self.num_frames, len(stamps)) if damaged else len(stamps)
             if self.num_frames == 0:
@@ -88,7 +88,7 @@ class PyavReader(BaseReader):
         return as_asked(frames_UHWC, place_T)
 
     def close(self) -> None:
-        """Close the file; harmless the second time."""
+        """Close the file; a second call does nothing."""
         self._container.close()
 
     def _first_mode(self) -> str:
@@ -103,24 +103,23 @@ class PyavReader(BaseReader):
         pictures = _Pictures(self.path, wanted_U)
         run: list[int] = []
         for index in wanted_U.tolist():
-            if run and self._key_frame_before(index) - run[-1] > _READ_ON_FRAMES:
+            key_frame = int(self._table.key_frames_K[self._key_before(index)])
+            if run and key_frame - run[-1] > _READ_ON_FRAMES:
                 self._read_run(run, pictures)
                 run = []
             run.append(index)
         self._read_run(run, pictures)
         return pictures.all_UHWC()
 
-    def _key_frame_before(self, index: int) -> int:
-        return int(self._table.key_frames_K[self._key_before(index)])
-
     def _key_before(self, index: int) -> int:
+        """Return the position in `key_frames_K` of the last key frame up to frame `index`."""
         place = int(np.searchsorted(self._table.key_frames_K, index, side="right")) - 1
         if place < 0:
             raise _DoubtError
         return place
 
     def _read_run(self, run: list[int], pictures: "_Pictures") -> None:
-        """Decode on from the key frame before `run` (ascending) and keep the frames of `run`."""
+        """Decode from the key frame before `run` (ascending) and keep the frames of `run`."""
         key = self._key_before(run[0])
         key_frame = int(self._table.key_frames_K[key])
         wanted_pts = {int(self._table.pts_N[index]) for index in run}
@@ -135,7 +134,7 @@ class PyavReader(BaseReader):
             for frame in packet.decode():
                 number = self._number_of_pts.get(frame.pts, _UNKNOWN)
                 if _UNKNOWN < number < key_frame:
-                    continue  # the seek went further back, or an open group's leading frames
+                    continue  # the seek went further back, or leading frames of an open group
                 self._check(frame, number, last=last, key_frame=key_frame)
                 last = number
                 if number in missing:
@@ -146,13 +145,13 @@ class PyavReader(BaseReader):
         raise _DoubtError
 
     def _check(self, frame: av.VideoFrame, number: int, *, last: int, key_frame: int) -> None:
-        """Raise unless `frame` is what the packet table says comes after frame `last`."""
+        """Raise unless `frame` is the one that follows frame `last` in the packet table."""
         if number <= last or frame.is_corrupt:
             raise _DoubtError
         if last < key_frame and not (number == key_frame and frame.key_frame):
-            raise _DoubtError  # the decoder did not start where it can
+            raise _DoubtError  # the decoder did not start at the key frame
         if self.mode == "sparse":
-            # The two fields of one picture may be two packets: then times do not count frames.
+            # The two fields of a picture may be two packets, so times do not count frames.
             if frame.interlaced_frame:
                 raise _DoubtError
         elif number != last + 1:
@@ -173,7 +172,7 @@ class PyavReader(BaseReader):
                         return pictures.all_UHWC()
                 number += 1
         except av.FFmpegError:
-            pass  # damaged here: the same, to us, as a file that ends here
+            pass  # treat a file that is damaged here like a file that ends here
         raise too_few(
             self.path,
             decoded=number,
@@ -188,9 +187,9 @@ class PyavReader(BaseReader):
 
 
 class _Pictures:
-    """The pictures of the frames asked for, each copied to its place as soon as it is decoded.
+    """One array for the requested frames; each picture is copied into it once it is decoded.
 
-    Decoded pictures that wait to be stacked would double the memory that a clip needs.
+    Keeping all decoded pictures in order to stack them would double the memory of a clip.
     """
 
     def __init__(self, path: str, wanted_U: np.ndarray) -> None:
@@ -199,7 +198,7 @@ class _Pictures:
         self._frames_UHWC: np.ndarray | None = None
 
     def keep(self, index: int, picture_HWC: np.ndarray) -> None:
-        """Copy the picture of frame `index`; raises DecodeError if its size is another one."""
+        """Copy the picture of frame `index`; raises DecodeError if its size differs."""
         if self._frames_UHWC is None:
             self._frames_UHWC = np.empty((len(self._place), *picture_HWC.shape), np.uint8)
         if self._frames_UHWC.shape[1:] != picture_HWC.shape:
@@ -210,6 +209,6 @@ class _Pictures:
         self._frames_UHWC[self._place[index]] = picture_HWC
 
     def all_UHWC(self) -> np.ndarray:
-        """Return the pictures, once all are kept."""
+        """Return the array; call this once all pictures are kept."""
         assert self._frames_UHWC is not None
         return self._frames_UHWC

@@ -1,12 +1,13 @@
-"""Read videos with torchcodec, where its answer agrees with that of a full sequential decode.
+"""Read videos with torchcodec, if its frames agree with those of a full sequential decode.
 
-torchcodec numbers frames by their packets and finds them by time. Where times are guessed (B-frames
-in AVI) or a seek ends after its target (MPEG-TS) that gives a neighbour of the frame, and a file of
-such a kind is refused. Each frame comes with its time, which is held against the packets too.
+torchcodec numbers frames by their packets and finds them by time. If times are guessed (B-frames in
+AVI), or a seek ends after its target (MPEG-TS), it returns a neighbouring frame. Files of such
+kinds are refused. torchcodec also returns the time of each frame, which is compared with the
+packets.
 
-It decodes with the FFmpeg libraries of the system: codecs are theirs. The frames are PyAV's bit for
-bit where the picture is 8-bit and its height even; elsewhere colours may differ at their edges, as
-FFmpeg's versions interpolate chroma in different ways.
+It decodes with the FFmpeg libraries of the system, which determine the available codecs. The frames
+are identical to PyAV's bit for bit if the picture is 8-bit and its height is even. Otherwise
+colours may differ at edges, because versions of FFmpeg interpolate chroma differently.
 """
 
 from collections.abc import Sequence
@@ -23,17 +24,17 @@ from hiera_video.data.decoders._reader import BaseReader, as_asked, unique_indic
 from hiera_video.data.decoders._timeline import timeline_of
 from hiera_video.utils.errors import UserError
 
-# Whatever it raises for a file that it cannot read; none of them is its own class.
+# The exceptions that torchcodec raises for a file that it cannot read; it has no class of its own.
 _FAILURES = (RuntimeError, ValueError, IndexError, OSError)
 
 
 def open_video(path: str, *, file: str) -> "TorchcodecReader":
-    """Open a video with torchcodec; raises DecodeError if it cannot be read or not be relied on."""
+    """Open a video with torchcodec; raises DecodeError if torchcodec cannot read it reliably."""
     return TorchcodecReader(path, file)
 
 
 def check_available() -> None:
-    """Raise UserError if torchcodec is not installed, or does not find FFmpeg's libraries."""
+    """Raise UserError if torchcodec is not installed or does not find FFmpeg's libraries."""
     _decoder_class()
 
 
@@ -44,7 +45,7 @@ def _decoder_class() -> Any:
     except ImportError as error:
         raise _not_installed(str(error), "pip install torchcodec") from None
     except (OSError, RuntimeError):
-        # Its own words are pages of traceback, one for each version of FFmpeg that it tried.
+        # Its own message is several pages: a traceback for each version of FFmpeg that it tried.
         raise _not_installed(
             "installed, but its libraries do not load",
             "install FFmpeg's shared libraries (apt-get install ffmpeg), and the torchcodec "
@@ -61,7 +62,7 @@ def _not_installed(cause: str, way_out: str) -> UserError:
 
 
 class TorchcodecReader(BaseReader):
-    """An opened video; see VideoReader. Holds one file and one single-threaded decoder."""
+    """Reads one video with one single-threaded torchcodec decoder; see VideoReader."""
 
     def __init__(self, path: str, file: str) -> None:
         self.path = path
@@ -87,7 +88,7 @@ class TorchcodecReader(BaseReader):
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frames at `indices` as uint8 RGB [T,H,W,3]; see VideoReader.frames_at."""
         wanted_U, place_T = unique_indices(indices, num_frames=self.num_frames, path=self.path)
-        if wanted_U[-1] >= len(self._table.pts_N):  # promised by the header, and not in the file
+        if wanted_U[-1] >= len(self._table.pts_N):  # promised by the header, but not in the file
             raise self._failure(wanted_U)
         decoder, self._decoder = self._decoder or self._open_decoder(), None
         try:
@@ -95,7 +96,7 @@ class TorchcodecReader(BaseReader):
         except _FAILURES:
             raise self._failure(wanted_U) from None
         self._check_times(wanted_U, batch.pts_seconds.numpy())
-        # Only now: after an error it would decode on from what it has, without what it lacks.
+        # Keep the decoder only after success: after an error, it would continue without some data.
         self._decoder = decoder
         return as_asked(batch.data.numpy(), place_T)
 
@@ -114,7 +115,7 @@ class TorchcodecReader(BaseReader):
             raise DecodeError(self.path, cause) from None
 
     def _check_matrix(self) -> None:
-        """Raise unless the display matrix is one that it follows as we do: a quarter turn."""
+        """Raise unless torchcodec applies the display matrix: right angles without mirroring."""
         container, stream = open_stream(self.file, self.path, needs_decoder=False)
         with container:
             matrix = first_matrix(container, stream)
@@ -123,9 +124,9 @@ class TorchcodecReader(BaseReader):
             raise DecodeError(self.path, cause)
 
     def _check_times(self, wanted_U: np.ndarray, times_U: np.ndarray) -> None:
-        """Raise unless the frames are those shown at the times that the packets tell."""
+        """Raise unless the times of the returned frames match those of the packets."""
         expected_U = self._table.pts_N[wanted_U] * float(self._table.time_base)
-        # To within half a unit: the times come back in seconds.
+        # Compare to within half a unit, because torchcodec returns times in seconds.
         if np.abs(times_U - expected_U).max() > float(self._table.time_base) / 2:
             raise DecodeError(self.path, f"torchcodec gave the frame of another time. {WAY_OUT}")
 
@@ -138,5 +139,5 @@ class TorchcodecReader(BaseReader):
         return DecodeError(self.path, f"torchcodec fails to decode it. {WAY_OUT}")
 
     def close(self) -> None:
-        """Close the file; harmless the second time."""
+        """Close the file; a second call does nothing."""
         self._decoder = None
