@@ -1,4 +1,4 @@
-"""Names of the classes of published data sets, a text file each; a line with "#" is a comment."""
+"""Class names of published data sets, one text file each; lines with "#" in front are comments."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -11,17 +11,17 @@ from hiera_video.utils.lookup import closest
 
 
 def known_lists() -> list[str]:
-    """Return what `published_names` knows: "kinetics400" and "ssv2"."""
+    """Return the names that `published_names` accepts: "kinetics400" and "ssv2"."""
     files = (file.name for file in resources.files(__name__).iterdir())
     return sorted(name.removesuffix(".txt") for name in files if name.endswith(".txt"))
 
 
 @cache
 def published_names(name: str) -> tuple[str, ...]:
-    """Return the names of a data set's classes, in the order of their labels.
+    """Return the class names of a published data set in the order of their labels.
 
     Raises:
-        UserError: it is none of `known_lists()`.
+        UserError: `name` is not one of `known_lists()`.
     """
     if name not in known_lists():
         raise UserError(
@@ -32,16 +32,16 @@ def published_names(name: str) -> tuple[str, ...]:
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Return the lines that are not empty and do not begin with "#"."""
+    """Return the lines of `text` that are not empty and do not begin with "#"."""
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def contradiction(theirs: object, ours: Sequence[str] | None) -> str:
-    """Return the first class that a checkpoint and a data set name differently, in words, or "".
+    """Compare the class names of a checkpoint and a data set; describe the first difference, or "".
 
-    `theirs` is what the checkpoint holds. If either has no names, the answer is "". Names that
-    differ in case, spaces or underscores count as the same.
+    `theirs` is the value from the checkpoint. If either has no names, the result is "". Names that
+    differ in case, spaces or underscores count as equal.
     """
     if not is_names(theirs) or not ours:
         return ""
@@ -54,18 +54,18 @@ def contradiction(theirs: object, ours: Sequence[str] | None) -> str:
 
 
 def are_reordered(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Say whether two lists hold the same names in different orders."""
+    """Return whether two lists hold the same names in different orders."""
     one, other = (list(map(_plain, each)) for each in (names, others))
     return one != other and sorted(one) == sorted(other)
 
 
 def is_names(value: object) -> TypeGuard[Sequence[str]]:
-    """Say whether a value from a checkpoint is a list of names that is not empty."""
+    """Return whether a value from a checkpoint is a list of names that is not empty."""
     return isinstance(value, list | tuple) and bool(value) and all(type(v) is str for v in value)
 
 
 def _plain(name: str) -> str:
-    # Earlier releases kept the byte order mark of a list as a part of its first name.
+    # Earlier releases kept a list's byte order mark as part of its first name.
     return " ".join(name.lstrip("\ufeff").replace("_", " ").casefold().split())
 
 

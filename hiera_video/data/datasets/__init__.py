@@ -1,1 +1,1 @@
-"""Readers of datasets, one file each: `read_index(data_dir, split, ...)` and `class_names`."""
+"""Read data sets, one module each with `read_index(data_dir, split, ...)` and `class_names`."""

@@ -1,8 +1,8 @@
-"""Videos in class folders: `train/CLASS/...`, `val/CLASS/...`, `test/CLASS/...`, and no lists.
+"""Read videos from class folders without lists: `train/CLASS/...`, `val/CLASS/...`, `test/...`.
 
-Classes are the folders of `train`, numbered in the order of their names; or, where `classes.txt`
-lies beside them, its lines, in their order. A class folder may hold folders. Hidden files and files
-that are not named like a video are passed over.
+The classes are the folders of `train`, numbered in the order of their names. If `classes.txt` is in
+the data folder, its lines are the classes, in their order. A class folder may contain folders.
+Hidden files, and files without the ending of a video, are skipped.
 """
 
 import os
@@ -31,13 +31,14 @@ def read_index(
     num_classes: int | None = None,
     labelled: bool = True,
 ) -> list[VideoRecord]:
-    """Read the folder `split` of `data_dir`; split is "train", "val" or "test".
+    """List the videos in the folder `split` ("train", "val" or "test") of `data_dir`.
 
-    Records come class by class, and by path within a class, whatever the file system's own order.
-    Where they are not `labelled`, for pretraining, videos may lie anywhere below `split`.
+    Records are sorted by class, and by path within a class, independent of the file system. Without
+    `labelled` (pretraining), videos may lie anywhere below `split`.
 
-    Raises RecordError for a folder that is missing or may not be read, for a class that `train` (or
-    `classes.txt`) lacks, a video outside of the class folders, and a class of `train` without one.
+    Raises RecordError for a folder that is missing or unreadable, for a class that is not in
+    `train` (or `classes.txt`), for a video outside the class folders, and for a class of `train`
+    without videos.
     """
     check_split(split)
     if path_prefix:
@@ -68,7 +69,7 @@ def _way_out(data_dir: str) -> str:
 
 
 def class_names(data_dir: str) -> list[str] | None:
-    """Return the lines of `classes.txt` if it is there, else the class folders of `train`."""
+    """Return the lines of `classes.txt` if the file exists, else the class folders of `train`."""
     return _class_names(data_dir)
 
 
@@ -123,7 +124,9 @@ def _names(folder: str) -> list[str]:
     try:
         return sorted(name for name in os.listdir(folder) if not name.startswith("."))
     except OSError as error:
-        raise _unreadable(folder, error) from None
+        raise RecordError(
+            f"{folder} must be a folder that can be read, got: {error.strerror}."
+        ) from None
 
 
 def _videos_in(folder: str) -> list[str]:
@@ -131,7 +134,3 @@ def _videos_in(folder: str) -> list[str]:
         return videos_in(folder)
     except UserError as error:
         raise RecordError(str(error)) from None
-
-
-def _unreadable(folder: str, error: OSError) -> RecordError:
-    return RecordError(f"{folder} must be a folder that can be read, got: {error.strerror}.")

@@ -1,9 +1,9 @@
-"""HMDB51 in the files of its release: a list for each class and each of three splits.
+"""Read HMDB51 from the files of its release: a list for each class and each of three splits.
 
 A line of `brush_hair_test_split1.txt` is `video.avi 1`: 1 is training, 2 is test, 0 is neither. The
-lists lie in the folder of the data set or in `testTrainMulti_7030_splits` there, as they are
-unpacked; the videos in class folders, in `hmdb51_org` or beside the lists. Classes are numbered in
-the order of their names.
+lists are in the folder of the data set, or in `testTrainMulti_7030_splits` there, as unpacked. The
+videos are in class folders in `hmdb51_org` or next to the lists. Classes are numbered in the order
+of their names.
 """
 
 import os
@@ -35,14 +35,14 @@ def read_index(
     labelled: bool = True,
     split_number: int = 1,
 ) -> list[VideoRecord]:
-    """Read the training or test videos of split 1, 2 or 3; "val" is test, as in the literature.
+    """List the training or test videos of split 1, 2 or 3; "val" is test, as in the literature.
 
-    A video is `CLASS/NAME` in `path_prefix`, or, if that is empty, in `hmdb51_org` of `data_dir` if
-    that is there, else in `data_dir`. Records come class by class, in the order of the lists.
+    A video is `CLASS/NAME` in `path_prefix`. If `path_prefix` is empty, the folder is `hmdb51_org`
+    in `data_dir` if it exists, else `data_dir`. Records are sorted by class, then as in the lists.
 
-    Raises RecordError for lists that are missing or no text, for a class without a list of this
-    split, and for all lines that are not `video.avi 0|1|2`, as file:line (the first ten, and how
-    many).
+    Raises RecordError for lists that are missing or not text, and for a class without a list of
+    this split. It also reports all lines that are not `video.avi 0|1|2`, as file:line (the first
+    ten, and their number).
     """
     check_split(split)
     lists, names = _find_lists(data_dir)
@@ -72,12 +72,12 @@ def read_index(
 
 
 def class_names(data_dir: str) -> list[str] | None:
-    """Return the classes that have lists, in the order of their names."""
+    """Return the names of the classes that have lists, sorted."""
     return _find_lists(data_dir)[1]
 
 
 def _find_lists(data_dir: str) -> tuple[str, list[str]]:
-    """Return the folder of the lists and the names of the classes."""
+    """Find the lists; return their folder and the names of the classes."""
     for folder in (data_dir, os.path.join(data_dir, _LIST_FOLDER)) if data_dir else ():
         try:
             files = os.listdir(folder) if is_dir(folder) else []
@@ -95,7 +95,7 @@ def _find_lists(data_dir: str) -> tuple[str, list[str]]:
 
 
 def _read_list(file: str, *, use: str) -> tuple[list[str], list[str]]:
-    """Return the videos of the list that are marked with `use`, and what is wrong with it."""
+    """Read a list; return the videos that are marked with `use`, and the problems of its lines."""
     videos, problems = [], []
     try:
         with open_text(file) as lines:

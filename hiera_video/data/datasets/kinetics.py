@@ -1,9 +1,9 @@
-"""Kinetics, and any set of videos written the same way: `train.csv`, `val.csv`, `test.csv`.
+"""Read Kinetics, or any data set with the same lists: `train.csv`, `val.csv`, `test.csv`.
 
 A line is `path label`, separated by spaces, a tab or a comma. The label is the last field, so a
-path may hold spaces; either may be in double quotes. Blank lines are passed over; there is no
-header. `classes.txt`, if it lies
-beside them, names the classes, one per line in the order of the labels.
+path may contain spaces. Both may be in double quotes. Blank lines are skipped, and there is no
+header. If `classes.txt` is in the same folder, it names the classes, one per line in the order of
+the labels.
 """
 
 import os
@@ -30,7 +30,7 @@ _SEVERAL = re.compile(r"[+-]?[0-9]+(?:[\s,;|/]+[+-]?[0-9]+)+")
 # A path up to its file extension, then the first of several labels.
 _PATH_AND_MORE = re.compile(r'(?P<path>.*(?P<ending>\.\w+)"?)[\s,]+[0-9]+(?:[\s,]+[0-9]+)*')
 _WHOLE_NUMBER = re.compile(r"[+-]?[0-9]{1,9}")
-# What headers call their columns, the official lists' among them.
+# Column names in headers, including those of the official lists.
 _HEADER_WORDS = frozenset(
     [
         *("path", "video", "video_path", "video_name", "video_id", "clip", "name", "id"),
@@ -49,16 +49,16 @@ def read_index(
     num_classes: int | None = None,
     labelled: bool = True,
 ) -> list[VideoRecord]:
-    """Read `{split}.csv` of `data_dir`; split is "train", "val" or "test".
+    """Read the list `{split}.csv` of `data_dir`; split is "train", "val" or "test".
 
-    A relative path is looked for in `path_prefix` if one is given, and otherwise in the folder of
-    the csv, wherever the command is run from (PySlowFast without a prefix: in the working
-    directory). Whether the videos exist is not checked here. `num_classes` bounds the labels. Where
-    they are not `labelled`, for pretraining, a line may be a path alone; a label that it has is not
-    used.
+    A relative path is resolved against `path_prefix` if given, else against the folder of the csv,
+    never against the working directory (PySlowFast without a prefix uses that). This function does
+    not check whether the videos exist. `num_classes` bounds the labels. Without `labelled`
+    (pretraining), a line may be only a path, and labels are ignored.
 
-    Raises RecordError for a file that is missing, empty or no text, for a header, and for all lines
-    without a path or without a label in range, as file:line (the first ten, and how many).
+    Raises RecordError for a file that is missing, empty or not text, and for a header. It also
+    reports all lines without a path or without a label in range, as file:line (the first ten, and
+    their number).
     """
     check_split(split)
     file = find_file(
@@ -110,9 +110,9 @@ def read_index(
 
 
 def class_names(data_dir: str) -> list[str] | None:
-    """Return the lines of `classes.txt`, name by label; None if there is no such file.
+    """Return the lines of `classes.txt`, one name per label; None if the file does not exist.
 
-    Raises RecordError for a file that is no text, or has an empty line before its end.
+    Raises RecordError if the file is not text or has an empty line before its end.
     """
     file = os.path.join(data_dir, "classes.txt")
     if not data_dir or not is_file(file):
@@ -130,7 +130,7 @@ def class_names(data_dir: str) -> list[str] | None:
 
 
 def _path_alone(line: str) -> tuple[str, int]:
-    """Return the path, without the label behind it if there is one, and NO_LABEL."""
+    """Return the path of a line and NO_LABEL; a label after the path is dropped."""
     match = _LINE.fullmatch(line)
     if match is None:
         return _unquoted(line), NO_LABEL
@@ -142,7 +142,7 @@ def _path_alone(line: str) -> tuple[str, int]:
 
 
 def _path_and_more(text: str) -> str:
-    """Return the path that stands before further labels, "" if there are none."""
+    """Return the path if `text` is a path followed by further labels, else ""."""
     match = _PATH_AND_MORE.fullmatch(text)
     return match["path"] if match and match["ending"].lower() in VIDEO_ENDINGS else ""
 
@@ -152,20 +152,20 @@ def _has_lists(data_dir: str) -> bool:
 
 
 def _is_header(line: str, folder: str) -> bool:
-    """Say whether a list begins with the names of columns, and not with a file of such a name."""
+    """Return whether a line holds only column names and is not the path of an existing file."""
     words = [_unquoted(word).casefold() for word in re.split(r"[\s,]+", line)]
     return _HEADER_WORDS.issuperset(words) and not exists(resolve_path(line, folder=folder))
 
 
 def _unquoted(path: str) -> str:
-    # As spreadsheets write a path with a comma.
+    # Spreadsheets quote a path that contains a comma.
     if len(path) > 1 and path[0] == path[-1] == '"':
         return path[1:-1].replace('""', '"')
     return path
 
 
 def _parse(line: str, *, num_classes: int | None) -> tuple[str, int] | str:
-    """Return path and label, or what is wrong with the line."""
+    """Parse a line into path and label, or return its problem in words."""
     match = _LINE.fullmatch(line)
     if match is None:
         return f"a line must be `path label`, got {line!r} without a label."

@@ -1,8 +1,8 @@
-"""Videos in tar files: `train-000000.tar`, `train-000001.tar`, ..., and `val-...`, `test-...`.
+"""Read videos from tar shards: `train-000000.tar`, `train-000001.tar`, ..., `val-...`, `test-...`.
 
-Where `train.json` lies in the folder, it says what the shards of the split hold and where they are,
-possibly elsewhere: `tools/make_shards.py` writes both. Without it, the headers of the shards are
-read, every time. A `classes.txt` beside them names the classes.
+If the folder contains `train.json`, this index lists the samples and the locations of the shards,
+which may be elsewhere. `tools/make_shards.py` writes both. Without an index, the headers of the
+shards are read every time. A `classes.txt` in the folder names the classes.
 """
 
 import os
@@ -31,15 +31,16 @@ def read_index(
     num_classes: int | None = None,
     labelled: bool = True,
 ) -> list[VideoRecord]:
-    """Read the shards of a split; split is "train", "val" or "test".
+    """List the videos in the shards of a split; split is "train", "val" or "test".
 
-    Shards lie in `path_prefix`, a folder or a URL, or, if that is empty, in `data_dir`; unless the
-    index gives a path or a URL of their own. Whether they are there is not checked here: a video
-    whose shard is missing is a video that does not decode. Where they are not `labelled`, for
-    pretraining, labels are not looked at.
+    Shards are in `path_prefix`, a folder or a URL, or in `data_dir` if `path_prefix` is empty. The
+    index may give a full path or URL for a shard instead. This function does not check whether
+    indexed shards exist: a video whose shard is missing fails to decode. Without `labelled`
+    (pretraining), labels are ignored.
 
-    Raises RecordError for a split without index and shards, an index of another shape, and for all
-    samples without one video or a label in range (the first ten, and how many).
+    Raises RecordError for a split with neither index nor shards, and for an index with another
+    structure. It also reports all samples without exactly one video or a label in range (the first
+    ten, and their number).
     """
     check_split(split)
     folder = os.path.expanduser(path_prefix) or data_dir
@@ -66,12 +67,12 @@ def read_index(
     if not records:
         raise RecordError(f"the shards of {split} in {folder} must hold videos, got none.")
     if any(is_url(_locate(shard.file, folder)) for shard in shards):
-        cache_limit_bytes()  # wrong, it would be wrong in every worker
+        cache_limit_bytes()  # report a wrong limit here, not in every worker
     return records
 
 
 def class_names(data_dir: str) -> list[str] | None:
-    """Return the lines of `classes.txt`, name by label; None if there is no such file."""
+    """Return the lines of `classes.txt`, one name per label; None if the file does not exist."""
     return kinetics.class_names(data_dir)
 
 
@@ -101,9 +102,10 @@ def _locate(file: str, folder: str) -> str:
 
 
 def _place_problem(location: str, *, below: tuple[str, str]) -> str:
-    """Return why an index may not name this place of a shard; "" if it may.
+    """Return the reason why an index may not name this location of a shard, or "".
 
-    `below`: the folder of the index and that of DATA.PATH_PREFIX, one of which holds any file://.
+    `below` holds the folder of the index and DATA.PATH_PREFIX. A file:// URL must be inside one of
+    them.
     """
     if not is_url(location):
         return ""

@@ -1,9 +1,9 @@
-"""Something-Something v2: a labels file, and a json list of clips for each split.
+"""Read Something-Something v2 from its labels file and a json list of clips for each split.
 
-The files carry the names of the release, with or without its prefix: `labels.json` maps a template
-to a number in quotes, `train.json` and `validation.json` are lists of {"id", "template", ...}. In
-the lists the objects of a template stand in brackets ("Poking [something] so that it falls over"),
-in the labels file they do not.
+The files have the names of the release, with or without its prefix. `labels.json` maps a template
+to a number in quotes. `train.json` and `validation.json` are lists of {"id", "template", ...}. The
+lists put the objects of a template in brackets ("Poking [something] so that it falls over"), and
+the labels file does not.
 """
 
 import os
@@ -40,18 +40,19 @@ def read_index(
     num_classes: int | None = None,
     labelled: bool = True,
 ) -> list[VideoRecord]:
-    """Read one split of `data_dir`; split is "train", "val" or "test".
+    """List the videos of one split of `data_dir`; split is "train", "val" or "test".
 
-    "test" is the validation set, as everywhere: the labels of the test set are not public, and all
-    published figures (Hiera, arXiv 2306.00989, table 6, among them) are for validation.
+    "test" is the validation set, as is usual: the labels of the test set are not public. All
+    published figures (such as Hiera, arXiv 2306.00989, table 6) are for the validation set.
 
-    The videos are `ID.webm` or `ID.mp4` in `path_prefix`, or, if that is empty, in the folder
-    `20bn-something-something-v2` of `data_dir`: whichever of the two is there, `.webm` if none is
-    (the decoder will then say so) or if the folder cannot be listed. Where they are not `labelled`,
-    for pretraining, neither the labels file nor an entry's template is looked at.
+    The videos are in `path_prefix`, or in the folder `20bn-something-something-v2` of `data_dir` if
+    `path_prefix` is empty. A video is `ID.webm` or `ID.mp4`, whichever exists. If neither exists
+    (the decoder then reports it), or the folder cannot be listed, it is `ID.webm`. Without
+    `labelled` (pretraining), the labels file and the templates of entries are ignored.
 
-    Raises RecordError for files that are missing or of another shape, and for all entries without
-    an id or with a template that the labels file lacks (the first ten, and how many).
+    Raises RecordError for files that are missing or have another structure. It also reports all
+    entries without an id, or with a template that is not in the labels file (the first ten, and
+    their number).
     """
     check_split(split)
     labels = _read_labels(data_dir, num_classes=num_classes) if labelled else None
@@ -77,7 +78,7 @@ def read_index(
 
 
 def class_names(data_dir: str) -> list[str] | None:
-    """Return the templates by label."""
+    """Return the templates in the order of their labels."""
     labels = _read_labels(data_dir, num_classes=None)
     return sorted(labels, key=labels.__getitem__)
 
@@ -103,7 +104,7 @@ def _read_labels(data_dir: str, *, num_classes: int | None) -> dict[str, int]:
 
 
 def _parse(entry: Any, labels: dict[str, int] | None) -> tuple[str, int] | str:
-    """Return id and label (NO_LABEL without `labels`), or what is wrong with the entry."""
+    """Parse an entry into id and label (NO_LABEL without `labels`), or return its problem."""
     if labels is None:
         if isinstance(entry, dict) and entry.get("id"):
             return str(entry["id"]), NO_LABEL
@@ -128,7 +129,7 @@ def _read_json(data_dir: str, name: str) -> tuple[str, Any]:
 
 
 def _names_in(folder: str) -> frozenset[str]:
-    # One listing, where asking for each of 200,000 files would take minutes on a network disk.
+    # List the folder once. To check each of 200,000 files would take minutes on a network disk.
     try:
         return frozenset(os.listdir(folder)) if is_dir(folder) else frozenset()
     except OSError:

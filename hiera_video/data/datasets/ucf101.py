@@ -1,9 +1,9 @@
-"""UCF101 in the files of its release: `classInd.txt`, and train and test lists for three splits.
+"""Read UCF101 from its release: `classInd.txt`, and train and test lists for three splits.
 
-`classInd.txt` numbers the classes from 1. A line of `trainlist01.txt` is `Class/video.avi number`,
-one of `testlist01.txt` a path alone, whose folder is its class. The lists lie in the folder of the
-data set or in `ucfTrainTestlist` there, as they are unpacked; the videos in `UCF-101` or beside the
-lists.
+`classInd.txt` numbers the classes from 1. A line of `trainlist01.txt` is `Class/video.avi number`.
+A line of `testlist01.txt` is only a path, whose folder is the class. The lists are in the folder of
+the data set, or in `ucfTrainTestlist` there, as unpacked. The videos are in `UCF-101` or next to
+the lists.
 """
 
 import os
@@ -36,12 +36,13 @@ def read_index(
 ) -> list[VideoRecord]:
     """Read the train or test list of split 1, 2 or 3; "val" is the test list, as in the literature.
 
-    Labels are the numbers of `classInd.txt` less 1. Videos are looked for in `path_prefix`, or, if
-    that is empty, in `UCF-101` of `data_dir` if it is there, else in `data_dir`. Where they are not
-    `labelled`, for pretraining, neither `classInd.txt` nor a number in the list is looked at.
+    Labels are the numbers of `classInd.txt` minus 1. Videos are in `path_prefix`. If `path_prefix`
+    is empty, they are in `UCF-101` in `data_dir` if it exists, else in `data_dir`. Without
+    `labelled` (pretraining), `classInd.txt` and the numbers in the list are ignored.
 
-    Raises RecordError for a file that is missing, empty or no text, and for all lines whose class
-    is not in `classInd.txt` or not their number's, as file:line (the first ten, and how many).
+    Raises RecordError for a file that is missing, empty or not text. It also reports all lines
+    whose class is not in `classInd.txt` or does not match their number, as file:line (the first
+    ten, and their number).
     """
     check_split(split)
     labels = _read_classes(data_dir, num_classes=num_classes) if labelled else None
@@ -66,7 +67,7 @@ def read_index(
 
 
 def class_names(data_dir: str) -> list[str] | None:
-    """Return the names of `classInd.txt` in the order of its numbers."""
+    """Return the class names of `classInd.txt` in the order of their numbers."""
     labels = _read_classes(data_dir, num_classes=None)
     return sorted(labels, key=labels.__getitem__)
 
@@ -77,7 +78,7 @@ def _find(data_dir: str, name: str, holds: str) -> str:
 
 
 def _lines(file: str) -> list[tuple[int, str]]:
-    """Return the lines that are not blank, with their numbers."""
+    """Read a text file; return its lines that are not blank, with their line numbers."""
     try:
         with open_text(file) as text:
             lines = [line.strip().lstrip("\ufeff") for line in text]
@@ -87,7 +88,7 @@ def _lines(file: str) -> list[tuple[int, str]]:
 
 
 def _read_classes(data_dir: str, *, num_classes: int | None) -> dict[str, int]:
-    """Return the labels, from 0, by class name."""
+    """Read `classInd.txt`; return the label of each class name, starting at 0."""
     file = _find(data_dir, _CLASSES, "lines of `number Class`, from 1 on")
     labels: dict[str, int] = {}
     problems = []
@@ -111,7 +112,7 @@ def _read_classes(data_dir: str, *, num_classes: int | None) -> dict[str, int]:
 
 
 def _parse(line: str) -> tuple[str, str]:
-    """Return the path, and the number behind it, or ""."""
+    """Split a line into its path and its number, "" if it has none."""
     path, _, number = line.rpartition(" ")
     return (path.rstrip(), number) if path and number.isdecimal() else (line, "")
 
