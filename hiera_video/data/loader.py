@@ -286,8 +286,8 @@ class BatchLoader:
         if self._killed_in_a_row >= _MAX_KILLED_IN_A_ROW:
             raise UserError(
                 f"data loader processes were killed {self._killed_in_a_row} times in a row "
-                f"({lost.reason}), perhaps for want of memory. Try fewer DATA_LOADER.NUM_WORKERS "
-                "or a smaller batch."
+                f"({lost.reason}), perhaps because memory ran out. Try fewer "
+                "DATA_LOADER.NUM_WORKERS or a smaller batch."
             )
 
 

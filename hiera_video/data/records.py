@@ -65,7 +65,7 @@ def find_file(
             return path
         if is_dir(path):
             raise RecordError(f"{path} must be a file ({holds}), got a directory. {_DEMO}")
-    seen = "which lacks it" if is_dir(data_dir) else "which is no folder"
+    seen = "which lacks it" if is_dir(data_dir) else "which is not a folder"
     raise RecordError(
         f"DATA.PATH_TO_DATA_DIR must be the folder of {wanted} ({holds}), "
         f"got {data_dir!r}, {seen}. {way_out() or _DEMO}"

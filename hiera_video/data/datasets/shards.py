@@ -117,7 +117,7 @@ def _place_problem(location: str, *, below: tuple[str, str]) -> str:
         path = os.path.realpath(_file_of(location))
         folders = [os.path.realpath(_file_of(folder)) for folder in below]
     except ValueError:  # a NUL
-        return "must be a file that can be."
+        return "must be a path without a NUL character."
     if any(os.path.commonpath([path, folder]) == folder for folder in folders):
         return ""
     return "a file:// URL must lie below the folder of the index. Try its plain path."

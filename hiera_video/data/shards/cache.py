@@ -96,7 +96,7 @@ def refusal(url: str) -> str:
     if scheme not in SCHEMES:
         return f"a shard's URL must begin with {', '.join(SCHEMES)}, got {scheme[:40]!r}"
     if scheme not in _WEB and "::" in url:
-        return "a shard's URL must be no chain, got one with '::'"
+        return "a shard's URL must not be a chain, got one with '::'"
     return ""
 
 

@@ -204,7 +204,7 @@ class WorkerPool:
                     what = "data loading processes do not start"
                 raise WorkerError(
                     f"{what} (exit code {exit_code}); "
-                    "what they say stands above. A script that loads data must do so under "
+                    "see their output above. A script that loads data must do so under "
                     "`if __name__ == '__main__':`."
                 )
         else:
