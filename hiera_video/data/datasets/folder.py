@@ -36,9 +36,9 @@ def read_index(
     Records are sorted by class, and by path within a class, independent of the file system. Without
     `labelled` (pretraining), videos may lie anywhere below `split`.
 
-    Raises RecordError for a folder that is missing or unreadable, for a class that is not in
-    `train` (or `classes.txt`), for a video outside the class folders, and for a class of `train`
-    without videos.
+    Raises RecordError for a missing or unreadable folder, and for a class of `train` without
+    videos. It also reports classes that are not in `train` (or `classes.txt`), and videos outside
+    the class folders.
     """
     check_split(split)
     if path_prefix:

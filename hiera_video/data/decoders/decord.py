@@ -66,7 +66,7 @@ def _doubt(
     if stream.frames > table.num_frames + _MAX_MISSING_FRAMES:
         return f"a header that states {stream.frames} frames"
     if len(container.streams.video) > 1:
-        return "several video streams, of which it chooses by older rules"
+        return "several video streams, and it selects one by older rules"
     kinds = container.format.name.split(",")
     if "matroska" not in kinds:  # a Matroska index need not list all key frames
         num_listed = sum(entry.is_keyframe for entry in stream.index_entries)
