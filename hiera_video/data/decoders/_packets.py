@@ -330,7 +330,7 @@ def _doubt(packets_P: list[_Packet], *, guessed: bool) -> str:
 
 
 def _steps_back(packets_P: list[_Packet]) -> bool:
-    """Return whether the clock steps back: decoding times, or times of key frames, in file order."""
+    """Return whether decoding times, or times of key frames, step back in file order."""
     decoded = [packet.dts for packet in packets_P if packet.dts is not None]
     shown_keys = [packet.pts for packet in packets_P if packet.is_key and packet.pts is not None]
     return any(after < before for row in (decoded, shown_keys) for before, after in pairwise(row))
