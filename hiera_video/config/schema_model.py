@@ -75,7 +75,8 @@ class MaskSection:
         Key(
             "Which mask units are hidden: tube hides one spatial pattern through all time, random "
             "any units in space and time (as published), frame whole time steps.",
-            choices=("tube", "random", "frame"),
+            modules_of="models/masking",
+            taking=("num_clips", "ratio", "generator"),
         ),
     ] = "tube"
     RATIO: Annotated[

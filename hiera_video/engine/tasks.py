@@ -14,7 +14,6 @@ from hiera_video.models import masking
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.visible import draw_decoded
 from hiera_video.solver.losses import classification_loss
-from hiera_video.utils.lookup import find_function
 from hiera_video.utils.seed import rng_for, seed_for
 
 
@@ -103,7 +102,7 @@ def build_task(cfg: Config, model: nn.Module, wrapped: nn.Module | None = None) 
         return Reconstruct(
             wrapped,
             unit_grid=model.unit_grid,
-            strategy=find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY"),
+            strategy=masking.find_strategy(cfg.MASK.STRATEGY, key="MASK.STRATEGY"),
             mask_ratio=cfg.MASK.RATIO,
             decoder_keep_ratio=cfg.MASK.DECODER_KEEP_RATIO,
             seed=cfg.RNG_SEED,

@@ -19,7 +19,6 @@ from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.visible import draw_decoded
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.lookup import find_function
 
 # [P] tables 11, 12 (video) and 14 (images).
 PAPER_MASK_RATIO_VIDEO, PAPER_MASK_RATIO_IMAGE = 0.9, 0.6
@@ -73,7 +72,7 @@ def report_config(cfg: Config, source: str) -> Report:
     visible_1U = decoded_1U = None
     if isinstance(model, MaskedAutoencoderHiera):
         crop, views = cfg.DATA.TRAIN_CROP_SIZE, (views_per_video(cfg), 1)
-        draw = find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY")
+        draw = masking.find_strategy(cfg.MASK.STRATEGY, key="MASK.STRATEGY")
         visible_1U = draw(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO)
         decoded_1U = draw_decoded(visible_1U, keep_ratio=cfg.MASK.DECODER_KEEP_RATIO)
     shape = (3, cfg.DATA.NUM_FRAMES, crop, crop)

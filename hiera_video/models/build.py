@@ -73,7 +73,7 @@ def check_masks(cfg: Config, model: nn.Module) -> None:
     if cfg.TASK != "ssl":
         return
     assert isinstance(model, MaskedAutoencoderHiera)
-    strategy = find_function(masking, cfg.MASK.STRATEGY, key="MASK.STRATEGY")
+    strategy = masking.find_strategy(cfg.MASK.STRATEGY, key="MASK.STRATEGY")
     if strategy(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO).all():
         raise UserError(
             f"MASK.RATIO must hide at least one part of {cfg.MASK.STRATEGY} masks, and of a grid "

@@ -19,7 +19,6 @@ from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.scores import pick_device
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.lookup import find_function
 from hiera_video.utils.outputs import make_folder
 from hiera_video.utils.seed import seed_for
 from hiera_video.utils.text import printable
@@ -169,7 +168,7 @@ def show_masks(
 
 def _draw(name: str, model: MaskedAutoencoderHiera, *, ratio: float, seed: int) -> torch.Tensor:
     """Draw the visible units of a strategy, bool [T, H, W] over the unit grid."""
-    draw = find_function(masking, name, key="strategy")
+    draw = masking.find_strategy(name, key="strategy")
     generator = torch.Generator().manual_seed(seed_for("picture", seed))
     visible_BU: torch.Tensor = draw(model.unit_grid, num_clips=1, ratio=ratio, generator=generator)
     return visible_BU[0].unflatten(0, model.unit_grid)

@@ -25,7 +25,6 @@ from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.patches import patches_to_frames, pixel_patches, statistics
 from hiera_video.models.parts.visible import tokens_in_order
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.lookup import find_function
 from hiera_video.utils.seed import seed_for
 from hiera_video.visualize.pictures import grey_hidden
 
@@ -112,7 +111,7 @@ def draw_mask(
     ratio = cfg.MASK.RATIO if ratio is None else ratio
     if not 0 < ratio < 1:
         raise UserError(f"--ratio must be above 0 and below 1, got {ratio}. Try 0.9.")
-    draw = find_function(masking, strategy or cfg.MASK.STRATEGY, key="--strategy")
+    draw = masking.find_strategy(strategy or cfg.MASK.STRATEGY, key="--strategy")
     generator = torch.Generator().manual_seed(seed_for("picture", seed))
     visible_BU: torch.Tensor = draw(model.unit_grid, num_clips=1, ratio=ratio, generator=generator)
     if visible_BU.all():
