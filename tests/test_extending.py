@@ -71,7 +71,10 @@ def test_a_training_with_a_new_data_set_decoder_family_and_metric(clone):
 @pytest.mark.slow
 def test_a_pretraining_with_a_new_strategy(clone):
     output = run(
-        clone, "HIERA_MICRO_MAE_PT", "MASK.STRATEGY corner DATA.TRAIN_CROP_SIZE 64", "pretrained"
+        clone,
+        "HIERA_MICRO_MAE_PT",
+        "MASK.STRATEGY corner DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64",
+        "pretrained",
     )
     assert "STRATEGY: corner" in (output / "config.yaml").read_text()
     assert "training mae_hiera_micro_8x64" in (output / "stdout.log").read_text()
