@@ -5,6 +5,7 @@ python tests/house.py OTHER_CHECKOUT   # figures of another one
 python tests/house.py --write          # renew the picture in docs/architecture.md
 """
 
+import argparse
 import ast
 import re
 import subprocess
@@ -129,10 +130,19 @@ def figures(root):
     print(f"modules of the package loaded by import hiera_video.models.hiera: {number}")
 
 
-if __name__ == "__main__":
-    if sys.argv[1:] == ["--write"]:
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("checkout", nargs="?", type=Path, default=ROOT, help="default: this one")
+    parser.add_argument("--fragments", action="store_true", help="list small functions used once")
+    parser.add_argument("--write", action="store_true", help="renew the picture in the docs")
+    arguments = parser.parse_args(argv)
+    if arguments.write:
         PAGE.write_text(written(PAGE.read_text(), picture()))
-    elif sys.argv[1:] == ["--fragments"]:
-        print("\n".join(fragments(ROOT / "hiera_video")))
+    elif arguments.fragments:
+        print("\n".join(fragments(arguments.checkout / "hiera_video")))
     else:
-        figures(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT)
+        figures(arguments.checkout.resolve())
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from .house import FLOORS as ROOMS
-from .house import modules_of
+from .house import PAGE, modules_of, picture, written
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "hiera_video"
@@ -151,6 +151,12 @@ def test_folders_of_tests_are_rooms():
         way = folder.relative_to(ROOT / "tests")
         if way.parts[0] not in OTHER_TESTS | {"__pycache__"} and folder.name != "__pycache__":
             assert (PACKAGE / way).is_dir(), way
+
+
+def test_the_picture_of_the_rooms_is_true():
+    """Renew it by `python tests/house.py --write`."""
+    page = PAGE.read_text()
+    assert written(page, picture()) == page
 
 
 def test_the_engine_is_the_engine_alone():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from .doc_pages import PAGES
 from .prose import count_words, sentences
 
 PAGE = """\
@@ -79,3 +80,14 @@ def test_the_command_prints_a_row_a_page_and_the_longest(tmp_path):
     assert rows[1] == ["page.md", "3", "3.0", "5"]
     assert rows[2] == ["total", "3", "3.0", "5"]
     assert printed.stdout.splitlines()[3] == "page.md:3: 5 words: A b c d e."
+
+
+def test_pages_are_written_in_short_sentences():
+    """At most 18 words a sentence on average over README and docs, and 40 in the longest."""
+    counts = {
+        f"{page.name}:{line}": count_words(sentence)
+        for page in PAGES
+        for line, sentence in sentences(page.read_text())
+    }
+    assert sum(counts.values()) / len(counts) <= 18
+    assert {place: words for place, words in counts.items() if words > 40} == {}
