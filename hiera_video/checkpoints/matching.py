@@ -153,7 +153,10 @@ def start_from_weights(
     other_classes = {
         name
         for name in (last_layer or ours)
-        if name in theirs and _differs_in_classes(ours[name].shape, theirs[name].shape, num_classes)
+        if name in theirs
+        and ours[name].shape != theirs[name].shape
+        and ours[name].shape[:1] == (num_classes,)
+        and ours[name].shape[1:] == theirs[name].shape[1:]
     }
     fitting = [name for name in ours if name not in missing | other_classes]
     find_misfits(model, theirs, fitting).refuse_to_start(path, key=key)
@@ -227,7 +230,3 @@ def _last_layer(model: nn.Module, names: Iterable[str]) -> list[str]:
     layer_index: Callable[[str], int] | None = getattr(model, "layer_index", None)
     last = getattr(model, "num_layers", 0) - 1
     return [name for name in names if layer_index is not None and layer_index(name) == last]
-
-
-def _differs_in_classes(own: torch.Size, other: torch.Size, num_classes: int | None) -> bool:
-    return own != other and own[:1] == (num_classes,) and own[1:] == other[1:]

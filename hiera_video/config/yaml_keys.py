@@ -208,16 +208,13 @@ def _why_not_a_file(path: str) -> str:
         found = ", ".join(sorted(_yaml_names(path)))
         return f"the directory {path!r}. " + (f"It holds {found}." if found else _TEMPLATE)
     if folder and not is_dir(folder):
-        return f"{path!r}, but there is no directory {folder!r}. {_shipped_advice(path)}"
+        near = difflib.get_close_matches(path.removeprefix("configs/"), shipped_configs(), n=1)
+        advice = f"Did you mean {near[0]}?" if near else _TEMPLATE
+        return f"{path!r}, but there is no directory {folder!r}. {advice}"
     stems = {os.path.splitext(entry)[0]: entry for entry in _yaml_names(folder or ".")}
     near = difflib.get_close_matches(os.path.splitext(name)[0], stems, n=1)
     advice = f"Did you mean {os.path.join(folder, stems[near[0]])}?" if near else _TEMPLATE
     return f"{path!r}, which does not exist. {advice}"
-
-
-def _shipped_advice(path: str) -> str:
-    near = difflib.get_close_matches(path.removeprefix("configs/"), shipped_configs(), n=1)
-    return f"Did you mean {near[0]}?" if near else _TEMPLATE
 
 
 def _yaml_names(folder: str) -> list[str]:

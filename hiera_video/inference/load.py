@@ -115,7 +115,7 @@ def _of_run(
             f"checkpoint_best.pyth. Try --model {_MODEL} (in Python, model={_MODEL!r}) for "
             "published weights."
         )
-    if path in _published_names():
+    if any(path in published_files(model) for model in public_functions(hiera)):
         raise UserError(
             f"{_KEY} {path!r} must go with the model that it is of. Try --model {_MODEL} "
             f"(in Python, model={_MODEL!r})."
@@ -181,10 +181,6 @@ def _named(
     return Trained(
         model, cfg or load_config(None, [str(word) for word in clips]), names, torch.device("cpu")
     )
-
-
-def _published_names() -> set[str]:
-    return {name for model in public_functions(hiera) for name in published_files(model)}
 
 
 def _no_classifier(path: str) -> UserError:

@@ -152,12 +152,17 @@ class Predictor:
             UserError: the model's outputs are not finite.
         """
         names = [os.fspath(path) for path in paths]
+        num_views = self.cfg.TEST.NUM_TEMPORAL_CLIPS * self.cfg.TEST.NUM_SPATIAL_CROPS
         for batch, places in read_videos(self.cfg, names, device=self.device):
             parts = [
                 self.probabilities(part.to(self.device).clips_BCTHW)
                 for part in batch.split(self.cfg.TEST.BATCH_SIZE)
             ]
-            scores_NK = self._mean_of_views(np.concatenate(parts)) if parts else np.empty(0)
+            scores_NK = np.empty(0)
+            if parts:
+                probabilities_BK = np.concatenate(parts)
+                shape_NVK = (-1, num_views, probabilities_BK.shape[1])
+                scores_NK = probabilities_BK.reshape(shape_NVK).mean(1)
             for path, place in places:
                 if isinstance(place, Failure):
                     yield place
@@ -203,10 +208,6 @@ class Predictor:
             for part in pixels_VTHWC.split(self.cfg.TEST.BATCH_SIZE)
         ]
         return self.prediction(np.concatenate(parts).mean(0))
-
-    def _mean_of_views(self, probabilities_BK: np.ndarray) -> np.ndarray:
-        num_views = self.cfg.TEST.NUM_TEMPORAL_CLIPS * self.cfg.TEST.NUM_SPATIAL_CROPS
-        return probabilities_BK.reshape(-1, num_views, probabilities_BK.shape[1]).mean(1)
 
 
 def with_views(

@@ -48,9 +48,11 @@ def read_index(
         )
     folder = os.path.join(data_dir, split)
     if not data_dir or not is_dir(folder):
+        has_splits = any(is_dir(os.path.join(data_dir, name)) for name in SPLITS)
+        way_out = "" if has_splits else suggest_preparing(data_dir)
         raise RecordError(
             f"DATA.PATH_TO_DATA_DIR must be the folder of {split}/ (a folder for each class, with "
-            f"its videos), got {data_dir!r}, which lacks it. {_way_out(data_dir)}".rstrip()
+            f"its videos), got {data_dir!r}, which lacks it. {way_out}".rstrip()
         )
     if not labelled:
         return _records([(path, NO_LABEL) for path in _videos_in(folder)], folder)
@@ -61,11 +63,6 @@ def read_index(
             f"{num_classes}."
         )
     return _read_classes(folder, names, needs_all=split == "train")
-
-
-def _way_out(data_dir: str) -> str:
-    has_splits = any(is_dir(os.path.join(data_dir, name)) for name in SPLITS)
-    return "" if has_splits else suggest_preparing(data_dir)
 
 
 def class_names(data_dir: str) -> list[str] | None:

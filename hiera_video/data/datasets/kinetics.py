@@ -61,11 +61,12 @@ def read_index(
     their number).
     """
     check_split(split)
+    lists = [os.path.join(data_dir, f"{name}.csv") for name in SPLITS]
     file = find_file(
         data_dir,
         [f"{split}.csv"],
         holds="lines of `path label`, one per video",
-        way_out=lambda: "" if _has_lists(data_dir) else suggest_preparing(data_dir),
+        way_out=lambda: "" if any(map(is_file, lists)) else suggest_preparing(data_dir),
     )
     folder = path_prefix or os.path.dirname(file)
     records: list[VideoRecord] = []
@@ -145,10 +146,6 @@ def _path_and_more(text: str) -> str:
     """Return the path if `text` is a path followed by further labels, else ""."""
     match = _PATH_AND_MORE.fullmatch(text)
     return match["path"] if match and match["ending"].lower() in VIDEO_ENDINGS else ""
-
-
-def _has_lists(data_dir: str) -> bool:
-    return any(is_file(os.path.join(data_dir, f"{split}.csv")) for split in SPLITS)
 
 
 def _is_header(line: str, folder: str) -> bool:

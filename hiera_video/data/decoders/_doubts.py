@@ -60,7 +60,10 @@ def _doubt_of_codec(
         return ""
     if "avi" in kinds and decoder.codec.canonical_name == "h264":
         return "H.264 in AVI, in which its seeks go astray"
-    if "avi" in kinds and not _index_fits(stream, table):
+    # If damage removed some frames, a seek by the index ends that many frames too early.
+    if "avi" in kinds and table.key_pts_K.tolist() != [
+        entry.timestamp for entry in stream.index_entries if entry.is_keyframe
+    ]:
         return "an index that does not fit its frames"
     if decoder.field_order > _PROGRESSIVE:
         return "interlaced frames"
@@ -94,12 +97,3 @@ def _key_decodes(
     except av.FFmpegError:
         pass
     return False
-
-
-def _index_fits(stream: av.VideoStream, table: PacketTable) -> bool:
-    """Return whether the index lists exactly the key frames that a complete read finds.
-
-    If damage removed some frames, a seek by the index ends that many frames too early.
-    """
-    listed = [entry.timestamp for entry in stream.index_entries if entry.is_keyframe]
-    return listed == table.key_pts_K.tolist()

@@ -94,15 +94,13 @@ class Watchdog:
                     store.set(f"place/{dist.rank()}", simplejson.dumps(place))
                     last, warned_sec = place, 0.0
                 waited_sec = time.monotonic() - self._since
-                if dist.is_main() and place and waited_sec > max(self._limit(), 2 * warned_sec):
+                usual_sec = statistics.median(self._step_sec) if self._step_sec else 0.0
+                limit_sec = max(self._limit_sec, _FACTOR * usual_sec, 2 * warned_sec)
+                if dist.is_main() and place and waited_sec > limit_sec:
                     warned_sec = waited_sec
                     self._warn(self._behind(store, place, waited_sec))
         except (OSError, RuntimeError):
             return  # the store is gone, and with it the run
-
-    def _limit(self) -> float:
-        usual_sec = statistics.median(self._step_sec) if self._step_sec else 0.0
-        return max(self._limit_sec, _FACTOR * usual_sec)
 
     def _behind(self, store: Store, own: tuple[int, int], waited_sec: float) -> str:
         places: dict[int, tuple[int, int]] = {0: own}
