@@ -8,10 +8,10 @@ import pytest
 
 import hiera_video
 
-FAMILIES = ("hiera", "hiera_mae")
 # Nothing that reads configs, files or videos.
 FOREIGN = ("yaml", "fvcore", "iopath", "fsspec", "safetensors", "simplejson", "torchvision", "av")
-MAX_MODULES = 19  # of this package; hiera has 17 and hiera_mae two more
+# Of this package. An autoencoder also loads the masking strategies, a file each, and their lookup.
+MAX_MODULES = {"hiera": 19, "hiera_mae": 24}
 
 
 def imported_by(code):
@@ -22,13 +22,13 @@ def imported_by(code):
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", MAX_MODULES)
 def test_a_model_loads_no_config_no_checkpoints_and_no_data(family):
     names = imported_by(f"import hiera_video.models.{family}")
     ours = [name for name in names if name.split(".")[0] == "hiera_video"]
     rooms = {name.split(".")[1] for name in ours if "." in name}
     assert rooms == {"models", "utils", "version"}
-    assert len(ours) <= MAX_MODULES, sorted(ours)
+    assert len(ours) <= MAX_MODULES[family], sorted(ours)
     assert not set(FOREIGN) & {name.split(".")[0] for name in names}
 
 
