@@ -13,13 +13,11 @@ from torch.nn.modules.module import register_module_forward_hook
 from hiera_video.checkpoints.run_folder import checkpoint_path, last_checkpoint
 from hiera_video.data.build import build_loader, read_records
 from hiera_video.engine.checkpoint import save_checkpoint
-from hiera_video.engine.epoch_log import Mean, Stopwatch
 from hiera_video.engine.launch import launch
 from hiera_video.engine.train import accumulation
 from hiera_video.models.hiera import hiera_micro_8x64
 from hiera_video.utils import io
 from hiera_video.utils.errors import UserError
-from hiera_video.utils.machine import clock
 
 
 def weights_of(path):
@@ -301,28 +299,6 @@ class FullDisk:
 
     def flush(self):
         self.file.flush()
-
-
-def test_checkpoints_are_ordered_by_number(tmp_path):
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    for name in ("00002", "00010", "100000", "00009"):
-        (folder / f"checkpoint_epoch_{name}.pyth").touch()
-    (folder / ".checkpoint_epoch_00011.pyth.x.tmp").touch()
-    assert last_checkpoint(str(tmp_path)).endswith("checkpoint_epoch_100000.pyth")
-    assert last_checkpoint(str(tmp_path / "none")) is None
-
-
-def test_meters():
-    mean = Mean()
-    assert np.isnan(mean.value)
-    mean.add(1.0, 3)
-    mean.add(5.0)
-    assert mean.value == 2.0
-    assert clock(3725.4) == "1:02:05"
-    watch = Stopwatch()
-    assert list(watch.waiting(iter([1, 2]))) == [1, 2]
-    assert 0 <= watch.wait_share <= 1
 
 
 def trained(small_cfg, *overrides):
