@@ -26,7 +26,7 @@ GIB = 1 << 30
 _REQUIRED = (
     *("torch", "torchvision", "pytorchvideo", "av", "numpy", "fvcore", "iopath", "fsspec"),
     *("webdataset", "safetensors", "simplejson", "tqdm", "tensorboard", "matplotlib", "pyyaml"),
-    *("jinja2", "pillow"),
+    *("jinja2", "pillow", "typing_extensions"),
 )
 _OPTIONAL = (
     *("decord", "torchcodec", "onnx", "onnxscript", "onnxruntime", "huggingface_hub"),
