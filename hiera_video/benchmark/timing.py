@@ -51,11 +51,11 @@ def matmul_run(
 ) -> tuple[Callable[[], object], float]:
     """Return a function that multiplies square matrices, and its multiplies and adds.
 
-    On a CPU it multiplies once, 2048 x 2048. A GPU needs more work to be busy: there it multiplies
-    several times, 8192 x 8192.
+    On a CPU it multiplies once, 2048 x 2048, or less if that takes longer than a second. A GPU
+    needs more work to be busy: there it multiplies several times, 8192 x 8192.
     """
     on_gpu = device.type == "cuda"
-    size, times = size or (8192 if on_gpu else 2048), 10 if on_gpu else 1
+    size, times = size or (8192 if on_gpu else _cpu_size(dtype)), 10 if on_gpu else 1
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
     def run() -> None:
@@ -64,6 +64,17 @@ def matmul_run(
         wait_for(device)
 
     return run, times * 2.0 * size**3
+
+
+def _cpu_size(dtype: torch.dtype) -> int:
+    """Return a size of square matrices whose product takes about a second or less.
+
+    A processor without bfloat16 instructions multiplies bfloat16 a hundred times more slowly.
+    """
+    small = 256
+    run, _ = matmul_run(small, dtype=dtype)
+    seconds = min(interleaved_seconds({"small": run}, repeats=2)["small"])
+    return next((s for s in (2048, 1024, 512) if seconds * (s / small) ** 3 < 1), small)
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:

@@ -161,6 +161,17 @@ class DataLoaderSection:
             maximum=10**7,
         ),
     ] = 120.0
+    CACHE: Annotated[
+        float,
+        Key(
+            "Memory in which the processes of a machine together keep decoded training and "
+            "validation videos, so that a small list is decoded once; 0: keep none. The clips are "
+            "the same.",
+            unit="GiB",
+            minimum=0,
+            maximum=10**5,
+        ),
+    ] = 0.0
     NORMALIZE_ON_DEVICE: Annotated[
         bool,
         Key(

@@ -9,6 +9,7 @@ from hiera_video.config import Config, views_per_video
 from hiera_video.data import datasets, sampling
 from hiera_video.data.dataset import TestViews, TrainViews, VideoDataset, ViewMaker
 from hiera_video.data.decoders import Decoding, check_backend
+from hiera_video.data.frame_cache import FrameCache, open_frame_cache
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.order import EpochBatchSampler
 from hiera_video.data.records import RecordTable, VideoRecord
@@ -20,6 +21,7 @@ from hiera_video.data.transforms.randaugment import parse_policy
 from hiera_video.utils import dist
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
+from hiera_video.utils.machine import free_memory
 
 
 def check_data_settings(cfg: Config) -> None:
@@ -102,11 +104,39 @@ def _dataset_function(cfg: Config, split: str, name: str) -> Callable[..., Any]:
     return find_function(module, name, key=f"{key}.DATASET")
 
 
-def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> BatchLoader:
+def build_frame_cache(cfg: Config, num_videos: int) -> FrameCache | None:
+    """Return the memory for the decoded frames of `num_videos` videos, None if it is off.
+
+    All processes must call it.
+
+    Raises:
+        UserError: DATA_LOADER.CACHE is larger than the free memory.
+    """
+    num_bytes = int(cfg.DATA_LOADER.CACHE * 2**30)
+    if not num_bytes:
+        return None
+    free = free_memory()
+    if free is not None and num_bytes > free:
+        raise UserError(
+            f"DATA_LOADER.CACHE must be at most the free memory, {free / 2**30:.1f} GiB, got "
+            f"{cfg.DATA_LOADER.CACHE:g}. Try less: videos that do not fit are decoded each time."
+        )
+    return open_frame_cache(num_videos, num_bytes)
+
+
+def build_loader(
+    cfg: Config,
+    split: str,
+    records: Sequence[VideoRecord],
+    *,
+    cache: FrameCache | None = None,
+    first_in_cache: int = 0,
+) -> BatchLoader:
     """Build the loader that yields the batches of a split.
 
     "train" yields random views, "val" one centre view of each video, "test" all views. With several
-    processes, the loader reads only the part of this process.
+    processes, the loader reads only the part of this process. `cache` keeps decoded videos; its
+    number `first_in_cache` is the first of `records`.
     """
     train = split == "train"
     num_clips, num_crops = num_views(cfg, split)
@@ -118,6 +148,8 @@ def build_loader(cfg: Config, split: str, records: Sequence[VideoRecord]) -> Bat
         seed=cfg.RNG_SEED,
         replace_bad=train,
         finish=not cfg.DATA_LOADER.NORMALIZE_ON_DEVICE,
+        cache=cache,
+        first_in_cache=first_in_cache,
     )
     # TEST.BATCH_SIZE counts views, but the loader batches complete videos.
     videos = global_batch(cfg) if train else max(cfg.TEST.BATCH_SIZE // (num_clips * num_crops), 1)

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import Dataset
 
 from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
+from hiera_video.data.frame_cache import FrameCache
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards.members import fetch_shard
 from hiera_video.data.transforms.normalize import Erasure, Finish
@@ -120,6 +121,8 @@ class VideoDataset(Dataset[Sample]):
     another, drawn from the same random generator; otherwise its sample has no views. In both cases
     the sample carries the failures for the log. With `finish`, the views are normalised here.
     Otherwise they stay pixels, which take a quarter of the bytes, and the consumer normalises them.
+
+    `cache` keeps decoded videos; its number `first_in_cache` is the first of `records`.
     """
 
     def __init__(
@@ -131,6 +134,8 @@ class VideoDataset(Dataset[Sample]):
         seed: int,
         replace_bad: bool,
         finish: bool = True,
+        cache: FrameCache | None = None,
+        first_in_cache: int = 0,
     ) -> None:
         self.records = records
         self.make_views = make_views
@@ -138,6 +143,8 @@ class VideoDataset(Dataset[Sample]):
         self.seed = seed
         self.replace_bad = replace_bad
         self.finish = finish
+        self.cache = cache
+        self.first_in_cache = first_in_cache
 
     def __len__(self) -> int:
         return len(self.records)
@@ -166,13 +173,14 @@ class VideoDataset(Dataset[Sample]):
         index = first
         for _ in range(MAX_TRIES if self.replace_bad else 1):
             record = self.records[index]
-            begin(-1)
-            fetch_shard(record.path)
+            if not self._is_kept(index):
+                begin(-1)
+                fetch_shard(record.path)
             begin(index)
             try:
                 if refused and index in refused:
                     raise DecodeError(record.path, refused[index])
-                views, erasures = self._views(record, rng, allocate or _plain)
+                views, erasures = self._views(index, rng, allocate or _plain)
                 return Sample(views, record.label, record.video_index, tuple(failures), erasures)
             except DecodeError as error:
                 failures.append(Failure(record.path, str(error)))
@@ -180,10 +188,19 @@ class VideoDataset(Dataset[Sample]):
         record = self.records[first]
         return Sample(None, record.label, record.video_index, tuple(failures))
 
+    def _is_kept(self, index: int) -> bool:
+        return self.cache is not None and self.cache.holds(self.first_in_cache + index)
+
+    def _open(self, index: int) -> VideoReader:
+        path = self.records[index].path
+        if self.cache is None:
+            return open_video(path, backend=self.backend)
+        return self.cache.open(self.first_in_cache + index, path, backend=self.backend)
+
     def _views(
-        self, record: VideoRecord, rng: np.random.Generator, allocate: Allocate
+        self, index: int, rng: np.random.Generator, allocate: Allocate
     ) -> tuple[torch.Tensor, tuple[Erasure | None, ...]]:
-        with open_video(record.path, backend=self.backend) as reader:
+        with self._open(index) as reader:
             if not self.finish:
                 return self.make_views(reader, rng, allocate)
             pixels_VTHWC, erasures = self.make_views(reader, rng, _plain)

@@ -11,14 +11,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from typing import Any
 
 from hiera_video.utils.errors import reason_of
-from hiera_video.utils.machine import usable_cores
+from hiera_video.utils.machine import free_memory, usable_cores
 from hiera_video.version import __version__
 
 OK, NOTE, TROUBLE = "ok", "note", "TROUBLE"
@@ -136,12 +136,7 @@ def _check_gpu(torch: Any, index: int) -> Iterator[Finding]:
 
 def check_memory(limits: Iterable[str] = ("/sys/fs/cgroup/memory.max",)) -> Iterator[Finding]:
     """Report the memory left to the machine and the container; `limits` are cgroup files."""
-    free = _meminfo("MemAvailable")
-    for path in limits:
-        with suppress(OSError, ValueError), open(path) as file:
-            limit = int(file.read())  # "max" means no limit
-            with open(path.replace("memory.max", "memory.current")) as used:
-                free = min(free or limit, max(limit - int(used.read()), 0))
+    free = free_memory(limits)
     if free is None:
         yield Finding("memory", NOTE, "this system does not report how much is free")
     elif free < _MIN_MEMORY_BYTES:
@@ -152,15 +147,6 @@ def check_memory(limits: Iterable[str] = ("/sys/fs/cgroup/memory.max",)) -> Iter
         yield Finding("memory", TROUBLE, f"{free / GIB:.1f} GiB free", advice)
     else:
         yield Finding("memory", OK, f"{free / GIB:.1f} GiB free")
-
-
-def _meminfo(name: str) -> int | None:
-    try:
-        with open("/proc/meminfo") as file:
-            values = dict(line.split(":", 1) for line in file)
-        return int(values[name].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return None
 
 
 def check_shared_memory(*, num_gpus: int, path: str = "/dev/shm") -> Iterator[Finding]:

@@ -25,6 +25,7 @@ from hiera_video.engine.run_log import RunLog
 from hiera_video.engine.train_run import (
     TrainRun,
     describe,
+    describe_cache,
     describe_data,
     describe_smaller_steps,
     prepare,
@@ -61,6 +62,8 @@ def train(
         for epoch in range(run.start.position.epoch, cfg.SOLVER.MAX_EPOCH):
             run.stop.hold()
             train_epoch(run, epoch)
+            if run.frame_cache and epoch == run.start.position.epoch:
+                log.line(describe_cache(run.frame_cache))
             stop = dist.agree(run.stop.requested)
             if end_step(run, Position(epoch + 1), stop=stop):
                 run.stop.release()

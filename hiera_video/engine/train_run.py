@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from hiera_video.config import Config, iterations_per_epoch, views_per_video
-from hiera_video.data.build import build_loader, read_class_names
+from hiera_video.data.build import build_frame_cache, build_loader, read_class_names
 from hiera_video.data.checks.fingerprint import describe_check, describe_records
+from hiera_video.data.frame_cache import FrameCache
 from hiera_video.data.health import BadVideos
 from hiera_video.data.loader import BatchLoader
 from hiera_video.data.records import VideoRecord
@@ -50,6 +51,7 @@ class TrainRun:
     lr_at: LrSchedule
     train_loader: BatchLoader
     val_loader: BatchLoader | None
+    frame_cache: FrameCache | None
     class_names: list[str] | None
     bad_videos: BadVideos
     validations: Validations
@@ -77,7 +79,12 @@ def prepare(
         WeightAverage(model, cfg.TRAIN.EMA_DECAY) if cfg.TRAIN.EMA_DECAY else None,
         StepGuard(cfg.TRAIN.MAX_BAD_STEPS, records["train"], log.warning),
     )
-    train_loader = build_loader(cfg, "train", records["train"])
+    num_train = len(records["train"])
+    cache = build_frame_cache(cfg, num_train + len(records.get("val", ())))
+    train_loader = build_loader(cfg, "train", records["train"], cache=cache)
+    val_loader = None
+    if "val" in records:
+        val_loader = build_loader(cfg, "val", records["val"], cache=cache, first_in_cache=num_train)
     class_names = read_class_names(cfg, "train")
     validations = Validations(cfg.OUTPUT_DIR, log.warning)
     start = start_run(
@@ -94,7 +101,8 @@ def prepare(
         task=build_task(cfg, model, wrapped),
         lr_at=build_lr_schedule(cfg, len(records["train"])),
         train_loader=train_loader,
-        val_loader=build_loader(cfg, "val", records["val"]) if "val" in records else None,
+        val_loader=val_loader,
+        frame_cache=cache,
         class_names=class_names,
         bad_videos=BadVideos(cfg.DATA.MAX_BAD_FRACTION),
         validations=validations,
@@ -122,6 +130,19 @@ def describe_data(cfg: Config, records: Sequence[VideoRecord]) -> list[str]:
         *describe_records(records, cfg.MODEL.NUM_CLASSES),
         *describe_check(checked, "train", records),
     ]
+
+
+def describe_cache(cache: FrameCache) -> str:
+    """Return the line that says how many videos are kept decoded, after an epoch has read all."""
+    used, size = (num_bytes / 2**30 for num_bytes in (cache.used_bytes, cache.num_bytes))
+    said = (
+        f"DATA_LOADER.CACHE keeps {cache.num_kept} of {cache.num_videos} videos decoded, in "
+        f"{used:.2f} of {size:.2f} GiB."
+    )
+    if cache.is_full:
+        needed = f"{used / cache.num_kept * cache.num_videos:.2f}" if cache.num_kept else "more"
+        said += f" The others do not fit: all need about {needed} GiB."
+    return said
 
 
 def describe(run: TrainRun, num_videos: int) -> str:

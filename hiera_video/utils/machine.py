@@ -1,6 +1,10 @@
-"""The cores of this machine, and times in the form that people read."""
+"""The cores and memory of this machine, and times in the form that people read."""
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
+
+_LIMITS = ("/sys/fs/cgroup/memory.max",)
 
 
 def usable_cores() -> int:
@@ -8,6 +12,24 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def free_memory(limits: Iterable[str] = _LIMITS) -> int | None:
+    """Return the bytes left to this machine and container, None if the system does not say.
+
+    `limits` are cgroup files of version 2.
+    """
+    free = None
+    with suppress(OSError, KeyError, ValueError), open("/proc/meminfo") as file:
+        values = dict(line.split(":", 1) for line in file)
+        free = int(values["MemAvailable"].split()[0]) * 1024
+    for path in limits:
+        with suppress(OSError, ValueError), open(path) as file:
+            limit = int(file.read())  # "max" means no limit
+            with open(path.replace("memory.max", "memory.current")) as used:
+                left = max(limit - int(used.read()), 0)
+                free = left if free is None else min(free, left)
+    return free
 
 
 def clock(seconds: float) -> str:

@@ -89,6 +89,21 @@ def test_a_run_broken_off_inside_an_epoch_ends_with_the_same_weights(
     assert same_state(one, other)
 
 
+def test_kept_frames_change_neither_a_run_nor_its_resume(small_cfg, tmp_path):
+    whole = small_cfg(RANDOM, f"OUTPUT_DIR {tmp_path / 'whole'}")
+    launch(whole)
+    keys = f"OUTPUT_DIR {tmp_path / 'broken'} TRAIN.CHECKPOINT_ITERS 2 DATA_LOADER.CACHE 0.01"
+    broken = small_cfg(RANDOM, keys)
+    launch_until(broken, 3)
+    launch(small_cfg(RANDOM, keys, "DATA_LOADER.NUM_WORKERS 2"))
+    log = log_of(broken)
+    assert "resumed after iteration 2 of epoch 1" in log
+    # Of the first epoch it has read the rest alone: 12 of 16 videos.
+    assert "DATA_LOADER.CACHE keeps 12 of 24 videos decoded, in 0.00 of 0.01 GiB." in log
+    one, other = (content_of(checkpoint_path(cfg.OUTPUT_DIR, 3)) for cfg in (whole, broken))
+    assert same_state(one, other)
+
+
 def test_pretraining_broken_off_inside_an_epoch_ends_with_the_same_weights(small_cfg, tmp_path):
     keys = (
         "TASK ssl MODEL.ARCH hiera_mae MODEL.MODEL_NAME mae_hiera_micro_8x64 MIXUP.ENABLE False "
