@@ -1,8 +1,8 @@
 """Run everything on the demo data, with the commands that a user would type: make demo
 
-Makes videos; pretrains on them without labels; fine-tunes from the pretrained weights and, with the
-same settings, from scratch; tests both; prints a table that compares the two; draws reconstructions
-of the autoencoder; writes a report.
+Makes videos; trains on them from scratch, tests, and prints the first accuracy; pretrains on the
+videos without labels; fine-tunes from these weights with the same settings, tests, and prints a
+table that compares the two; draws reconstructions of the autoencoder; writes a report.
 """
 
 import os
@@ -14,22 +14,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import simplejson
+import torch
 
 from hiera_video.checkpoints.run_folder import RESULTS_FILE, checkpoint_path
 from hiera_video.commands.options import command_parser
 from hiera_video.config import Config, load_config, to_yaml
 from hiera_video.data.build import read_records
 from hiera_video.engine.signals import CTRL_C_STATUS
+from hiera_video.models.build import build_model
 from hiera_video.report.write import REPORT_FILE
 from hiera_video.utils import disk, io
 from hiera_video.utils.errors import UserError
+from hiera_video.utils.machine import clock
 
 PRETRAIN_CONFIG = "configs/Demo/HIERA_MICRO_MAE_PT.yaml"
 CONFIG = "configs/Demo/HIERA_MICRO.yaml"
 RECORD_FILE = "demo.json"
 # Column of the table -> folder in OUTPUT_DIR. The two runs differ only in their initial weights.
-ARMS = {"pretrained": "fine_tuned", "from scratch": "from_scratch"}
+ARMS = {"from scratch": "from_scratch", "pretrained": "fine_tuned"}
 NUM_PICTURED = 4
+# Seconds of each step, and of `probe_sec`, on the machine of docs/demo.md, with these epochs.
+REFERENCE_SEC = {
+    "make data": 16.0,
+    "fine-tune, from scratch": 40.0,
+    "test, from scratch": 9.0,
+    "pretrain": 150.0,
+    "fine-tune, pretrained": 40.0,
+    "test, pretrained": 9.0,
+    "picture": 7.0,
+    "report": 6.0,
+}
+REFERENCE_EPOCHS = {"pretrain": 30, "fine-tune": 4}
+REFERENCE_PROBE_SEC = 0.15
 # Step's command -> what a user types in the clone. An installed demo runs `hiera-video COMMAND`.
 TOOLS = {
     "demo-data": "tools/make_demo_data.py",
@@ -77,7 +93,7 @@ def run(command: Sequence[str]) -> float:
     shown = f"python {TOOLS[name]}" if in_clone else f"hiera-video {name}"
     shown = shlex.join([*shown.split(), *words])
     program = [TOOLS[name]] if in_clone else ["-m", "hiera_video", *name.split()]
-    print(f"\n$ {shown}", flush=True)
+    print(f"$ {shown}", flush=True)
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *program, *words])
     while (status := wait(process)) is None:
@@ -97,18 +113,18 @@ def wait(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def commands(demo: Demo) -> dict[str, list[str]]:
-    """Return the demo's steps, in order, and the command of each."""
+def steps_of(demo: Demo) -> dict[str, list[str]]:
+    """Return the steps that make data and train, in order, and the command of each."""
     data = demo.fine_tune.DATA.PATH_TO_DATA_DIR
-    steps = {
-        "make data": ["demo-data", data],
-        "pretrain": [
-            *("train", "--cfg", PRETRAIN_CONFIG, *demo.pretrain_words),
-            *("OUTPUT_DIR", demo.folder("pretrained")),
-        ],
-    }
+    steps = {"make data": ["demo-data", data]}
     for arm, name in ARMS.items():
-        start = ["TRAIN.CHECKPOINT_FILE_PATH", demo.checkpoint()] if arm == "pretrained" else []
+        start = []
+        if arm == "pretrained":
+            start = ["TRAIN.CHECKPOINT_FILE_PATH", demo.checkpoint()]
+            steps["pretrain"] = [
+                *("train", "--cfg", PRETRAIN_CONFIG, *demo.pretrain_words),
+                *("OUTPUT_DIR", demo.folder("pretrained")),
+            ]
         settings = [*demo.fine_tune_words, "OUTPUT_DIR", demo.folder(name)]
         steps[f"fine-tune, {arm}"] = [
             *("train", "--cfg", CONFIG, *settings, "TEST.ENABLE", "False", *start)
@@ -132,26 +148,78 @@ def report_command(demo: Demo) -> list[str]:
     return ["report", *folders, "--output", demo.folder(REPORT_FILE)]
 
 
-def run_steps(demo: Demo) -> dict[str, float]:
-    """Run all steps; return the seconds of each when it did its work.
+def run_steps(demo: Demo) -> None:
+    """Run all steps, and print a table after each test and at the end.
 
     Steps that an earlier demo has finished are skipped; their seconds are those of that demo.
     """
     record_file = demo.folder(RECORD_FILE)
     seconds = read_record(record_file, demo.configs_yaml())
+    forecast = Forecast(demo)
 
-    def do(step: str, command: Sequence[str]) -> None:
+    def do(step: str, command: Sequence[str]) -> bool:
         if step in seconds:
             print(f"{step}: done before")
-            return
+            return False
+        print(f"\n{forecast.line(step, seconds)}", flush=True)
         seconds[step] = run(command)
         write_record(record_file, demo.configs_yaml(), seconds)
+        return True
 
-    for step, command in commands(demo).items():
-        do(step, command)
+    for step, command in steps_of(demo).items():
+        if do(step, command) and step == "test, from scratch":
+            print(f"\n{table(demo, seconds, ['from scratch'])}", flush=True)
     do("picture", picture_command(demo))
     do("report", report_command(demo))
-    return seconds
+    print(f"\n{table(demo, seconds, list(ARMS))}")
+
+
+class Forecast:
+    """Says before each step how long it will take, from what was measured on this machine.
+
+    Before the first step that is a short probe, afterwards the finished steps.
+    """
+
+    def __init__(self, demo: Demo) -> None:
+        self.expected_sec = dict(REFERENCE_SEC)
+        for name, cfg, epochs in (
+            ("pretrain", demo.pretrain, REFERENCE_EPOCHS["pretrain"]),
+            *((f"fine-tune, {arm}", demo.fine_tune, REFERENCE_EPOCHS["fine-tune"]) for arm in ARMS),
+        ):
+            self.expected_sec[name] *= cfg.SOLVER.MAX_EPOCH / epochs
+        self._demo = demo
+
+    def line(self, step: str, seconds: dict[str, float]) -> str:
+        """Return the line before a step; `seconds` are those of the finished steps."""
+        slower = self.slower_than_reference(seconds)
+        number = list(self.expected_sec).index(step) + 1
+        left = [sec * slower for name, sec in self.expected_sec.items() if name not in seconds]
+        here = self.expected_sec[step] * slower
+        return (
+            f"Step {number} of {len(self.expected_sec)}, {step}: about {clock(here)}. All steps "
+            f"left: about {clock(sum(left))}."
+        )
+
+    def slower_than_reference(self, seconds: dict[str, float]) -> float:
+        """Return how many times longer steps take here than on the reference machine."""
+        if not seconds:
+            return probe_sec(self._demo.fine_tune) / REFERENCE_PROBE_SEC
+        expected = sum(self.expected_sec[name] for name in seconds)
+        return sum(seconds.values()) / expected
+
+
+def probe_sec(cfg: Config) -> float:
+    """Return the seconds of one forward and backward pass of the demo's classifier."""
+    model = build_model(cfg)
+    clips = torch.randn(
+        cfg.TRAIN.BATCH_SIZE, 3, cfg.DATA.NUM_FRAMES, *[cfg.DATA.TRAIN_CROP_SIZE] * 2
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        model(clips).sum().backward()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
 
 
 def read_record(path: str, config_yaml: str) -> dict[str, float]:
@@ -181,10 +249,10 @@ def write_record(path: str, config_yaml: str, seconds: dict[str, float]) -> None
         raise UserError(f"OUTPUT_DIR: {path!r} could not be written ({error}).") from None
 
 
-def table(demo: Demo, seconds: dict[str, float]) -> str:
-    """Return the results of the demo as a markdown table."""
-    columns = [column(demo, seconds, arm) for arm in ARMS]
-    rows = [("", *ARMS), *((name, *(c[name] for c in columns)) for name in columns[0])]
+def table(demo: Demo, seconds: dict[str, float], arms: Sequence[str]) -> str:
+    """Return the results of the classifiers `arms` as a markdown table."""
+    columns = [column(demo, seconds, arm) for arm in arms]
+    rows = [("", *arms), *((name, *(c[name] for c in columns)) for name in columns[0])]
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     lines = [
         "| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |"
@@ -220,7 +288,8 @@ def column(demo: Demo, seconds: dict[str, float], arm: str) -> dict[str, str]:
 def parse_args(argv: Sequence[str] | None) -> Demo:
     """Read the command line, and the configs that it names."""
     parser = command_parser(
-        "Make demo videos, pretrain, fine-tune, test, print a table, write a report."
+        "Make demo videos, train from scratch, test, print the accuracy; pretrain, fine-tune, "
+        "test, compare the two; write a report."
     )
     pair = "KEY VALUE"
     parser.add_argument("overrides", nargs="*", metavar=pair, help="config overrides for all steps")
@@ -242,9 +311,8 @@ def parse_args(argv: Sequence[str] | None) -> Demo:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the demo and print its table."""
     demo = parse_args(argv)
-    seconds = run_steps(demo)
-    print(f"\n{table(demo, seconds)}\n")
-    print(f"Checkpoints, logs, scores and confusion matrices are in {demo.output_dir},")
+    run_steps(demo)
+    print(f"\nCheckpoints, logs, scores and confusion matrices are in {demo.output_dir},")
     print(f"and what the autoencoder sees and predicts in {demo.folder('pictures')}.")
     print(f"Report, for any browser: {os.path.abspath(demo.folder(REPORT_FILE))}")
     print('Next: README.md, "Your own videos".')

@@ -1,18 +1,20 @@
 import json
+import re
 
 import pytest
 import simplejson
 import torch
 
 from hiera_video.commands import demo as demo_command
+from hiera_video.utils.machine import clock
 
 SMALL_DEMO = (
     "SOLVER.MAX_EPOCH 1 TRAIN.BATCH_SIZE 8 DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 64 "
     "DATA.TEST_CROP_SIZE 64 DATA_LOADER.NUM_WORKERS 0 TENSORBOARD.ENABLE False"
 )
 STEPS = [
-    *("make data", "pretrain", "fine-tune, pretrained", "test, pretrained"),
-    *("fine-tune, from scratch", "test, from scratch", "picture", "report"),
+    *("make data", "fine-tune, from scratch", "test, from scratch"),
+    *("pretrain", "fine-tune, pretrained", "test, pretrained", "picture", "report"),
 ]
 
 
@@ -42,8 +44,9 @@ def test_demo_runs_the_commands_once_and_prints_its_table(run_tool, demo_tool, s
     assert "make data: done before" in first.out
     assert "$ python tools/run_net.py --cfg configs/Demo/HIERA_MICRO_MAE_PT.yaml" in first.out
     assert first.out.count("$ python tools/run_net.py --cfg configs/Demo/HIERA_MICRO.yaml") == 2
-    check_table(first.out)
+    check_tables(first.out)
     check_arms(out)
+    check_forecasts(first.out)
     assert list((out / "pictures").rglob("*.png"))
     assert f"Report, for any browser: {out / 'report.html'}" in first.out
     assert "from_scratch" in (out / "report.html").read_text()
@@ -51,22 +54,41 @@ def test_demo_runs_the_commands_once_and_prints_its_table(run_tool, demo_tool, s
 
     second = run_tool("demo", words)
     assert "$ python" not in second.out
-    assert second.out.split("\n|")[1:] == first.out.split("\n|")[1:]
+    assert tables_in(second.out) == tables_in(first.out)[1:]
 
 
-def check_table(out):
-    lines = [line for line in out.splitlines() if line.startswith("|")]
-    cells = {
-        row[0]: row[1:]
-        for row in ([cell.strip() for cell in line[1:-1].split("|")] for line in lines)
-    }
-    assert len({len(line) for line in lines}) == 1
-    assert cells[""] == ["pretrained", "from scratch"]
-    assert cells["chance, of 8 classes"] == ["12.5 %", "12.5 %"]
-    assert cells["videos to test on"] == ["8 of 8", "8 of 8"]
+def tables_in(out):
+    """The tables of an output, in order, each a dict from the first cell to the others."""
+    tables = []
+    for line in out.splitlines():
+        if line.startswith("|"):
+            first, *cells = (cell.strip() for cell in line[1:-1].split("|"))
+            if not first:
+                tables.append({})
+            tables[-1][first] = cells
+    return tables
+
+
+def check_tables(out):
+    """The first table stands before the pretraining begins, the second compares the two."""
+    before, _, after = out.partition("MAE_PT.yaml")
+    ((first,), (second,)) = tables_in(before), tables_in(after)
+    assert first[""] == ["from scratch"]
+    assert second[""] == ["from scratch", "pretrained"]
+    for name, cells in first.items():
+        assert second[name][:1] == cells
+    assert second["chance, of 8 classes"] == ["12.5 %", "12.5 %"]
+    assert second["videos to test on"] == ["8 of 8", "8 of 8"]
     for views in ("single view (1x1)", "multi-view (5x1)"):
-        assert all(cell.endswith(" %") for cell in cells[f"top-1, {views}"])
-    assert cells["seconds to pretrain"][1] == "-"
+        assert all(cell.endswith(" %") for cell in second[f"top-1, {views}"])
+    assert second["seconds to pretrain"][0] == "-"
+
+
+def check_forecasts(out):
+    told = re.findall(r"Step (\d) of 8, (.+): about (\S+)\. All steps left: about (\S+)\.", out)
+    assert [name for _, name, *_ in told] == STEPS[1:]
+    assert [int(number) for number, *_ in told] == list(range(2, 9))
+    assert told[-1][2] == told[-1][3]  # nothing is left after the last
 
 
 def check_arms(out):
@@ -102,7 +124,7 @@ def test_overrides_go_to_the_steps_they_are_meant_for(demo_tool):
     demo = demo_tool["parse_args"](words.split())
     assert (demo.pretrain.RNG_SEED, demo.fine_tune.RNG_SEED) == (3, 3)
     assert (demo.pretrain.SOLVER.MAX_EPOCH, demo.fine_tune.SOLVER.MAX_EPOCH) == (7, 2)
-    commands = demo_tool["commands"](demo)
+    commands = demo_tool["steps_of"](demo)
     assert list(commands) == STEPS[:-2]
     for step, command in commands.items():
         if step != "make data":
@@ -122,3 +144,24 @@ def test_both_configs_prepare_clips_in_the_same_way(demo_tool):
     demo = demo_tool["parse_args"]([])
     assert demo.pretrain.DATA == demo.fine_tune.DATA
     assert f"mae_{demo.fine_tune.MODEL.MODEL_NAME}" == demo.pretrain.MODEL.MODEL_NAME
+
+
+def test_the_forecast_follows_what_was_measured(demo_tool, monkeypatch):
+    demo = demo_tool["parse_args"](["--pretrain", "SOLVER.MAX_EPOCH", "1"])
+    whole = demo_tool["REFERENCE_EPOCHS"]["pretrain"]
+    expected = {**demo_tool["REFERENCE_SEC"]}
+    expected["pretrain"] /= whole
+    twice = 2 * demo_tool["REFERENCE_PROBE_SEC"]
+    monkeypatch.setattr(demo_command, "probe_sec", lambda cfg: twice)
+    forecast = demo_tool["Forecast"](demo)
+    assert forecast.slower_than_reference({}) == 2
+    measured = {"make data": 3 * expected["make data"]}
+    assert forecast.slower_than_reference(measured) == pytest.approx(3)
+    left = 3 * (sum(expected.values()) - expected["make data"])
+    line = forecast.line("fine-tune, from scratch", measured)
+    assert line.endswith(f"All steps left: about {clock(left)}.")
+    assert f"about {clock(3 * expected['fine-tune, from scratch'])}. All" in line
+
+
+def test_the_probe_takes_time(demo_tool):
+    assert 0 < demo_tool["probe_sec"](demo_tool["parse_args"]([]).fine_tune) < 60
