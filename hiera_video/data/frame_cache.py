@@ -30,7 +30,8 @@ from hiera_video.utils import dist
 _NEW, _CLAIMED, _KEPT = range(3)
 _STATE, _START, _FRAMES, _HEIGHT, _WIDTH, _TICKS = range(6)
 _ALIGNED_BYTES = 64
-# Frames that are decoded in one call, so that a long video is not in memory twice.
+# A long video is decoded in parts, so that it is not in memory twice.
+_FIRST_FRAMES = 32
 _BYTES_AT_ONCE = 1 << 28
 
 
@@ -124,25 +125,26 @@ class FrameCache:
         """
         num_frames, num_ticks = reader.num_frames, reader.num_ticks
         try:
-            frame_HWC = reader.frames_at([0])[0]
-            start = self._claim(number, num_ticks * 8 + num_frames * frame_HWC.nbytes)
+            # A short video is decoded in one go. Of a long one, this shows whether it fits.
+            first_FHWC = reader.frames_at(range(min(num_frames, _FIRST_FRAMES)))
+            frame_shape, frame_bytes = first_FHWC.shape[1:], first_FHWC[0].nbytes
+            start = self._claim(number, num_ticks * 8 + num_frames * frame_bytes)
             if start is None:
                 return
-            row = (_KEPT, start, num_frames, *frame_HWC.shape[:2], num_ticks)
-            frame_of_tick = reader.ticks_to_frames(np.arange(num_ticks))
             first = start + num_ticks * 8
-            frames_FHWC = self._content[first : first + num_frames * frame_HWC.nbytes]
-            frames_FHWC = frames_FHWC.reshape(num_frames, *frame_HWC.shape)
-            step = max(_BYTES_AT_ONCE // frame_HWC.nbytes, 1)
-            for begin in range(0, num_frames, step):
-                wanted = np.arange(begin, min(begin + step, num_frames))
-                frames_FHWC[wanted[0] : wanted[-1] + 1] = reader.frames_at(wanted)
+            frames_FHWC = self._content[first : first + num_frames * frame_bytes]
+            frames_FHWC = frames_FHWC.reshape(num_frames, *frame_shape)
+            frames_FHWC[: len(first_FHWC)] = first_FHWC
+            step = max(_BYTES_AT_ONCE // frame_bytes, 1)
+            for begin in range(len(first_FHWC), num_frames, step):
+                end = min(begin + step, num_frames)
+                frames_FHWC[begin:end] = reader.frames_at(range(begin, end))
         except DecodeError:
             return
-        self._content[start:first].view(np.int64)[:] = frame_of_tick
+        self._content[start:first].view(np.int64)[:] = reader.ticks_to_frames(np.arange(num_ticks))
         with self._locked():
             self._fps_N[number] = reader.fps
-            self._rows_N6[number] = row
+            self._rows_N6[number] = (_KEPT, start, num_frames, *frame_shape[:2], num_ticks)
             self._counts_3[1] += 1
 
     def _claim(self, number: int, num_bytes: int) -> int | None:

@@ -153,6 +153,7 @@ def test_a_kept_video_answers_as_its_reader_does(videos, number):
 
 
 def test_a_long_video_is_decoded_in_parts(videos, monkeypatch):
+    monkeypatch.setattr(frame_cache, "_FIRST_FRAMES", 2)
     monkeypatch.setattr(frame_cache, "_BYTES_AT_ONCE", 3 * FRAME_BYTES)
     cache = FrameCache(1, 10**7)
     with cache.open(0, videos[0].path) as kept, open_video(videos[0].path) as reader:
