@@ -27,8 +27,8 @@ from hiera_video.utils import disk, io
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.machine import clock
 
-PRETRAIN_CONFIG = "configs/Demo/HIERA_MICRO_MAE_PT.yaml"
-CONFIG = "configs/Demo/HIERA_MICRO.yaml"
+PRETRAIN_CONFIG = "configs/Demo/MOTIONS_V1_MAE_PT.yaml"
+CONFIG = "configs/Demo/MOTIONS_V1.yaml"
 RECORD_FILE = "demo.json"
 # Column of the table -> folder in OUTPUT_DIR. The two runs differ only in their initial weights.
 ARMS = {"from scratch": "from_scratch", "pretrained": "fine_tuned"}
@@ -44,7 +44,7 @@ REFERENCE_SEC = {
     "picture": 7.0,
     "report": 6.0,
 }
-REFERENCE_EPOCHS = {"pretrain": 30, "fine-tune": 4}
+REFERENCE_EPOCHS = {"pretrain": 12, "fine-tune": 2}
 REFERENCE_PROBE_SEC = 0.15
 # Step's command -> what a user types in the clone. An installed demo runs `hiera-video COMMAND`.
 TOOLS = {

@@ -42,8 +42,8 @@ def test_demo_runs_the_commands_once_and_prints_its_table(run_tool, demo_tool, s
     first = run_tool("demo", words)
     assert first.status == 0, first.err
     assert "make data: done before" in first.out
-    assert "$ python tools/run_net.py --cfg configs/Demo/HIERA_MICRO_MAE_PT.yaml" in first.out
-    assert first.out.count("$ python tools/run_net.py --cfg configs/Demo/HIERA_MICRO.yaml") == 2
+    assert "$ python tools/run_net.py --cfg configs/Demo/MOTIONS_V1_MAE_PT.yaml" in first.out
+    assert first.out.count("$ python tools/run_net.py --cfg configs/Demo/MOTIONS_V1.yaml") == 2
     check_tables(first.out)
     check_arms(out)
     check_forecasts(first.out)
