@@ -24,7 +24,7 @@ demo: $(INSTALLED)
 # One thread: the models of the tests are too small for more. Files side by side, but no more than four:
 # each process holds PyTorch.
 test: $(INSTALLED_TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 test-all: $(INSTALLED_PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -o timeout=3600 --cov --cov-report=term

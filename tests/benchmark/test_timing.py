@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from hiera_video.benchmark import timing
+from hiera_video.benchmark.timing import _cpu_size as cpu_size  # before conftest.py replaces it
 from hiera_video.models.hiera import hiera_base_16x224, hiera_micro_8x64
 from hiera_video.utils.errors import UserError
 
@@ -51,3 +52,9 @@ def test_a_published_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "hiera", None)  # as if it were not installed
     with pytest.raises(UserError, match="pip install -e"):
         timing.published_model("hiera_base_16x224")
+
+
+@pytest.mark.parametrize(("seconds", "size"), [(1e-4, 2048), (0.004, 1024), (0.035, 512), (9, 256)])
+def test_a_slow_processor_multiplies_less(monkeypatch, seconds, size):
+    monkeypatch.setattr(timing, "interleaved_seconds", lambda runs, repeats: {"small": [seconds]})
+    assert cpu_size(torch.bfloat16) == size
