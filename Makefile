@@ -7,11 +7,12 @@ INSTALLED_TEST := $(VENV)/.installed-test
 INSTALLED_PEERS := $(VENV)/.installed-peers
 INSTALLED_DOCS := $(VENV)/.installed-docs
 
-.PHONY: help demo test test-all lint format docs clean
+.PHONY: help demo test coverage test-all lint format docs clean
 
 help:
 	@echo "make demo      make demo videos, pretrain, fine-tune with and without it, test, print a table, write a report"
-	@echo "make test      run the quick tests, with line coverage"
+	@echo "make test      run the quick tests"
+	@echo "make coverage  run the quick tests and count the lines that they reach, half as long again"
 	@echo "make test-all  run the slow tests too, some of them against the published package"
 	@echo "make lint      ruff and mypy"
 	@echo "make format    let ruff format the code"
@@ -22,9 +23,15 @@ demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
 
 # One thread: the models of the tests are too small for more. Files side by side, but no more than four:
-# each process holds PyTorch.
+# each process holds PyTorch. The order of the files is that of tests/conftest.py.
+QUICK_TESTS = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder
+
 test: $(INSTALLED_TEST)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(QUICK_TESTS)
+
+coverage: $(INSTALLED_TEST)
+	$(QUICK_TESTS) --cov --cov-report=term
 
 test-all: $(INSTALLED_PEERS)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -o timeout=3600 --cov --cov-report=term

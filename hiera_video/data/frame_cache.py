@@ -140,6 +140,7 @@ class FrameCache:
                 end = min(begin + step, num_frames)
                 frames_FHWC[begin:end] = reader.frames_at(range(begin, end))
         except DecodeError:
+            self._claim(number, 0)  # so that the next epoch does not try again
             return
         self._content[start:first].view(np.int64)[:] = reader.ticks_to_frames(np.arange(num_ticks))
         with self._locked():
@@ -177,10 +178,13 @@ def open_frame_cache(num_videos: int, num_bytes: int) -> FrameCache:
         return FrameCache(num_videos, num_bytes)
     leader = dist.local_rank() == 0
     cache = FrameCache(num_videos, num_bytes) if leader else None
-    place = f"/proc/{os.getpid()}/fd/{cache._block.descriptor}" if cache else ""
+    place = ("", (0, 0))
+    if cache:
+        descriptor = cache._block.descriptor
+        place = (f"/proc/{os.getpid()}/fd/{descriptor}", _identity(descriptor))
     places = dist.gather(place)
     try:
-        cache = cache or _opened(places[dist.rank() - dist.local_rank()], num_videos)
+        cache = cache or _opened(*places[dist.rank() - dist.local_rank()], num_videos)
     except OSError:
         cache = None
     if dist.agree(cache is None):
@@ -189,10 +193,20 @@ def open_frame_cache(num_videos: int, num_bytes: int) -> FrameCache:
     return cache
 
 
-def _opened(place: str, num_videos: int) -> FrameCache:
+def _opened(place: str, identity: tuple[int, int], num_videos: int) -> FrameCache:
+    """Open the memory of another process; raise OSError if it is not the one that was meant."""
+    descriptor = os.open(place, os.O_RDWR | os.O_CLOEXEC)
+    if _identity(descriptor) != identity:  # numbers of processes differ between containers
+        os.close(descriptor)
+        raise FileNotFoundError(place)
     cache = FrameCache.__new__(FrameCache)
-    cache._map(os.open(place, os.O_RDWR | os.O_CLOEXEC), num_videos)
+    cache._map(descriptor, num_videos)
     return cache
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
 
 
 class _KeptReader:

@@ -36,6 +36,7 @@ else:
     time.sleep(2)
 sys.stdout.write(json.dumps(heard) + "\\n")
 sys.stdout.flush()
+torch.distributed.destroy_process_group()
 """
 
 
