@@ -25,12 +25,19 @@ from hiera_video.utils.machine import free_memory
 
 
 def check_data_settings(cfg: Config) -> None:
-    """Check the decoder and the RandAugment policy, which otherwise fail only in a worker.
+    """Check the decoder, the RandAugment policy and the memory for frames, which fail only later.
 
     Raises:
-        UserError: the backend cannot be imported, or AUG.AA_TYPE is not a policy.
+        UserError: the backend cannot be imported, AUG.AA_TYPE is not a policy, or DATA_LOADER.CACHE
+            is larger than the free memory.
     """
     check_backend(cfg.DATA.DECODING_BACKEND)
+    free = free_memory()
+    if cfg.TRAIN.ENABLE and free is not None and _cache_bytes(cfg) > free:
+        raise UserError(
+            f"DATA_LOADER.CACHE must be at most the free memory, {free / 2**30:.1f} GiB, got "
+            f"{cfg.DATA_LOADER.CACHE:g}. Try less: videos that do not fit are decoded each time."
+        )
     if cfg.AUG.ENABLE and cfg.AUG.AA_TYPE:
         parse_policy(cfg.AUG.AA_TYPE)
 
@@ -108,20 +115,13 @@ def build_frame_cache(cfg: Config, num_videos: int) -> FrameCache | None:
     """Return the memory for the decoded frames of `num_videos` videos, None if it is off.
 
     All processes must call it.
-
-    Raises:
-        UserError: DATA_LOADER.CACHE is larger than the free memory.
     """
-    num_bytes = int(cfg.DATA_LOADER.CACHE * 2**30)
-    if not num_bytes:
-        return None
-    free = free_memory()
-    if free is not None and num_bytes > free:
-        raise UserError(
-            f"DATA_LOADER.CACHE must be at most the free memory, {free / 2**30:.1f} GiB, got "
-            f"{cfg.DATA_LOADER.CACHE:g}. Try less: videos that do not fit are decoded each time."
-        )
-    return open_frame_cache(num_videos, num_bytes)
+    num_bytes = _cache_bytes(cfg)
+    return open_frame_cache(num_videos, num_bytes) if num_bytes else None
+
+
+def _cache_bytes(cfg: Config) -> int:
+    return int(cfg.DATA_LOADER.CACHE * 2**30)
 
 
 def build_loader(

@@ -3,8 +3,8 @@
 The memory has a fixed size and all processes of a machine use it. The first process to read a video
 decodes all its frames. If they fit, it copies them into the memory, where they stay for the run.
 Nothing is evicted: an epoch reads every video once, so the oldest frames are needed as soon as the
-newest. What does not fit is decoded anew each time. The pixels are the same either way, because
-frame k of a reader is the k-th of a full sequential decode.
+newest. A video that does not fit is decoded each time it is read. The pixels are the same either
+way, because frame k of a reader is the k-th of a full sequential decode.
 
     used, kept, refused         three numbers
     rows_N6                     one row of numbers for each video
@@ -23,6 +23,7 @@ import numpy as np
 
 from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_video
 from hiera_video.data.decoders._reader import unique_indices
+from hiera_video.data.decoders._timeline import checked_ticks
 from hiera_video.data.workers.memory import Block, anonymous_file
 from hiera_video.utils import dist
 
@@ -163,8 +164,13 @@ class FrameCache:
 
 
 def _attach(descriptor: Any, num_videos: int) -> FrameCache:
+    return _over(descriptor.detach(), num_videos)
+
+
+def _over(descriptor: int, num_videos: int) -> FrameCache:
+    """Return the cache in the memory of a descriptor; another process has made it."""
     cache = FrameCache.__new__(FrameCache)
-    cache._map(descriptor.detach(), num_videos)
+    cache._map(descriptor, num_videos)
     return cache
 
 
@@ -199,9 +205,7 @@ def _opened(place: str, identity: tuple[int, int], num_videos: int) -> FrameCach
     if _identity(descriptor) != identity:  # numbers of processes differ between containers
         os.close(descriptor)
         raise FileNotFoundError(place)
-    cache = FrameCache.__new__(FrameCache)
-    cache._map(descriptor, num_videos)
-    return cache
+    return _over(descriptor, num_videos)
 
 
 def _identity(descriptor: int) -> tuple[int, int]:
@@ -226,11 +230,7 @@ class _KeptReader:
 
     def ticks_to_frames(self, ticks: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the frame on screen at each tick; see VideoReader."""
-        ticks_T = np.asarray(ticks, dtype=np.int64)
-        if ticks_T.size and not 0 <= ticks_T.min() <= ticks_T.max() < self.num_ticks:
-            low, high = int(ticks_T.min()), int(ticks_T.max())
-            raise IndexError(f"ticks {low}..{high} asked for, of 0..{self.num_ticks - 1}.")
-        return self._frame_of_tick[ticks_T]
+        return self._frame_of_tick[checked_ticks(ticks, num_ticks=self.num_ticks)]
 
     def frames_at(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return a copy of the frames at `indices`; see VideoReader."""

@@ -139,10 +139,12 @@ def describe_cache(cache: FrameCache) -> str:
         f"DATA_LOADER.CACHE keeps {cache.num_kept} of {cache.num_videos} videos decoded, in "
         f"{used:.2f} of {size:.2f} GiB."
     )
-    if cache.is_full:
-        needed = f"{used / cache.num_kept * cache.num_videos:.2f}" if cache.num_kept else "more"
-        said += f" The others do not fit: all need about {needed} GiB."
-    return said
+    if not cache.is_full:
+        return said
+    if not cache.num_kept:
+        return f"{said} None fits: try more."
+    needed = used / cache.num_kept * cache.num_videos
+    return f"{said} The others do not fit: all need about {needed:.2f} GiB."
 
 
 def describe(run: TrainRun, num_videos: int) -> str:

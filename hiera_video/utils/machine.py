@@ -17,7 +17,7 @@ def usable_cores() -> int:
 def free_memory(limits: Iterable[str] = _LIMITS) -> int | None:
     """Return the bytes left to this machine and container, None if the system does not say.
 
-    `limits` are cgroup files of version 2.
+    `limits` are cgroup files of version 2. Pages of files that nothing uses count as free.
     """
     free = None
     with suppress(OSError, KeyError, ValueError), open("/proc/meminfo") as file:
@@ -27,8 +27,11 @@ def free_memory(limits: Iterable[str] = _LIMITS) -> int | None:
         with suppress(OSError, ValueError), open(path) as file:
             limit = int(file.read())  # "max" means no limit
             with open(path.replace("memory.max", "memory.current")) as used:
-                left = max(limit - int(used.read()), 0)
-                free = left if free is None else min(free, left)
+                left = limit - int(used.read())
+            with suppress(OSError), open(path.replace("memory.max", "memory.stat")) as file:
+                counts = dict(line.split() for line in file)
+                left += int(counts.get("inactive_file", 0))
+            free = max(left, 0) if free is None else min(free, max(left, 0))
     return free
 
 

@@ -1,6 +1,7 @@
 """Clips from kept frames are those of the decoder, and the memory stays within its bound."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 
 from hiera_video.config import load_config
 from hiera_video.data import build, frame_cache
-from hiera_video.data.build import build_frame_cache, build_loader
+from hiera_video.data.build import build_frame_cache, build_loader, check_data_settings
 from hiera_video.data.decoders import DecodeError, open_video
 from hiera_video.data.frame_cache import FrameCache
 from hiera_video.data.records import VideoRecord
+from hiera_video.engine.train_run import describe_cache
 from hiera_video.utils.errors import UserError
 
 FRAME_BYTES = 48 * 64 * 3
@@ -104,6 +106,16 @@ def test_the_memory_has_a_bound(videos):
     assert taken.st_blocks * 512 <= num_bytes + os.sysconf("SC_PAGE_SIZE")
 
 
+def test_the_log_says_what_is_kept_and_what_all_need(videos):
+    cache = FrameCache(len(videos), FrameCache.least_bytes(len(videos)) + 50 * FRAME_BYTES)
+    assert describe_cache(cache).startswith("DATA_LOADER.CACHE keeps 0 of 8 videos decoded")
+    batches(make_cfg(), videos, cache=cache)
+    assert re.search(r"The others do not fit: all need about 0\.0\d GiB\.$", describe_cache(cache))
+    small = FrameCache(len(videos), 1)
+    small.open(0, videos[0].path).close()
+    assert describe_cache(small).endswith("None fits: try more.")
+
+
 def test_memory_is_taken_as_videos_come(videos):
     cache = FrameCache(len(videos), 10**9)
     assert os.fstat(cache._block.descriptor).st_blocks * 512 < 10**6
@@ -181,5 +193,7 @@ def test_a_file_that_is_no_video_fails_as_ever(tmp_path):
 def test_more_than_the_free_memory_is_refused(monkeypatch):
     monkeypatch.setattr(build, "free_memory", lambda: 5 * 2**30)
     with pytest.raises(UserError, match=r"DATA_LOADER.CACHE must be at most .* 5.0 GiB, got 6"):
-        build_frame_cache(make_cfg("DATA_LOADER.CACHE 6"), 10)
+        check_data_settings(make_cfg("DATA_LOADER.CACHE 6"))
+    check_data_settings(make_cfg("DATA_LOADER.CACHE 4"))
+    check_data_settings(make_cfg("DATA_LOADER.CACHE 6 TRAIN.ENABLE False"))
     assert build_frame_cache(make_cfg("DATA_LOADER.CACHE 0"), 10) is None

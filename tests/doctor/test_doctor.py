@@ -78,6 +78,14 @@ def test_the_limit_of_a_container_counts(tmp_path, limit, used, status):
     assert ("TRAIN.BATCH_SIZE" in found.advice) == (status == TROUBLE)
 
 
+def test_pages_of_files_that_nothing_uses_are_free(tmp_path):
+    (tmp_path / "memory.max").write_text("1000\n")
+    (tmp_path / "memory.current").write_text("900\n")
+    assert free_memory([str(tmp_path / "memory.max")]) == 100
+    (tmp_path / "memory.stat").write_text("anon 100\nactive_file 200\ninactive_file 600\n")
+    assert free_memory([str(tmp_path / "memory.max")]) == 700
+
+
 @pytest.mark.parametrize("error", [ValueError("a\nb"), SystemExit(3), RecursionError(), OSError()])
 def test_a_check_that_fails_is_a_trouble(error):
     def check():

@@ -61,15 +61,21 @@ class Timeline:
 
         Raises IndexError for a tick outside [0, num_ticks - 1].
         """
-        ticks_T = np.asarray(ticks, dtype=np.int64)
-        if ticks_T.size and not 0 <= ticks_T.min() <= ticks_T.max() < self.num_ticks:
-            low, high = int(ticks_T.min()), int(ticks_T.max())
-            raise IndexError(f"ticks {low}..{high} asked for, of 0..{self.num_ticks - 1}.")
+        ticks_T = checked_ticks(ticks, num_ticks=self.num_ticks)
         if self.pts_N is None:
             return ticks_T
         # Allow one unit of tolerance, as the time of a frame may be rounded up.
         times_T = self.pts_N[0] + ticks_T * self.tick_pts + min(1.0, self.tick_pts / 2)
         return np.searchsorted(self.pts_N, times_T, side="right") - 1
+
+
+def checked_ticks(ticks: Sequence[int] | np.ndarray, *, num_ticks: int) -> np.ndarray:
+    """Return the ticks as int64; raise IndexError for one outside [0, num_ticks - 1]."""
+    ticks_T = np.asarray(ticks, dtype=np.int64)
+    if ticks_T.size and not 0 <= ticks_T.min() <= ticks_T.max() < num_ticks:
+        low, high = int(ticks_T.min()), int(ticks_T.max())
+        raise IndexError(f"ticks {low}..{high} asked for, of 0..{num_ticks - 1}.")
+    return ticks_T
 
 
 def timeline_of(
