@@ -230,14 +230,15 @@ def read_record(path: str, config_yaml: str) -> dict[str, float]:
     try:
         with io.open_file(path) as file:
             record = simplejson.load(file)
-    except ValueError:
+        made_with, seconds = record["config"], record["seconds"]
+    except (ValueError, KeyError, TypeError):  # not JSON, or of another shape
         raise UserError(f"{path} is damaged. Try removing it.") from None
-    if record["config"] != config_yaml:
+    if made_with != config_yaml:
         raise UserError(
             f"{os.path.dirname(path)} holds a demo of other settings. Try removing that "
             "folder, or another OUTPUT_DIR."
         )
-    return record["seconds"]
+    return seconds
 
 
 def write_record(path: str, config_yaml: str, seconds: dict[str, float]) -> None:

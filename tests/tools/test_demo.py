@@ -6,6 +6,7 @@ import simplejson
 import torch
 
 from hiera_video.commands import demo as demo_command
+from hiera_video.utils.errors import UserError
 from hiera_video.utils.machine import clock
 
 SMALL_DEMO = (
@@ -167,3 +168,11 @@ def test_the_forecast_follows_what_was_measured(demo_tool, monkeypatch):
 
 def test_the_probe_takes_time(demo_tool):
     assert 0 < demo_tool["probe_sec"](demo_tool["parse_args"]([]).fine_tune) < 60
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '"x"', '{"config": ""}'])
+def test_a_damaged_record_is_named(demo_tool, tmp_path, text):
+    path = tmp_path / "demo.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="demo.json is damaged. Try removing it"):
+        demo_tool["read_record"](str(path), "")
