@@ -1,7 +1,6 @@
 """The command hiera-video: it lists its commands, names the nearest, and runs the tools' code."""
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,19 +100,3 @@ def test_an_error_of_a_command_is_one_line_and_status_1(tmp_path):
     done = run("flops", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: --cfg or --model must be given.")
-
-
-@pytest.mark.parametrize("given", ["", "ACTIVE"])
-def test_threads_of_commands_sleep_while_they_wait_unless_told_otherwise(given):
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    if given:
-        environment["OMP_WAIT_POLICY"] = given
-    code = (
-        "import os, sys, hiera_video.commands; "
-        "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    # The variable has an effect only where it is set before torch is imported.
-    assert ended.stdout.split() == [given or "PASSIVE", "False"]
