@@ -14,6 +14,8 @@ import av
 import numpy as np
 import pytest
 
+from hiera_video.utils.machine import usable_cores
+
 from .browser import browser as browser
 from .small_runs import small_cfg as small_cfg
 from .small_runs import tiny_set as tiny_set
@@ -102,6 +104,11 @@ def _decode_all(path: str) -> list[np.ndarray]:
 # Folders whose files take longest. They come first, so that at the end no process has a long file
 # left while the others have none (pytest-xdist keeps this order with --no-loadscope-reorder).
 LONGEST = ("distributed", "tools", "benchmark", "engine", "export", "faults", "serve", "report")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run one process more than there are cores: many tests wait for processes that they start."""
+    return usable_cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,7 +1,14 @@
+import itertools
+import multiprocessing
 import os
+import runpy
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -57,6 +64,59 @@ def torchrun(start_torchrun):
         process = start_torchrun(*arguments, **settings)
         out, err = process.communicate(timeout=timeout_sec)
         return Ended(process.returncode, out, err)
+
+    return run
+
+
+def _be_a_rank(environment, words, out, err):
+    """Become a process of a run: its environment, words and output, then its script."""
+    os.environ.clear()
+    os.environ.update(environment)
+    tempfile.tempdir = None
+    for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream.fileno())
+    sys.argv = list(words)
+    runpy.run_path(words[0], run_name="__main__")
+
+
+@pytest.fixture
+def ranks(tmp_path):
+    """Run a script in several processes, which know their places as under srun; return how it ended.
+
+    They come without torchrun's agent, from a process that has imported PyTorch before.
+    """
+    context = multiprocessing.get_context("forkserver")
+    # What every training imports. Without effect where a test has started the server before.
+    context.set_forkserver_preload(["hiera_video.commands.train", "torch._dynamo"])
+    numbers = itertools.count()
+
+    def run(num_processes, *words, timeout_sec=300, **environment):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        group = {**os.environ, **QUIET, "TMPDIR": str(tmp_path), **environment}
+        group |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+        group |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
+        here, said = [], tmp_path / f"ranks{next(numbers)}"
+        said.mkdir()
+        for rank in map(str, range(num_processes)):
+            own = (said / f"{rank}.out", said / f"{rank}.err")
+            place = dict.fromkeys(("RANK", "LOCAL_RANK"), rank)
+            arguments = (group | place, list(map(str, words)), *own)
+            here.append(context.Process(target=_be_a_rank, args=arguments))
+            here[-1].start()
+        end = time.monotonic() + timeout_sec
+        while any(p.exitcode is None for p in here) and not any(p.exitcode for p in here):
+            assert time.monotonic() < end, "the processes did not end in time"
+            wait([p.sentinel for p in here if p.exitcode is None], 1)
+        for process in here:
+            process.kill()  # where another has failed
+            process.join()
+        out, err = (
+            "".join(path.read_text() for path in sorted(said.glob(f"*.{end}")))
+            for end in ("out", "err")
+        )
+        return Ended(max(abs(process.exitcode) for process in here), out, err)
 
     return run
 

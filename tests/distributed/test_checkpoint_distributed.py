@@ -105,9 +105,9 @@ ENDINGS = ("0.distcp", "sums.json")
 
 @pytest.mark.parametrize("num_processes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_shares_are_saved_while_training_goes_on_and_come_back(
-    torchrun, script, tmp_path, num_processes
+    ranks, script, tmp_path, num_processes
 ):
-    ended = torchrun(num_processes, script(SAVES), tmp_path)
+    ended = ranks(num_processes, script(SAVES), tmp_path)
     assert ended.status == 0, ended.err
     # Of another number of processes.
     folder = tmp_path / "checkpoints" / "checkpoint_epoch_00004.dcp"

@@ -40,8 +40,8 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_processes_know_their_place_and_hear_one_another(torchrun, script):
-    ended = torchrun(3, script(TALK))
+def test_processes_know_their_place_and_hear_one_another(ranks, script):
+    ended = ranks(3, script(TALK))
     assert ended.status == 0, ended.err
     heard = sorted(map(simplejson.loads, ended.out.splitlines()), key=lambda h: h["place"])
     assert [h["place"] for h in heard] == [[r, 3, r, 3] for r in range(3)]

@@ -10,7 +10,7 @@ from hiera_video.models.build import build_model
 
 
 @pytest.fixture
-def tested(small_run, torchrun, tmp_path):
+def tested(small_run, ranks, tmp_path):
     """Test random weights in so many processes; return the scores and the results."""
 
     def run(num_processes, *more):
@@ -20,7 +20,7 @@ def tested(small_run, torchrun, tmp_path):
             torch.manual_seed(0)
             model = build_model(load_config(words[2], words[3:]))
             torch.save({"model_state": model.state_dict()}, weights)
-        ended = torchrun(num_processes, *words, "TEST.CHECKPOINT_FILE_PATH", weights)
+        ended = ranks(num_processes, *words, "TEST.CHECKPOINT_FILE_PATH", weights)
         assert ended.status == 0, ended.err
         folder = tmp_path / f"test{num_processes}"
         with np.load(folder / "test_scores.npz") as file:

@@ -74,9 +74,9 @@ def collectives(out):
     }
 
 
-def test_an_iteration_of_several_processes_has_one_collective(torchrun, small_run, script):
+def test_an_iteration_of_several_processes_has_one_collective(ranks, small_run, script):
     words = small_run("TRAIN.BATCH_SIZE 2 SOLVER.ACCUM_STEPS 2 TRAIN.EMA_DECAY 0.9 LOG_PERIOD 1")
-    ended = torchrun(2, script(COUNTED), *words[1:])
+    ended = ranks(2, script(COUNTED), *words[1:])
     assert ended.status == 0, ended.err
     assert collectives(ended.out) == {"0": [1] * 7, "1": [1] * 7}
 

@@ -28,20 +28,20 @@ torch.distributed.destroy_process_group()
 """
 
 
-def told_by(torchrun, script, *words):
-    ended = torchrun(2, script(SHARE), *words)
+def told_by(ranks, script, *words):
+    ended = ranks(2, script(SHARE), *words)
     assert ended.status == 0, ended.err
     return sorted(map(simplejson.loads, ended.out.splitlines()), key=lambda told: told["rank"])
 
 
-def test_one_decodes_and_the_other_reads(torchrun, script, make_video, index_frames, tmp_path):
+def test_one_decodes_and_the_other_reads(ranks, script, make_video, index_frames, tmp_path):
     path = make_video(tmp_path / "a.mp4", index_frames(8))
-    first, second = told_by(torchrun, script, path, "allowed")
+    first, second = told_by(ranks, script, path, "allowed")
     assert (first["holds"], second["holds"]) == (True, True)
     assert first["sum"] == second["sum"] > 0
     assert first["bytes"] == second["bytes"] == 10**6
 
     # Where one may not open the memory of the other, each has its part of the bytes.
-    first, second = told_by(torchrun, script, path, "refused")
+    first, second = told_by(ranks, script, path, "refused")
     assert (first["holds"], second["holds"]) == (True, False)
     assert first["bytes"] == second["bytes"] == 5 * 10**5

@@ -93,8 +93,8 @@ main()
 
 
 @pytest.mark.parametrize("num_processes", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_steps_of_shares_are_those_of_whole_models(torchrun, script, num_processes):
-    ended = torchrun(num_processes, script(STEPS))
+def test_steps_of_shares_are_those_of_whole_models(ranks, script, num_processes):
+    ended = ranks(num_processes, script(STEPS))
     assert ended.status == 0, ended.err
 
 
@@ -112,11 +112,11 @@ def test_compiled_shares_learn_the_same(torchrun, script, what, num_processes):
 
 
 @pytest.fixture
-def trained(torchrun, small_run, tmp_path):
+def trained(ranks, small_run, tmp_path):
     """Train in so many processes; return the last checkpoint and what was said."""
 
     def run(num_processes, *more, name, double=True):
-        ended = torchrun(num_processes, *small_run(*more, name=name, double=double))
+        ended = ranks(num_processes, *small_run(*more, name=name, double=double))
         assert ended.status == 0, ended.err
         path = last_checkpoint(str(tmp_path / name))
         assert ("fsdp" in " ".join(more) and num_processes > 1) == path.endswith(".dcp")
@@ -273,6 +273,6 @@ destroy_process_group()
 
 
 @pytest.mark.gpu
-def test_masks_stay_on_the_cpu(torchrun, script):
-    ended = torchrun(1, script(MASKS))
+def test_masks_stay_on_the_cpu(ranks, script):
+    ended = ranks(1, script(MASKS))
     assert ended.status == 0, ended.err

@@ -24,12 +24,12 @@ ROUNDING = 1e-12
 
 
 @pytest.fixture
-def trained(torchrun, small_run, tmp_path):
+def trained(ranks, small_run, tmp_path):
     """Train in so many processes, in float64; return the last weights and what was said."""
 
     def run(num_processes, *more, name=None, epoch=2):
         name = name or f"by{num_processes}"
-        ended = torchrun(num_processes, *small_run(*more, name=name, double=True))
+        ended = ranks(num_processes, *small_run(*more, name=name, double=True))
         assert ended.status == 0, ended.err
         path = tmp_path / name / "checkpoints" / f"checkpoint_epoch_{epoch:05d}.pyth"
         return torch.load(path, weights_only=True)["model_state"], ended.out
