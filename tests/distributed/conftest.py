@@ -81,7 +81,7 @@ def _be_a_rank(environment, words, out, err):
 
 @pytest.fixture
 def ranks(tmp_path):
-    """Run a script in several processes, which know their places as under srun; return how it ended.
+    """Run a script in processes that know their places, as under srun; return how it ended.
 
     They come without torchrun's agent, from a process that has imported PyTorch before.
     """
