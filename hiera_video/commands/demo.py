@@ -35,17 +35,17 @@ ARMS = {"from scratch": "from_scratch", "pretrained": "fine_tuned"}
 NUM_PICTURED = 4
 # Seconds of each step, and of `probe_sec`, on the machine of docs/demo.md, with these epochs.
 REFERENCE_SEC = {
-    "make data": 24.0,
-    "fine-tune, from scratch": 112.0,
-    "test, from scratch": 16.0,
-    "pretrain": 468.0,
-    "fine-tune, pretrained": 112.0,
-    "test, pretrained": 16.0,
-    "picture": 4.0,
-    "report": 6.0,
+    "make data": 13.0,
+    "fine-tune, from scratch": 53.0,
+    "test, from scratch": 7.0,
+    "pretrain": 240.0,
+    "fine-tune, pretrained": 52.0,
+    "test, pretrained": 7.0,
+    "picture": 3.0,
+    "report": 4.0,
 }
 REFERENCE_EPOCHS = {"pretrain": 30, "fine-tune": 4}
-REFERENCE_PROBE_SEC = 0.21
+REFERENCE_PROBE_SEC = 0.098
 # Step's command -> what a user types in the clone. An installed demo runs `hiera-video COMMAND`.
 TOOLS = {
     "demo-data": "tools/make_demo_data.py",
