@@ -198,7 +198,10 @@ def _advice(spec: KeySpec, got: object) -> str:
         near = closest(got if isinstance(got, str) else value_text(got), options)
         if near:
             return near
-    return f" Try {value_text(_candidate(spec, got))}."
+    # As in "5GB" or "10m".
+    has_unit = isinstance(got, str) and got[:1].isdigit() and got[-1:].isalpha()
+    alone = f" Write the number alone, in {spec.key.unit}." if has_unit and spec.key.unit else ""
+    return f"{alone} Try {value_text(_candidate(spec, got))}."
 
 
 def _candidate(spec: KeySpec, got: object) -> object:

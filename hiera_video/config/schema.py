@@ -154,7 +154,7 @@ class DistSection:
         Key(
             "Longest time that processes wait for one another: at the start, in a step, and for a "
             "checkpoint to be written.",
-            unit="s",
+            unit="seconds",
             above=0.0,
             maximum=10**7,
         ),
@@ -164,7 +164,7 @@ class DistSection:
         Key(
             "Report which processes are late if an iteration takes longer than this and five times "
             "the usual time; 0: never.",
-            unit="s",
+            unit="seconds",
             minimum=0.0,
             maximum=10**7,
         ),

@@ -234,6 +234,9 @@ def test_home_is_put_for_a_tilde_where_a_path_is_taken(write, monkeypatch, tmp_p
         ("TRAIN: {BATCH_SIZE: many}", "TRAIN.BATCH_SIZE must be an integer of at least 1 and "
          "at most 1000000, got 'many'. Try 8."),
         ("TRAIN: {BATCH_SIZE: true}", "and at most 1000000, got True. Try 8."),
+        ("TRAIN: {BATCH_SIZE: 1e1}", "got '1e1'. Try 10."),
+        ("DATA_LOADER: {CACHE: 5GB}", "got '5GB'. Write the number alone, in GiB. Try 0.0."),
+        ("DIST: {TIMEOUT_SEC: 5m}", "got '5m'. Write the number alone, in seconds. Try 600.0."),
         ("TRAIN: {BATCH_SIZE: 16.0}", "got 16.0. Try 16."),
         ("TRAIN: {BATCH_SIZE: 0}", "and at most 1000000, got 0."),
         ("TRAIN: {BATCH_SIZE: }", "got nothing."),
