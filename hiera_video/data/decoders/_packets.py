@@ -22,7 +22,7 @@ from hiera_video.data.decoders._container import DecodeError, open_container
 
 # Containers that store a presentation time for every packet. Others, mainly AVI, store at most the
 # decoding order, and FFmpeg then guesses the pts.
-_STORING_PTS = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "flv", "asf", "gif"})
+_STORING_PTS = frozenset({"mov", "matroska", "webm", "mpegts", "mpeg", "flv", "asf", "gif", "nut"})
 
 _CLOCK_RESTARTS = 0x0200  # AVFMT_TS_DISCONT
 

@@ -17,6 +17,7 @@ TIMES_MS = np.cumsum([0] + [50] * 15 + [25] * 12 + [400] + [50] * 11)
 CODECS = {
     "mp4": {"bf": "2", "g": "12"},
     "mkv": {"bf": "2", "g": "12"},
+    "nut": {"bf": "2", "g": "12"},
     "webm": {"codec": "libvpx", "g": "12", "b": "1M", "deadline": "realtime"},
 }
 
@@ -36,8 +37,14 @@ def on_screen(time_ms: float) -> int:
     return max(k for k, shown_ms in enumerate(TIMES_MS) if shown_ms <= time_ms + 1)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", CODECS)
+@pytest.mark.parametrize(
+    ("kind", "backend"),
+    [
+        *((kind, "pyav") for kind in CODECS),
+        # decord is refused for nut.
+        *(pytest.param(kind, "decord", marks=NEEDS_DECORD) for kind in CODECS if kind != "nut"),
+    ],
+)
 def test_each_tick_shows_the_frame_on_screen_at_its_time(kind, backend, uneven, decode_index):
     with open_video(uneven[kind], backend) as reader:
         assert reader.num_frames == len(TIMES_MS)
