@@ -107,8 +107,8 @@ LONGEST = ("distributed", "tools", "benchmark", "engine", "export", "faults", "s
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Run two processes a core: a third of the tests' time is waiting for what they started."""
-    return 2 * usable_cores()
+    """Run one process more than there are cores: many tests wait for processes that they start."""
+    return usable_cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
