@@ -37,6 +37,8 @@ def run(words, *, shell="exec", **settings):
 def test_ctrl_c_during_imports_is_one_line_and_status_130(tmp_path, tool, module):
     (tmp_path / "sitecustomize.py").write_text(PRESSES)
     env = os.environ | {"PYTHONPATH": str(tmp_path), "CTRL_C_AT": module}
+    if (tool, module) == ("make_demo_data", "torch"):
+        pytest.skip("it imports no PyTorch before it has read its arguments")
     done = run([f"tools/{tool}.py", "--help"], env=env)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped by Ctrl-C\n")
 

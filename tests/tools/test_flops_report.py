@@ -195,8 +195,8 @@ def test_every_shipped_config_is_counted_without_an_unknown(run_tool):
 
 
 def documented():
-    """Return the rows of docs/count.md that begin with a model's name, as cells."""
-    lines = Path("docs/count.md").read_text().splitlines()
+    """Return the rows of docs/flops.md that begin with a model's name, as cells."""
+    lines = Path("docs/flops.md").read_text().splitlines()
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines]
     return {row[0]: row[1:] for row in rows if row and row[0].startswith(("hiera_", "mae_"))}
 
