@@ -7,6 +7,7 @@ table that compares the two; draws reconstructions of the autoencoder; writes a 
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from hiera_video.checkpoints.run_folder import RESULTS_FILE, checkpoint_path
 from hiera_video.commands.options import command_parser
 from hiera_video.config import Config, load_config, to_yaml
 from hiera_video.data.build import read_records
-from hiera_video.engine.signals import CTRL_C_STATUS
+from hiera_video.engine.signals import CTRL_C_STATUS, REQUEUE_STATUS
 from hiera_video.models.build import build_model
 from hiera_video.report.write import REPORT_FILE
 from hiera_video.utils import disk, io
@@ -46,6 +47,8 @@ REFERENCE_SEC = {
 }
 REFERENCE_EPOCHS = {"pretrain": 30, "fine-tune": 4}
 REFERENCE_PROBE_SEC = 0.098
+# So many times slower than there, the cores are more likely shared than slow.
+BUSY_FROM = 5
 # Step's command -> what a user types in the clone. An installed demo runs `hiera-video COMMAND`.
 TOOLS = {
     "demo-data": "tools/make_demo_data.py",
@@ -96,10 +99,18 @@ def run(command: Sequence[str]) -> float:
     print(f"$ {shown}", flush=True)
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *program, *words])
-    while (status := wait(process)) is None:
-        pass
+    # The step gets a Ctrl-C from the terminal, too, but not a signal to this process alone.
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while (status := wait(process)) is None:
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if status == CTRL_C_STATUS:
         raise KeyboardInterrupt
+    if status == REQUEUE_STATUS:
+        print("the demo stopped; the next call goes on", flush=True)
+        raise SystemExit(REQUEUE_STATUS)
     if status:
         raise UserError(f"the demo stopped at: {shown}")
     return time.perf_counter() - start
@@ -196,9 +207,15 @@ class Forecast:
         number = list(self.expected_sec).index(step) + 1
         left = [sec * slower for name, sec in self.expected_sec.items() if name not in seconds]
         here = self.expected_sec[step] * slower
-        return (
+        line = (
             f"Step {number} of {len(self.expected_sec)}, {step}: about {clock(here)}. All steps "
             f"left: about {clock(sum(left))}."
+        )
+        if slower < BUSY_FROM or "OMP_NUM_THREADS" in os.environ:
+            return line
+        return (
+            f"{line}\nThat is slow. If other programs use the cores, stop with Ctrl-C and try "
+            "again with OMP_NUM_THREADS=1."
         )
 
     def slower_than_reference(self, seconds: dict[str, float]) -> float:

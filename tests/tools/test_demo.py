@@ -1,11 +1,17 @@
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import simplejson
 import torch
 
 from hiera_video.commands import demo as demo_command
+from hiera_video.engine.signals import REQUEUE_STATUS
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.machine import clock
 
@@ -161,9 +167,38 @@ def test_the_forecast_follows_what_was_measured(demo_tool, monkeypatch):
     measured = {"make data": 0.1, STEPS[1]: 3 * expected[STEPS[1]]}
     assert forecast.slower_than_reference(measured) == pytest.approx(3)
     left = 3 * sum(expected[step] for step in STEPS[2:])
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     line = forecast.line("test, from scratch", measured)
     assert line.endswith(f"All steps left: about {clock(left)}.")
     assert f"about {clock(3 * expected['test, from scratch'])}. All" in line
+
+    measured[STEPS[1]] *= 2
+    assert forecast.line("test, from scratch", measured).endswith("again with OMP_NUM_THREADS=1.")
+
+
+def test_a_signal_to_the_demo_alone_ends_its_training_which_goes_on_later(
+    demo_tool, small_set, tmp_path
+):
+    out = tmp_path / "output"
+    words = f"{SMALL_DEMO} SOLVER.MAX_EPOCH 500 DATA.PATH_TO_DATA_DIR {small_set} OUTPUT_DIR {out}"
+    mark_data_as_made(demo_tool, out, words)
+    demo = subprocess.Popen(
+        [sys.executable, "tools/demo.py", *words.split()],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    log = out / "from_scratch" / "stdout.log"
+    end = time.monotonic() + 120
+    while not (log.exists() and "epoch 2/500" in log.read_text()):
+        assert demo.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    demo.send_signal(signal.SIGTERM)
+    said, _ = demo.communicate(timeout=60)  # until the training has closed its output as well
+    assert demo.returncode == REQUEUE_STATUS
+    assert said.endswith("the demo stopped; the next call goes on\n")
+    assert "stopped by SIGTERM; saved after" in log.read_text()
 
 
 def test_the_probe_takes_time(demo_tool):
