@@ -4,7 +4,6 @@ tests/golden/README.md says how `old_files.tar.xz` was made. All its weights are
 """
 
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -22,8 +21,7 @@ SIZE = {"input_size": (4, 32, 32), "num_classes": 8}
 @pytest.fixture(scope="module")
 def old(tmp_path_factory):
     folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(Path(__file__).parent / "golden/old_files.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
+    shutil.unpack_archive(Path(__file__).parent / "golden/old_files.tar.xz", folder)
     return folder
 
 
