@@ -79,6 +79,20 @@ def _be_a_rank(environment, words, out, err):
     runpy.run_path(words[0], run_name="__main__")
 
 
+def _until_ended(processes, timeout_sec):
+    """Start the processes and wait until all have ended or one has failed; return its status."""
+    for process in processes:
+        process.start()
+    end, status = time.monotonic() + timeout_sec, 0
+    running = processes
+    while running and not status:
+        assert time.monotonic() < end, f"{len(running)} of {len(processes)} did not end in time"
+        wait([process.sentinel for process in running], 1)
+        running = [process for process in processes if process.exitcode is None]
+        status = next((process.exitcode for process in processes if process.exitcode), 0)
+    return status
+
+
 @pytest.fixture
 def ranks(tmp_path):
     """Run a script in processes that know their places, as under srun; return how it ended.
@@ -97,26 +111,25 @@ def ranks(tmp_path):
         group = {**os.environ, **QUIET, "TMPDIR": str(tmp_path), **environment}
         group |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
         group |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(num_processes))
-        here, said = [], tmp_path / f"ranks{next(numbers)}"
+        said = tmp_path / f"ranks{next(numbers)}"
         said.mkdir()
+        here = []
         for rank in map(str, range(num_processes)):
             own = (said / f"{rank}.out", said / f"{rank}.err")
             place = dict.fromkeys(("RANK", "LOCAL_RANK"), rank)
             arguments = (group | place, list(map(str, words)), *own)
             here.append(context.Process(target=_be_a_rank, args=arguments))
-            here[-1].start()
-        end = time.monotonic() + timeout_sec
-        while any(p.exitcode is None for p in here) and not any(p.exitcode for p in here):
-            assert time.monotonic() < end, "the processes did not end in time"
-            wait([p.sentinel for p in here if p.exitcode is None], 1)
-        for process in here:
-            process.kill()  # where another has failed
-            process.join()
+        try:
+            status = _until_ended(here, timeout_sec)
+        finally:
+            for process in here:
+                process.kill()  # where another has failed
+                process.join()
         out, err = (
-            "".join(path.read_text() for path in sorted(said.glob(f"*.{end}")))
-            for end in ("out", "err")
+            "".join(path.read_text() for path in sorted(said.glob(f"*.{kind}")))
+            for kind in ("out", "err")
         )
-        return Ended(max(abs(process.exitcode) for process in here), out, err)
+        return Ended(status, out, err)
 
     return run
 

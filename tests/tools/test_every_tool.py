@@ -24,6 +24,8 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 """
 
+SLOW = pytest.mark.slow
+
 
 def run(words, *, shell="exec", **settings):
     """Run python with `words` through a shell, which sets what a caller may set."""
@@ -32,13 +34,20 @@ def run(words, *, shell="exec", **settings):
     return subprocess.run(command, capture_output=True, text=True, env=env, **settings)
 
 
-@pytest.mark.parametrize("module", ["argparse", pytest.param("torch", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("tool", TOOLS)
+# make_demo_data imports no PyTorch before it has read its arguments.
+@pytest.mark.parametrize(
+    ("tool", "module"),
+    [
+        *((tool, "argparse") for tool in TOOLS),
+        *(
+            pytest.param(tool, "numpy" if tool == "make_demo_data" else "torch", marks=SLOW)
+            for tool in TOOLS
+        ),
+    ],
+)
 def test_ctrl_c_during_imports_is_one_line_and_status_130(tmp_path, tool, module):
     (tmp_path / "sitecustomize.py").write_text(PRESSES)
     env = os.environ | {"PYTHONPATH": str(tmp_path), "CTRL_C_AT": module}
-    if (tool, module) == ("make_demo_data", "torch"):
-        pytest.skip("it imports no PyTorch before it has read its arguments")
     done = run([f"tools/{tool}.py", "--help"], env=env)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped by Ctrl-C\n")
 
