@@ -85,7 +85,7 @@ def check_options(arguments: argparse.Namespace) -> None:
     slides = arguments.overlay is not None or arguments.stream is not None
     for name in ("clips", "crops") if slides else ("every", "window"):
         if (value := getattr(arguments, name)) is not None:  # it would change nothing
-            how = "one clip of one crop slides" if slides else "only a sliding clip has it"
+            how = "one centre crop slides there" if slides else "only a sliding clip has it"
             raise UserError(
                 f"--{name} must go {'without' if slides else 'with'} --overlay or --stream: {how}, "
                 f"got {value:g}. Try without --{name}."
