@@ -166,6 +166,7 @@ def run_steps(demo: Demo) -> None:
     """
     record_file = demo.folder(RECORD_FILE)
     seconds = read_record(record_file, demo.configs_yaml())
+    write_record(record_file, demo.configs_yaml(), seconds)  # before the first step takes its time
     forecast = Forecast(demo)
 
     def do(step: str, command: Sequence[str]) -> bool:

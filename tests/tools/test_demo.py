@@ -126,6 +126,15 @@ def test_demo_of_other_settings_is_not_mixed_with_an_earlier_one(
         assert "holds a demo of other settings" in outcome.err
 
 
+def test_a_folder_that_cannot_be_written_to_is_told_before_any_step(run_tool, tmp_path):
+    (tmp_path / "file").touch()
+    words = f"DATA.PATH_TO_DATA_DIR {tmp_path / 'data'} OUTPUT_DIR {tmp_path / 'file' / 'output'}"
+    outcome = run_tool("demo", words)
+    assert (outcome.status, outcome.out) == (1, "")
+    assert outcome.err.startswith("error: OUTPUT_DIR: ")
+    assert not (tmp_path / "data").exists()
+
+
 def test_overrides_go_to_the_steps_they_are_meant_for(demo_tool):
     words = "RNG_SEED 3 --pretrain SOLVER.MAX_EPOCH 7 --fine-tune SOLVER.MAX_EPOCH 2"
     demo = demo_tool["parse_args"](words.split())
