@@ -27,7 +27,13 @@ class DataSection:
     ] = 1
     NUM_FRAMES: Annotated[
         int,
-        Key("Frames of a clip.", unit="frames", minimum=1, maximum=10**4, source="[P] Table 4: 16"),
+        Key(
+            "Frames of a clip; 1: single frames, for a model of images.",
+            unit="frames",
+            minimum=1,
+            maximum=10**4,
+            source="[P] Table 4: 16",
+        ),
     ] = 16
     SAMPLING_RATE: Annotated[
         int,

@@ -20,10 +20,11 @@ from hiera_video.utils.lookup import find_function, find_module
 def build_model(cfg: Config) -> nn.Module:
     """Build MODEL.MODEL_NAME of MODEL.ARCH, with fresh weights, for the configured clips.
 
-    The function of a classifier takes `input_size` (frames, height, width), `num_classes`,
+    The function of a classifier takes `input_size`, `num_classes`,
     `head_dropout` and `drop_path_rate` by keyword. It returns a module from `clips_BCTHW` to
     `logits_BK`. The function of an autoencoder takes `decoder_embed_dim`, `decoder_depth` and
-    `decoder_num_heads` instead of `num_classes` and `head_dropout`.
+    `decoder_num_heads` instead of `num_classes` and `head_dropout`. `input_size` is (frames,
+    height, width). With DATA.NUM_FRAMES 1 it is (height, width): a clip of one frame is an image.
 
     Raises:
         UserError: there is no such model, or it cannot be built for these clips.
@@ -42,7 +43,8 @@ def build_model(cfg: Config) -> nn.Module:
         model = make_model(**settings)
     except UserError as error:
         raise UserError(
-            f"{error} (input_size is DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE, DATA.TRAIN_CROP_SIZE.)"
+            f"{error} (input_size is DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE, DATA.TRAIN_CROP_SIZE; "
+            "of an image, DATA.NUM_FRAMES 1, it is the crop alone.)"
         ) from None
     freeze_layers(model, _num_frozen(cfg, model))
     if cfg.MODEL.ACT_CHECKPOINT:
@@ -83,9 +85,9 @@ def check_masks(cfg: Config, model: nn.Module) -> None:
 
 
 def _settings(cfg: Config) -> dict[str, Any]:
-    size = cfg.DATA.TRAIN_CROP_SIZE
+    size, frames = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.NUM_FRAMES
     settings = {
-        "input_size": (cfg.DATA.NUM_FRAMES, size, size),
+        "input_size": (size, size) if frames == 1 else (frames, size, size),
         "drop_path_rate": cfg.MODEL.DROP_PATH_RATE,
     }
     if cfg.TASK == "ssl":

@@ -230,6 +230,7 @@ class MaskedAutoencoderHiera(HieraEncoder, HubModel):
 
         They are float64 if the clips are float64, and float32 otherwise.
         """
+        clips_BX = self.fit_clips(clips_BX)
         exact_BX = clips_BX.to(torch.promote_types(clips_BX.dtype, torch.float32))
         patches_BNP = pixel_patches(exact_BX, side=self.patch_side, frame_stride=self.frame_stride)
         index_BHP = hidden_BH[..., None].expand(-1, -1, patches_BNP.shape[-1])

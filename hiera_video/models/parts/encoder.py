@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hiera_video.models.parts.layers import HieraBlock, PatchEmbed
-from hiera_video.models.parts.patches import visible_blocks
+from hiera_video.models.parts.patches import as_model_input, visible_blocks
 from hiera_video.models.parts.plan import (
     FeatureInfo,
     check_sizes,
@@ -144,7 +144,7 @@ class HieraEncoder(nn.Module):
         Raises:
             UserError: the clips are not of the size that the model was built for.
         """
-        self.check_clips(clips_BX)
+        clips_BX = self.fit_clips(clips_BX)
         tokens_BND = self.patch_embed(clips_BX) + self.position_embedding()
         return tokens_BND.index_select(1, self.token_order).unflatten(1, (self.num_units, -1))
 
@@ -157,7 +157,7 @@ class HieraEncoder(nn.Module):
         Raises:
             UserError: the clips are not of the size that the model was built for.
         """
-        self.check_clips(clips_BX)
+        clips_BX = self.fit_clips(clips_BX)
         device = clips_BX.device
         units_BV = units_of(visible_BU).to(device, non_blocking=True)
         projection = self.patch_embed.proj
@@ -179,14 +179,20 @@ class HieraEncoder(nn.Module):
             0, (*units_BV.shape, -1)
         )
 
-    def check_clips(self, clips_BX: torch.Tensor) -> None:
-        """Raise a UserError unless the clips have the shape that the model was built for."""
+    def fit_clips(self, clips_BX: torch.Tensor) -> torch.Tensor:
+        """Return the clips in the model's shape; a model of images takes clips of one frame.
+
+        Raises:
+            UserError: the clips are not of the size that the model was built for.
+        """
+        clips_BX = as_model_input(clips_BX, self.input_size)
         if clips_BX.shape[1:] != (self.in_chans, *self.input_size):
             raise UserError(
                 f"clips must have the shape {('B', self.in_chans, *self.input_size)} this model "
                 f"was built for, got {tuple(clips_BX.shape)}. Try clips of that size, or another "
                 "input_size when the model is built."
             )
+        return clips_BX
 
     def run_blocks(
         self, tokens_BUND: torch.Tensor, num_stages: int | None = None

@@ -55,6 +55,16 @@ def _places(units_BV: torch.Tensor, unit_grid: Sequence[int]) -> list[torch.Tens
     return places
 
 
+def as_model_input(clips_BCX: torch.Tensor, input_size: Sequence[int]) -> torch.Tensor:
+    """Drop the time axis of clips `[B, C, 1, H, W]` if the model's `input_size` is (H, W).
+
+    So a model of images takes clips of one frame, and data and engine need to know clips alone.
+    """
+    if len(input_size) == 2 and clips_BCX.ndim == 5 and clips_BCX.shape[2] == 1:
+        return clips_BCX.squeeze(2)
+    return clips_BCX
+
+
 EPSILON = 1e-6  # the published value, added to the variance
 
 
