@@ -17,6 +17,7 @@ from hiera_video.benchmark.timing import (
     spread,
 )
 from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.patches import TakesClips
 
 
 def forward_report(
@@ -44,6 +45,6 @@ def forward_report(
     )
 
 
-def random_clips(model: HieraEncoder, num_clips: int) -> torch.Tensor:
+def random_clips(model: TakesClips, num_clips: int) -> torch.Tensor:
     """Return clips of noise in the model's input size."""
     return torch.randn(num_clips, model.in_chans, *model.input_size)

@@ -27,7 +27,7 @@ from hiera_video.benchmark.timing import (
     wait_for,
 )
 from hiera_video.models import masking
-from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.parts.autoencoder import MaskedAutoencoder
 from hiera_video.models.parts.scores import autocast
 from hiera_video.models.parts.visible import draw_decoded
 
@@ -56,7 +56,7 @@ class StepComparison:
 
 def pretraining_report(
     name: str,
-    make: Callable[[], MaskedAutoencoderHiera],
+    make: Callable[[], MaskedAutoencoder],
     *,
     num_clips: int,
     mask_ratio: float,
@@ -118,7 +118,7 @@ def render_steps(result: StepComparison, num_clips: int) -> str:
 
 
 def compare_steps(
-    ours: MaskedAutoencoderHiera,
+    ours: MaskedAutoencoder,
     theirs: nn.Module,
     clips_BX: torch.Tensor,
     *,
@@ -191,7 +191,7 @@ def _without_room(runs: Mapping[str, Callable[[], object]], device: torch.device
 
 
 def step_operations(
-    model: MaskedAutoencoderHiera,
+    model: MaskedAutoencoder,
     clips_BX: torch.Tensor,
     visible_BU: torch.Tensor,
     decoded_BU: torch.Tensor | None,

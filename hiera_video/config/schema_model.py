@@ -88,6 +88,16 @@ class MaskSection:
             source="[P] Table 11: 0.9 for video; Table 14: 0.6 for images",
         ),
     ] = 0.9
+    DESIGN: Annotated[
+        str,
+        Key(
+            "What the encoder does with hidden mask units: sparse drops them (kernels must not "
+            "cross mask units), dense keeps a mask token in the place of each hidden token, "
+            "separate drops them and pads each visible unit with zeros.",
+            choices=("sparse", "dense", "separate"),
+            source="[P] section 3, the figure on masked autoencoders for hierarchical models",
+        ),
+    ] = "sparse"
     DECODER_KEEP_RATIO: Annotated[
         float,
         Key(

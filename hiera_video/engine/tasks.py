@@ -11,7 +11,7 @@ from hiera_video.data.build import build_mixup
 from hiera_video.data.loader import Batch
 from hiera_video.data.transforms.mixup import Mixup
 from hiera_video.models import masking
-from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.parts.autoencoder import MaskedAutoencoder
 from hiera_video.models.parts.visible import draw_decoded
 from hiera_video.solver.losses import classification_loss
 from hiera_video.utils.seed import rng_for, seed_for
@@ -98,7 +98,7 @@ def build_task(cfg: Config, model: nn.Module, wrapped: nn.Module | None = None) 
     """Return the task that TASK names; it calls `wrapped` (None: the model itself)."""
     wrapped = wrapped or model
     if cfg.TASK == "ssl":
-        assert isinstance(model, MaskedAutoencoderHiera)
+        assert isinstance(model, MaskedAutoencoder)
         return Reconstruct(
             wrapped,
             unit_grid=model.unit_grid,

@@ -194,7 +194,13 @@ def stage_parts(model: nn.Module) -> dict[str, list[str]]:
     return {prefix + name: [prefix + name] for name in children}
 
 
-_EMBEDDING = ("patch_embed", "pos_embed", "pos_embed_spatial", "pos_embed_temporal")
+_EMBEDDING = (
+    "patch_embed",
+    "mask_token_encoder",
+    "pos_embed",
+    "pos_embed_spatial",
+    "pos_embed_temporal",
+)
 _AFTER_STAGES = {
     "fusion": ("multi_scale_fusion_heads", "encoder_norm"),
     "decoder": (

@@ -15,7 +15,7 @@ from hiera_video.config import Config, views_per_video
 from hiera_video.flops.count import ModelCost, count
 from hiera_video.models import masking
 from hiera_video.models.build import build_model, check_masks
-from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.parts.autoencoder import MaskedAutoencoder
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.visible import draw_decoded
 from hiera_video.utils.errors import UserError
@@ -70,7 +70,7 @@ def report_config(cfg: Config, source: str) -> Report:
     check_masks(cfg, model)
     crop, views = cfg.DATA.TEST_CROP_SIZE, (cfg.TEST.NUM_TEMPORAL_CLIPS, cfg.TEST.NUM_SPATIAL_CROPS)
     visible_1U = decoded_1U = None
-    if isinstance(model, MaskedAutoencoderHiera):
+    if isinstance(model, MaskedAutoencoder):
         crop, views = cfg.DATA.TRAIN_CROP_SIZE, (views_per_video(cfg), 1)
         draw = masking.find_strategy(cfg.MASK.STRATEGY, key="MASK.STRATEGY")
         visible_1U = draw(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO)
@@ -93,8 +93,8 @@ def report_function(
     """
     with torch.device("meta"):
         model = make_model()
-    masks = {}
-    if isinstance(model, MaskedAutoencoderHiera):
+    masks: dict[str, torch.Tensor | None] = {}
+    if isinstance(model, MaskedAutoencoder):
         if mask_ratio is None:
             video = len(model.input_size) == 3
             mask_ratio = PAPER_MASK_RATIO_VIDEO if video else PAPER_MASK_RATIO_IMAGE
@@ -118,13 +118,13 @@ def _report(
 ) -> Report:
     clips_BX = torch.empty(1, *clip_shape, device="meta")
     given: dict[str, Any] = {key: mask for key, mask in masks.items() if mask is not None}
-    counts = _mask_counts(model, **given) if isinstance(model, MaskedAutoencoderHiera) else None
+    counts = _mask_counts(model, **given) if isinstance(model, MaskedAutoencoder) else None
     cost = count(model, clips_BX, given=given)
     return Report(name, source, tuple(clip_shape), counts, views, cost)
 
 
 def _mask_counts(
-    model: MaskedAutoencoderHiera, visible: torch.Tensor, decoded: torch.Tensor | None = None
+    model: MaskedAutoencoder, visible: torch.Tensor, decoded: torch.Tensor | None = None
 ) -> MaskCounts:
     tokens_per_unit = prod(model.decoder_unit)
     hidden = (~visible).sum().item() * tokens_per_unit

@@ -5,8 +5,8 @@ from typing import Any
 
 from hiera_video.checkpoints.hub import FACTS, read_facts
 from hiera_video.config import Config, ConfigError, load_config
-from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.load import from_pretrained
+from hiera_video.models.parts.autoencoder import MaskedAutoencoder
 from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.utils.errors import UserError
 
@@ -50,7 +50,7 @@ def _config(path: str, model: Any, facts: dict[str, Any]) -> Config:
     }
     if "model_name" in facts:
         words["MODEL.MODEL_NAME"] = facts["model_name"]
-    if isinstance(model, MaskedAutoencoderHiera):
+    if isinstance(model, MaskedAutoencoder):
         words |= {"TASK": "ssl", "MODEL.ARCH": "hiera_mae", "TEST.ENABLE": False}
     clips = facts.get("clips", {})
     built_for = [model.in_chans, *model.input_size]

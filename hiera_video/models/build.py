@@ -11,7 +11,7 @@ from hiera_video.checkpoints.matching import load_weights, warn
 from hiera_video.config import Config
 from hiera_video.config.schema_model import FAMILY_TAKES
 from hiera_video.models import masking
-from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.parts.autoencoder import MaskedAutoencoder
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import find_function, find_module
@@ -74,7 +74,7 @@ def check_masks(cfg: Config, model: nn.Module) -> None:
     """Raise a UserError if MASK.STRATEGY and MASK.RATIO hide nothing of the clips of TASK ssl."""
     if cfg.TASK != "ssl":
         return
-    assert isinstance(model, MaskedAutoencoderHiera)
+    assert isinstance(model, MaskedAutoencoder)
     strategy = masking.find_strategy(cfg.MASK.STRATEGY, key="MASK.STRATEGY")
     if strategy(model.unit_grid, num_clips=1, ratio=cfg.MASK.RATIO).all():
         raise UserError(
@@ -86,11 +86,13 @@ def check_masks(cfg: Config, model: nn.Module) -> None:
 
 def _settings(cfg: Config) -> dict[str, Any]:
     size, frames = cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.NUM_FRAMES
-    settings = {
+    settings: dict[str, Any] = {
         "input_size": (size, size) if frames == 1 else (frames, size, size),
         "drop_path_rate": cfg.MODEL.DROP_PATH_RATE,
     }
     if cfg.TASK == "ssl":
+        if cfg.MASK.DESIGN != "sparse":  # a family may know no other
+            settings["mask_design"] = cfg.MASK.DESIGN
         return settings | {
             "decoder_embed_dim": cfg.MASK.DECODER_EMBED_DIM,
             "decoder_depth": cfg.MASK.DECODER_DEPTH,

@@ -26,7 +26,7 @@ def build_param_groups(
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
-        keeps = parameter.ndim <= 1 or "pos_embed" in name or name == "mask_token"
+        keeps = parameter.ndim <= 1 or "pos_embed" in name or name.startswith("mask_token")
         decay = 0.0 if keeps else weight_decay
         scale = layer_decay ** (num_layers - 1 - layer_index(name))
         group = groups.setdefault(

@@ -15,8 +15,9 @@ from hiera_video.config import Config, load_config
 from hiera_video.inference.load import load_trained
 from hiera_video.models import masking
 from hiera_video.models.build import build_model
-from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
+from hiera_video.models.parts.autoencoder import MaskedAutoencoder
 from hiera_video.models.parts.encoder import HieraEncoder
+from hiera_video.models.parts.patches import TakesClips
 from hiera_video.models.parts.scores import pick_device
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder
@@ -142,7 +143,7 @@ def show_masks(
     cfg = load_config(cfg_path) if cfg_path else load_config(None, _PRETRAINING)
     with torch.device("meta"):  # only its shapes are needed
         model = build_model(cfg)
-    if not isinstance(model, MaskedAutoencoderHiera) or len(model.input_size) != 3:
+    if not isinstance(model, MaskedAutoencoder) or len(model.input_size) != 3:
         raise UserError(
             f"--cfg must be one of pretraining on videos, TASK ssl, got {cfg_path!r}. Try "
             "configs/Kinetics/HIERA_B_MAE_PT.yaml."
@@ -166,7 +167,7 @@ def show_masks(
     return _show_each(request, model, cfg, show, ending="_masks")
 
 
-def _draw(name: str, model: MaskedAutoencoderHiera, *, ratio: float, seed: int) -> torch.Tensor:
+def _draw(name: str, model: MaskedAutoencoder, *, ratio: float, seed: int) -> torch.Tensor:
     """Draw the visible units of a strategy, bool [T, H, W] over the unit grid."""
     draw = masking.find_strategy(name, key="strategy")
     generator = torch.Generator().manual_seed(seed_for("picture", seed))
@@ -176,7 +177,7 @@ def _draw(name: str, model: MaskedAutoencoderHiera, *, ratio: float, seed: int) 
 
 def _show_each(
     request: Request,
-    model: HieraEncoder,
+    model: TakesClips,
     cfg: Config,
     show: Callable[[str, Clip, str], str],
     *,

@@ -19,10 +19,14 @@ from hiera_video.data.transforms.pipeline import TestTransform
 from hiera_video.inference.load import saved_config
 from hiera_video.models import masking
 from hiera_video.models.build import build_trained
-from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.load import load_model
-from hiera_video.models.parts.encoder import HieraEncoder
-from hiera_video.models.parts.patches import patches_to_frames, pixel_patches, statistics
+from hiera_video.models.parts.autoencoder import MaskedAutoencoder
+from hiera_video.models.parts.patches import (
+    TakesClips,
+    patches_to_frames,
+    pixel_patches,
+    statistics,
+)
 from hiera_video.models.parts.visible import tokens_in_order
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.seed import seed_for
@@ -51,7 +55,7 @@ class Pictures:
 
 def load_autoencoder(
     checkpoint: str | None, *, cfg: Config | None = None, model_name: str | None = None
-) -> tuple[MaskedAutoencoderHiera, Config]:
+) -> tuple[MaskedAutoencoder, Config]:
     """Load an autoencoder in evaluation mode; return it with the config of its clips.
 
     If `model_name` is given, it is the model, and `checkpoint` is as in `load_model` (None: the
@@ -89,12 +93,12 @@ def load_autoencoder(
             f"{_TRY_A_RUN}"
         )
     model = build_trained(cfg, checkpoint, content, key=_KEY)
-    assert isinstance(model, MaskedAutoencoderHiera)
+    assert isinstance(model, MaskedAutoencoder)
     return model.eval(), cfg
 
 
 def draw_mask(
-    model: MaskedAutoencoderHiera,
+    model: MaskedAutoencoder,
     cfg: Config,
     *,
     strategy: str | None,
@@ -119,9 +123,7 @@ def draw_mask(
     return visible_BU
 
 
-def read_clip(
-    path: str, model: HieraEncoder, cfg: Config, *, start_sec: float | None = None
-) -> Clip:
+def read_clip(path: str, model: TakesClips, cfg: Config, *, start_sec: float | None = None) -> Clip:
     """Decode the centre crop of a video's clip that begins at `start_sec` (None: the middle clip).
 
     A clip that would extend beyond the video's end is moved to end there. A video shorter than the
@@ -150,7 +152,7 @@ def read_clip(
 
 @torch.inference_mode()
 def reconstruct(
-    model: MaskedAutoencoderHiera,
+    model: MaskedAutoencoder,
     clip_CTHW: torch.Tensor,
     visible_BU: torch.Tensor,
     *,
@@ -203,7 +205,7 @@ def to_pixels(
     return (shares_THWC * 255).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def _named_model(name: str, checkpoint: str | None) -> MaskedAutoencoderHiera:
+def _named_model(name: str, checkpoint: str | None) -> MaskedAutoencoder:
     if not name.startswith("mae_"):
         raise UserError(f"--model must be an autoencoder, got {name!r}. Try mae_{name}.")
     if name.endswith("_224"):  # checked before its weights are downloaded
@@ -212,7 +214,7 @@ def _named_model(name: str, checkpoint: str | None) -> MaskedAutoencoderHiera:
             "mae_hiera_base_16x224."
         )
     model = load_model(name, checkpoint=checkpoint)
-    assert isinstance(model, MaskedAutoencoderHiera)
+    assert isinstance(model, MaskedAutoencoder)
     return model
 
 

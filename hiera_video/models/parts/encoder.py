@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from hiera_video.models.parts.layers import HieraBlock, PatchEmbed
-from hiera_video.models.parts.patches import as_model_input, visible_blocks
+from hiera_video.models.parts.patches import as_model_input, hide_pixels, visible_blocks
 from hiera_video.models.parts.plan import (
     FeatureInfo,
     check_sizes,
@@ -148,11 +148,14 @@ class HieraEncoder(nn.Module):
         tokens_BND = self.patch_embed(clips_BX) + self.position_embedding()
         return tokens_BND.index_select(1, self.token_order).unflatten(1, (self.num_units, -1))
 
-    def embed_visible(self, clips_BX: torch.Tensor, visible_BU: torch.Tensor) -> torch.Tensor:
+    def embed_visible(
+        self, clips_BX: torch.Tensor, visible_BU: torch.Tensor, *, apart: bool = False
+    ) -> torch.Tensor:
         """Embed the visible mask units only; return `[B, V, tokens of a unit, D]`.
 
         Hidden units are not computed, and their pixels have no effect. `visible_BU` is on the CPU
-        and has the same number of True units in every clip.
+        and has the same number of True units in every clip. With `apart`, the kernel reads zeros
+        beyond the unit, whether or not its neighbours are visible.
 
         Raises:
             UserError: the clips are not of the size that the model was built for.
@@ -170,6 +173,7 @@ class HieraEncoder(nn.Module):
             kernel=projection.kernel_size,
             stride=projection.stride,
             padding=projection.padding,
+            apart=apart,
         )
         tokens_MDN = self.patch_embed.project(blocks).flatten(2)
         order_UN = self.token_order.unflatten(0, (self.num_units, -1))
@@ -178,6 +182,25 @@ class HieraEncoder(nn.Module):
         return tokens_MND.unflatten(0, units_BV.shape) + positions_ND.unflatten(
             0, (*units_BV.shape, -1)
         )
+
+    def embed_masked(
+        self, clips_BX: torch.Tensor, visible_BU: torch.Tensor, mask_token: torch.Tensor
+    ) -> torch.Tensor:
+        """Embed all mask units, with `mask_token` for each hidden token: `[B, U, n, D]`.
+
+        Pixels of hidden units have no effect. Positions are added to mask tokens as well.
+        """
+        clips_BX = self.fit_clips(clips_BX)
+        visible_BU = visible_BU.to(clips_BX.device, non_blocking=True)
+        tokens_BND = self.patch_embed(
+            hide_pixels(clips_BX, visible_BU, unit_grid=self.unit_grid)
+        ).index_select(1, self.token_order)
+        tokens_BUND = tokens_BND.unflatten(1, (self.num_units, -1))
+        tokens_BUND = torch.where(
+            visible_BU[..., None, None], tokens_BUND, mask_token.to(tokens_BUND.dtype)
+        )
+        positions_ND = self.position_embedding()[0].index_select(0, self.token_order)
+        return tokens_BUND + positions_ND.unflatten(0, (self.num_units, -1))
 
     def fit_clips(self, clips_BX: torch.Tensor) -> torch.Tensor:
         """Return the clips in the model's shape; a model of images takes clips of one frame.

@@ -5,10 +5,17 @@ patch. X is the dimensions of a clip, `THW` or `HW`; in `pixel_patches` it inclu
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
+
+
+class TakesClips(Protocol):
+    """A model of clips `[B, in_chans, *input_size]`; `input_size` is (T, H, W) or (H, W)."""
+
+    in_chans: int
+    input_size: tuple[int, ...]
 
 
 def visible_blocks(
@@ -21,29 +28,43 @@ def visible_blocks(
     kernel: Sequence[int],
     stride: Sequence[int],
     padding: Sequence[int],
+    apart: bool = False,
 ) -> torch.Tensor:
     """Return the pixels that the patch embedding reads for each visible unit: `[B * V, C, *block]`.
 
     `unit` is a mask unit in tokens; kernel, stride and padding are the convolution's, in pixels. A
     block is the pixels of the unit and a halo as wide as the overlapping kernel reaches. Convolving
     a block without padding gives exactly the tokens of the unit. Pixels of hidden units and outside
-    the clip are 0, as published. They are replaced rather than multiplied by 0, so a NaN in a
-    hidden unit has no effect.
+    the clip are 0, as published. With `apart`, the whole halo is 0.
     """
     steps = [u * s for u, s in zip(unit, stride, strict=True)]
     blocks = [(u - 1) * s + k for u, s, k in zip(unit, stride, kernel, strict=True)]
     behind = [max(b - p - s, 0) for b, p, s in zip(blocks, padding, steps, strict=True)]
-    seen = visible_BU.unflatten(1, tuple(unit_grid)).unsqueeze(1)
-    for dim, step in enumerate(steps, start=2):
-        seen = seen.repeat_interleave(step, dim)
     # F.pad counts from the last dimension.
     pads = [side for pair in zip(padding[::-1], behind[::-1], strict=True) for side in pair]
-    windows = F.pad(torch.where(seen, clips_BCX, 0), pads)
+    if apart:
+        windows = clips_BCX
+    else:
+        windows = F.pad(hide_pixels(clips_BCX, visible_BU, unit_grid=unit_grid), pads)
     for dim, (block, step) in enumerate(zip(blocks, steps, strict=True), start=2):
-        windows = windows.unfold(dim, block, step)
+        windows = windows.unfold(dim, step if apart else block, step)
     batch = torch.arange(len(clips_BCX), device=clips_BCX.device)[:, None]
     index: Any = (batch, slice(None), *_places(units_BV, unit_grid))
-    return windows[index].flatten(0, 1)
+    seen = windows[index].flatten(0, 1)
+    return F.pad(seen, pads) if apart else seen
+
+
+def hide_pixels(
+    clips_BCX: torch.Tensor, visible_BU: torch.Tensor, *, unit_grid: Sequence[int]
+) -> torch.Tensor:
+    """Return the clips with 0 in the pixels of hidden units, on the device of `visible_BU`.
+
+    Pixels are replaced rather than multiplied by 0, so a NaN in a hidden unit has no effect.
+    """
+    seen = visible_BU.unflatten(1, tuple(unit_grid)).unsqueeze(1)
+    for dim, units in enumerate(unit_grid, start=2):
+        seen = seen.repeat_interleave(clips_BCX.shape[dim] // units, dim)
+    return torch.where(seen, clips_BCX, 0)
 
 
 def _places(units_BV: torch.Tensor, unit_grid: Sequence[int]) -> list[torch.Tensor]:

@@ -50,6 +50,7 @@ class MAESettings(EncoderSettings, total=False):
     decoder_embed_dim: int
     decoder_depth: int
     decoder_num_heads: int
+    mask_design: str
 
 
 class ModelSettings(HieraSettings, MAESettings, total=False):
