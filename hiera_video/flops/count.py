@@ -6,13 +6,14 @@ result names every operator that was not counted.
 Shape suffixes: B clips, U mask units; X is the clip's own dimensions, `CTHW` or `CHW`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis, parameter_count
+from fvcore.nn import FlopCountAnalysis, parameter_count
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,6 +31,7 @@ from hiera_video.models.parts.encoder import HieraEncoder
 # Fraction by which PyTorch's own counter may exceed our products before the report warns.
 _TOLERANCE = 1e-3
 _ELSEWHERE = "elsewhere"
+_OUTPUT = "+"  # marks the activations of an operator, beside its multiply-adds
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,23 +97,24 @@ def count(
     and no memory, however large the model.
     """
     model.eval()
-    flops, activations = _FlopCount(model, clips_BX), _ActivationCount(model, clips_BX)
+    trace = _Count(model, clips_BX)
     with _called_with(model, given or {}):
         with memoryless_trace(model):
-            by_operator, outputs = flops.by_operator(), activations.by_operator()
+            flops, activations = trace.by_module()
         with FlopCounterMode(display=False) as torch_counter, torch.no_grad():
             model(clips_BX)
-    norms = sum(by_operator[kind.removeprefix("aten::")] for kind in NORMS)
-    elementwise, data_movement, unknown = _classify(flops.unsupported_ops())
+    by_operator, outputs = flops[""], activations[""]
+    total, norms = by_operator.total(), sum(by_operator[_plain(kind)] for kind in NORMS)
+    elementwise, data_movement, unknown = _classify(trace.unsupported_ops())
     modules = dict(model.named_modules())
     uncalled = sorted(
-        name for name in flops.uncalled_modules() if [*modules[name].parameters(recurse=False)]
+        name for name in trace.uncalled_modules() if [*modules[name].parameters(recurse=False)]
     )
     return ModelCost(
-        multiply_adds=round(flops.total()),
+        multiply_adds=round(total),
         parameters=parameter_count(model)[""],
-        activations=round(activations.total()),
-        stages=tuple(_by_stage(model, flops.by_module(), activations.by_module())),
+        activations=round(outputs.total()),
+        stages=tuple(_by_stage(model, flops, activations)),
         operators=tuple(
             OperatorCost(name, round(number), round(outputs[name]))
             for name, number in by_operator.most_common()
@@ -120,32 +123,51 @@ def count(
         data_movement=data_movement,
         unknown=unknown,
         uncalled_modules=tuple(uncalled),
-        products=round(flops.total() - norms),
+        products=round(total - norms),
         products_by_torch=torch_counter.get_total_flops() // 2,  # it counts a multiply-add as 2
     )
 
 
-class _FlopCount(FlopCountAnalysis):
-    """fvcore's count with our handles; lists every operator that has none."""
+class _Count:
+    """fvcore's count with our handles: multiply-adds and activations of one trace."""
 
     def __init__(self, model: nn.Module, clips_BX: torch.Tensor) -> None:
-        super().__init__(model, clips_BX)
-        _prepare(self, {**PRODUCTS, **NORMS})
+        self._analysis = FlopCountAnalysis(model, clips_BX).clear_op_handles()
+        self._analysis.set_op_handle(
+            **{kind: _both(kind, handle) for kind, handle in {**PRODUCTS, **NORMS}.items()}
+        )
+        self._analysis._ignored_ops = set()  # fvcore skips these silently
+        self._analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        self._analysis.tracer_warnings("none")
+        self.unsupported_ops = self._analysis.unsupported_ops
+        self.uncalled_modules = self._analysis.uncalled_modules
+
+    def by_module(self) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
+        """Return the multiply-adds and the activations by operator, for each module's name."""
+        flops, activations = {}, {}
+        for name, found in self._analysis.by_module_and_operator().items():
+            activations[name] = Counter({k[1:]: n for k, n in found.items() if k[0] == _OUTPUT})
+            flops[name] = Counter({k: n for k, n in found.items() if k[0] != _OUTPUT})
+        return flops, activations
 
 
-class _ActivationCount(ActivationCountAnalysis):
-    def __init__(self, model: nn.Module, clips_BX: torch.Tensor) -> None:
-        super().__init__(model, clips_BX)
-        _prepare(self, ACTIVATIONS)
+def _both(kind: str, cost: Handle) -> Handle:
+    """Return a handle that counts the multiply-adds of an operator and, marked, its activations."""
+    outputs = ACTIVATIONS.get(kind, lambda *_: 0)
+
+    def count(node_inputs: Sequence[Any], node_outputs: Sequence[Any]) -> Counter[str]:
+        counted = Counter[str]()
+        for mark, handle in (("", cost), (_OUTPUT, outputs)):
+            found = handle(node_inputs, node_outputs)
+            by_name = found if isinstance(found, Counter) else {_plain(kind): found}
+            counted.update({mark + name: number for name, number in by_name.items()})
+        return counted
+
+    return count
 
 
-def _prepare(
-    analysis: FlopCountAnalysis | ActivationCountAnalysis, handles: Mapping[str, Handle]
-) -> None:
-    analysis.clear_op_handles().set_op_handle(**handles)
-    analysis._ignored_ops = set()  # fvcore skips these silently
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analysis.tracer_warnings("none")
+def _plain(kind: str) -> str:
+    return kind.removeprefix("aten::")
 
 
 @contextmanager
@@ -161,9 +183,14 @@ def _called_with(model: nn.Module, given: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _by_stage(
-    model: nn.Module, flops: Mapping[str, int], activations: Mapping[str, int]
+    model: nn.Module,
+    by_operator: Mapping[str, Counter[str]],
+    outputs: Mapping[str, Counter[str]],
 ) -> Iterator[StageCost]:
     parameters = parameter_count(model)
+    flops, activations = (
+        {name: counted.total() for name, counted in of.items()} for of in (by_operator, outputs)
+    )
     left = [flops[""], parameters[""], activations[""]]
     for name, parts in stage_parts(model).items():
         cost = [sum(of.get(part, 0) for part in parts) for of in (flops, parameters, activations)]
