@@ -39,6 +39,17 @@ class ModelSection:
             below=1,
         ),
     ] = 0.0
+    MASK_UNIT_SIZE: Annotated[
+        Floats,
+        Key(
+            "Mask unit: time (1 for images), height, width; [0, 0, 0]: the model's own.",
+            unit="tokens",
+            length=3,
+            minimum=0,
+            maximum=10**4,
+            source="[P] section 3: 8 x 8, each token of 4 x 4 pixels",
+        ),
+    ] = (0, 0, 0)
     FREEZE_LAYERS: Annotated[
         int,
         Key(

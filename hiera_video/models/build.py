@@ -90,6 +90,8 @@ def _settings(cfg: Config) -> dict[str, Any]:
         "input_size": (size, size) if frames == 1 else (frames, size, size),
         "drop_path_rate": cfg.MODEL.DROP_PATH_RATE,
     }
+    if any(cfg.MODEL.MASK_UNIT_SIZE):
+        settings["mask_unit_size"] = _mask_unit(cfg)
     if cfg.TASK == "ssl":
         if cfg.MASK.DESIGN != "sparse":  # a family may know no other
             settings["mask_design"] = cfg.MASK.DESIGN
@@ -102,6 +104,16 @@ def _settings(cfg: Config) -> dict[str, Any]:
         "num_classes": cfg.MODEL.NUM_CLASSES,
         "head_dropout": cfg.MODEL.DROPOUT_RATE,
     }
+
+
+def _mask_unit(cfg: Config) -> tuple[int, ...]:
+    unit, image = cfg.MODEL.MASK_UNIT_SIZE, cfg.DATA.NUM_FRAMES == 1
+    if any(size < 1 or size != int(size) for size in unit) or (image and unit[0] != 1):
+        raise UserError(
+            "MODEL.MASK_UNIT_SIZE must be 3 whole numbers of at least 1, the first of them 1 for "
+            f"images, got [{', '.join(f'{size:g}' for size in unit)}]. Try [1, 8, 8]."
+        )
+    return tuple(map(int, unit[1:] if image else unit))
 
 
 def _num_frozen(cfg: Config, model: nn.Module) -> int:

@@ -7,6 +7,7 @@ from torch import nn
 from hiera_video.config import load_config
 from hiera_video.models.build import build_model
 from hiera_video.models.parts.layers import HieraBlock
+from hiera_video.utils.errors import UserError
 
 SMALL = "DATA.NUM_FRAMES 2 DATA.TRAIN_CROP_SIZE 32 DATA.TEST_CROP_SIZE 32"
 
@@ -106,3 +107,28 @@ def test_the_model_is_built_for_the_configured_clips_and_classes():
     model = make_model("DATA.NUM_FRAMES 6 DATA.TRAIN_CROP_SIZE 64 DATA.TEST_CROP_SIZE 64")
     assert model(torch.zeros(2, 3, 6, 64, 64)).shape == (2, 8)
     assert make_model("MODEL.NUM_CLASSES 5")(torch.zeros(1, 3, 2, 32, 32)).shape == (1, 5)
+
+
+def test_a_mask_unit_can_be_set():
+    model = make_model(
+        "MODEL.MASK_UNIT_SIZE [2,16,16] DATA.NUM_FRAMES 4 DATA.TRAIN_CROP_SIZE 64",
+        "DATA.TEST_CROP_SIZE 64",
+    )
+    assert model.mask_unit_size == (2, 16, 16)
+    assert all(type(size) is int for size in model.mask_unit_size)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("MODEL.MASK_UNIT_SIZE [8,8]", "must be a list of 3 numbers"),
+        ("MODEL.MASK_UNIT_SIZE [0,8,8]", r"got \[0, 8, 8\]. Try \[1, 8, 8\]"),
+        ("MODEL.MASK_UNIT_SIZE [1,8.5,8]", r"must be 3 whole numbers .* got \[1, 8.5, 8\]"),
+        ("MODEL.MASK_UNIT_SIZE [2,8,8] DATA.NUM_FRAMES 1", "the first of them 1 for images"),
+        ("MODEL.MASK_UNIT_SIZE [1,3,3]", r"must be divisible by \(2, 12, 12\)"),
+        ("MODEL.MASK_UNIT_SIZE [1,8,8] MODEL.ARCH baselines MODEL.MODEL_NAME x3d_s", "takes.*mask"),
+    ],
+)
+def test_a_mask_unit_that_does_not_fit_is_refused(words, message):
+    with pytest.raises(UserError, match=message):
+        make_model(words)
