@@ -11,8 +11,10 @@ from functools import partial
 
 from hiera_video.config.derived import views_per_video
 from hiera_video.config.describe import value_of
-from hiera_video.config.rules import value_text
+from hiera_video.config.rules import PACKAGE, value_text
 from hiera_video.config.schema import Config
+from hiera_video.config.schema_model import FAMILY_TAKES
+from hiera_video.utils.lookup import module_names
 
 
 @dataclass(frozen=True)
@@ -59,18 +61,22 @@ def _no_test_of_pixels(cfg: Config) -> str:
 
 
 def _autoencoder_for_ssl(cfg: Config) -> str:
-    is_autoencoder = cfg.MODEL.ARCH == "hiera_mae"
+    """Autoencoders stand in files *_mae, and the classifier that starts from one beside it."""
+    arch, name = cfg.MODEL.ARCH, cfg.MODEL.MODEL_NAME
+    is_autoencoder = arch.endswith("_mae")
     if cfg.TASK == "ssl" and not is_autoencoder:
-        size = cfg.MODEL.MODEL_NAME.removeprefix("mae_")
-        size = size if size.startswith("hiera_") else "hiera_base_16x224"  # a baseline's name
+        families = module_names(str(PACKAGE / "models"), taking=FAMILY_TAKES)
+        family = arch if f"{arch}_mae" in families else "hiera"
+        size = name.removeprefix("mae_")
+        size = size if size.startswith(f"{family}_") else "hiera_base_16x224"  # a baseline's name
         return (
-            f"MODEL.ARCH must be 'hiera_mae' for TASK ssl, got {cfg.MODEL.ARCH!r}. Try MODEL.ARCH "
-            f"hiera_mae MODEL.MODEL_NAME mae_{size}."
+            f"MODEL.ARCH must be '{family}_mae' for TASK ssl, got {arch!r}. Try MODEL.ARCH "
+            f"{family}_mae MODEL.MODEL_NAME mae_{size}."
         )
     if cfg.TASK == "classify" and is_autoencoder:
         return (
-            "MODEL.ARCH must be a classifier's for TASK classify, got 'hiera_mae'. Try TASK ssl, "
-            f"or MODEL.ARCH hiera MODEL.MODEL_NAME {cfg.MODEL.MODEL_NAME.removeprefix('mae_')}."
+            f"MODEL.ARCH must be a classifier's for TASK classify, got {arch!r}. Try TASK ssl, or "
+            f"MODEL.ARCH {arch.removesuffix('_mae')} MODEL.MODEL_NAME {name.removeprefix('mae_')}."
         )
     return ""
 

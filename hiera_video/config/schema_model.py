@@ -39,6 +39,15 @@ class ModelSection:
             below=1,
         ),
     ] = 0.0
+    SIMPLIFY: Annotated[
+        str,
+        Key(
+            "Steps from MViTv2 to Hiera that a model of ARCH mvit or mvit_mae takes, as letters: a "
+            "absolute positions, b max-pools, c no pools of stride 1, d no overlap, e no query "
+            "residual, f mask unit attention.",
+            source="[P] Table 1",
+        ),
+    ] = ""
     MASK_UNIT_SIZE: Annotated[
         Floats,
         Key(

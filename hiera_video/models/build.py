@@ -35,13 +35,16 @@ def build_model(cfg: Config) -> nn.Module:
     try:
         inspect.signature(make_model).bind(**settings)
     except TypeError as error:
-        raise UserError(
-            f"MODEL.MODEL_NAME must be a function that takes {', '.join(settings)} by keyword, got "
-            f"{cfg.MODEL.MODEL_NAME!r} ({error})."
-        ) from None
+        raise _refused(cfg, settings, error) from None
     try:
         model = make_model(**settings)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise _refused(cfg, settings, error) from None
     except UserError as error:
+        if "input_size" not in str(error):
+            raise
         raise UserError(
             f"{error} (input_size is DATA.NUM_FRAMES, DATA.TRAIN_CROP_SIZE, DATA.TRAIN_CROP_SIZE; "
             "of an image, DATA.NUM_FRAMES 1, it is the crop alone.)"
@@ -55,6 +58,13 @@ def build_model(cfg: Config) -> nn.Module:
             )
         model.act_checkpoint = True
     return model
+
+
+def _refused(cfg: Config, settings: Mapping[str, Any], error: TypeError) -> UserError:
+    return UserError(
+        f"MODEL.MODEL_NAME must be a function that takes {', '.join(settings)} by keyword, got "
+        f"{cfg.MODEL.MODEL_NAME!r} ({error})."
+    )
 
 
 def build_trained(cfg: Config, path: str, content: Mapping[str, Any], *, key: str) -> nn.Module:
@@ -90,6 +100,8 @@ def _settings(cfg: Config) -> dict[str, Any]:
         "input_size": (size, size) if frames == 1 else (frames, size, size),
         "drop_path_rate": cfg.MODEL.DROP_PATH_RATE,
     }
+    if cfg.MODEL.SIMPLIFY:
+        settings["simplify"] = cfg.MODEL.SIMPLIFY
     if any(cfg.MODEL.MASK_UNIT_SIZE):
         settings["mask_unit_size"] = _mask_unit(cfg)
     if cfg.TASK == "ssl":

@@ -84,7 +84,7 @@ class Hiera(HieraEncoder, HubModel):
             UserError: the clips are not of the size that the model was built for.
         """
         stage_outputs = self.run_blocks(self.embed(clips_BX))
-        logits_BK = self.head(self.norm(stage_outputs[-1].mean(1)))
+        logits_BK = self.head(self.pool(stage_outputs[-1]))
         if return_intermediates:
             return logits_BK, self.feature_maps(stage_outputs)
         return logits_BK
@@ -99,8 +99,12 @@ class Hiera(HieraEncoder, HubModel):
         classifier instead: the normalised mean over all tokens.
         """
         last = features if isinstance(features, torch.Tensor) else features[-1]
-        pooled_BD = self.norm(last.flatten(1, -2).mean(1))
-        return self.head(pooled_BD, pre_logits=pre_logits)
+        return self.head(self.pool(last.flatten(1, -2)), pre_logits=pre_logits)
+
+    def pool(self, tokens_BND: torch.Tensor) -> torch.Tensor:
+        """Return the input of the head, `[B, D]`: the normalised mean over the tokens."""
+        pooled_BD: torch.Tensor = self.norm(tokens_BND.mean(1))
+        return pooled_BD
 
     @property
     def num_classes(self) -> int:

@@ -12,7 +12,7 @@ from hiera_video.models.parts.autoencoder import FusionHead, MAEOutput, MaskedAu
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.hub_model import HubModel
 from hiera_video.models.parts.settings import BodySettings, MAESettings
-from hiera_video.models.parts.sizes import MICRO, build_size
+from hiera_video.models.parts.sizes import MICRO, MICRO_DECODER, build_size
 
 __all__ = ["FusionHead", "MAEOutput", "MaskedAutoencoderHiera"]
 
@@ -172,8 +172,7 @@ def mae_hiera_huge_16x224(
 
 def mae_hiera_micro_8x64(**settings: Unpack[MAESettings]) -> MaskedAutoencoderHiera:
     """The autoencoder of `hiera_micro_8x64` with a small decoder, for demo and tests."""
-    decoder = {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
-    merged: dict[str, Any] = {**MICRO, **decoder, **settings}
+    merged: dict[str, Any] = {**MICRO, **MICRO_DECODER, **settings}
     return MaskedAutoencoderHiera(**merged)
 
 

@@ -9,6 +9,7 @@ or `CHW`.
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from hiera_video.models.parts.layers import HieraBlock, PatchEmbed
 from hiera_video.models.parts.patches import as_model_input, hide_pixels, visible_blocks
 from hiera_video.models.parts.plan import (
+    BlockPlan,
     FeatureInfo,
     check_sizes,
     plan_blocks,
@@ -92,17 +94,10 @@ class HieraEncoder(nn.Module):
         self.patch_embed = PatchEmbed(
             in_chans, embed_dim, kernel=patch_kernel, stride=patch_stride, padding=patch_padding
         )
-        self._add_position_embeddings(embed_dim, separate=sep_pos_embed)
+        self.add_positions(embed_dim, separate=sep_pos_embed)
         rates = torch.linspace(0, drop_path_rate, len(self.plans), device="cpu").tolist()
         self.blocks = nn.ModuleList(
-            HieraBlock(
-                plan.dim,
-                plan.dim_out,
-                num_heads=plan.num_heads,
-                q_pool_size=plan.q_pool_size,
-                mlp_ratio=mlp_ratio,
-                drop_path_rate=rate,
-            )
+            self.make_block(plan, mlp_ratio=mlp_ratio, drop_path_rate=rate)
             for plan, rate in zip(self.plans, rates, strict=True)
         )
         order = unit_order(self.grid, unit=mask_unit_size, q_stride=q_stride, num_pools=q_pool)
@@ -114,7 +109,19 @@ class HieraEncoder(nn.Module):
         self.register_buffer("order_in_unit", within, persistent=False)
         self.order_in_unit: torch.Tensor
 
-    def _add_position_embeddings(self, embed_dim: int, *, separate: bool) -> None:
+    def make_block(self, plan: BlockPlan, *, mlp_ratio: float, drop_path_rate: float) -> nn.Module:
+        """Return the block of a plan; other families have others."""
+        return HieraBlock(
+            plan.dim,
+            plan.dim_out,
+            num_heads=plan.num_heads,
+            q_pool_size=plan.q_pool_size,
+            mlp_ratio=mlp_ratio,
+            drop_path_rate=drop_path_rate,
+        )
+
+    def add_positions(self, embed_dim: int, *, separate: bool) -> None:
+        """Add the position embeddings; `separate` ones for space and time."""
         self.sep_pos_embed = separate
         frames, places = self.grid[0], self.grid[1:]
         if separate:
@@ -237,11 +244,11 @@ class HieraEncoder(nn.Module):
                     break
         return stage_outputs
 
-    def run_block(self, block: nn.Module, tokens_BUND: torch.Tensor) -> torch.Tensor:
+    def run_block(self, block: nn.Module, tokens_BUND: torch.Tensor, *more: Any) -> torch.Tensor:
         """Run one block; with `act_checkpoint`, the backward pass recomputes its activations."""
         if self.act_checkpoint and torch.is_grad_enabled():
-            return checkpoint(block, tokens_BUND, use_reentrant=False)
-        return block(tokens_BUND)
+            return checkpoint(block, tokens_BUND, *more, use_reentrant=False)
+        return block(tokens_BUND, *more)
 
     def feature_maps(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Permute each stage's tokens to spatial order: `[B, T, H, W, D]` or `[B, H, W, D]`."""

@@ -45,6 +45,13 @@ MICRO: Mapping[str, Any] = MappingProxyType(
         "stages": (1, 1, 2, 1),
     }
 )
+# The same for images.
+MICRO_IMAGE: Mapping[str, Any] = MappingProxyType(
+    {"input_size": (64, 64), "embed_dim": 32, "num_heads": 1, "stages": (1, 1, 2, 1)}
+)
+MICRO_DECODER: Mapping[str, Any] = MappingProxyType(
+    {"decoder_embed_dim": 128, "decoder_depth": 2, "decoder_num_heads": 4}
+)
 
 
 def build_size(
