@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hiera_video.flops.count import count
 from hiera_video.models.hiera import Hiera, hiera_base_16x224, hiera_micro_8x64
 from hiera_video.models.mvit import (
     STEPS,
     mvit_base_16x224,
+    mvit_base_224,
     mvit_micro_8x64,
     mvit_micro_64,
     mvit_small_16x224,
@@ -240,3 +242,23 @@ def test_activation_checkpointing_changes_no_gradient():
 def test_what_does_not_go_together_is_refused(settings, message):
     with pytest.raises(UserError, match=message):
         mvit_micro_8x64(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "published"),
+    [
+        # MViTv2, arXiv 2112.01526: tables 1 and 6. With a class token, as there for video.
+        (mvit_small_16x224, {"class_token": True}, 64.5),
+        (mvit_small_224, {}, 7.0),
+        (mvit_base_224, {}, 10.2),
+        # Hiera, table 4
+        (mvit_base_16x224, {"simplify": STEPS, "num_classes": 400}, 101.93),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_multiply_adds_are_the_published_ones(make, settings, published):
+    with torch.device("meta"):
+        model = make(**settings)
+    cost = count(model, torch.empty(1, 3, *model.input_size, device="meta"))
+    assert not cost.incomplete
+    assert cost.multiply_adds / 1e9 == pytest.approx(published, rel=0.01)
