@@ -42,6 +42,7 @@ COMMANDS = {
     "visualize": Command("visualize", "draw evidence, masks and reconstructions of videos"),
     "draw-masks": Command("visualize", "draw the masking strategies", function="draw_masks"),
     "benchmark": Command("benchmark", "time models, training steps and video loading"),
+    "ablation": Command("ablation", "measure configs side by side: cost, speed and memory"),
     "check-data": Command("check_data", "decode every video of a list, write a clean list"),
     "prepare": Command("prepare", "re-encode videos for training, write their lists"),
     "shards": Command("shards", "write the videos of a list into tar shards"),
