@@ -4,6 +4,7 @@ All take clips `[B, C, T, H, W]` (the image models also `[B, C, H, W]`) and retu
 """
 
 import importlib
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -134,7 +135,10 @@ def _hiera(
 
 def _library(name: str) -> Any:
     try:
-        return importlib.import_module(name)
+        with warnings.catch_warnings():
+            # The authors' package imports timm by an old path.
+            warnings.simplefilter("ignore", FutureWarning)
+            return importlib.import_module(name)
     except ImportError:
         package = {"hiera": "hiera-transformer"}.get(name, name)
         raise UserError(f"{package} {MISSING}") from None
