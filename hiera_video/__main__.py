@@ -43,6 +43,7 @@ COMMANDS = {
     "draw-masks": Command("visualize", "draw the masking strategies", function="draw_masks"),
     "benchmark": Command("benchmark", "time models, training steps and video loading"),
     "ablation": Command("ablation", "measure configs side by side: cost, speed and memory"),
+    "sweep": Command("sweep", "train and test grids of settings, collect their results"),
     "check-data": Command("check_data", "decode every video of a list, write a clean list"),
     "prepare": Command("prepare", "re-encode videos for training, write their lists"),
     "shards": Command("shards", "write the videos of a list into tar shards"),

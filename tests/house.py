@@ -23,7 +23,7 @@ FLOORS = (
     ("config", "checkpoints"),
     ("data", "models", "solver", "metrics"),
     ("engine", "inference", "flops", "doctor"),
-    ("serve", "export", "visualize", "benchmark"),
+    ("serve", "export", "visualize", "benchmark", "sweeps"),
     ("report",),
     ("commands",),
 )

@@ -18,7 +18,7 @@ READ_CFG = (
     "commands",
 )
 MAY_READ_CFG = ("build.py",)
-USE_ENGINE = ("engine", "benchmark", "commands")
+USE_ENGINE = ("engine", "benchmark", "sweeps", "commands")
 # Folders of tests/ that belong to no room: see CONTRIBUTING.md.
 OTHER_TESTS = {"distributed", "faults", "golden", "tools"}
 MAX_FILE, MAX_FUNCTION = 400, 80
