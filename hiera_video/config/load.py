@@ -24,8 +24,8 @@ def load_config(path: str | None, overrides: Sequence[str] = ()) -> Config:
         overrides: `KEY, VALUE, KEY, VALUE, ...`, each value as YAML writes it.
 
     Raises:
-        ConfigError: its text lists every problem in the files, the overrides and their
-            combination, one per line with its origin.
+        ConfigError: its text is the problem with its origin ("FILE:LINE: ..." or "command
+            line: ..."), or lists every problem in the files, the overrides and their combination.
     """
     path = None if path is None else find_config(path)
     file = read_yaml(path) if path is not None else Reading()
@@ -53,6 +53,8 @@ def _resolved(file: Reading, overrides: Sequence[str], *, source: str) -> Config
         for key, message in contradictions(cfg, faulty=carrier.faulty):
             problems.append(f"{carrier.places.get(key, 'defaults')}: {message}")
     if problems:
+        if all(problem.startswith(f"{PLACE}: ") for problem in problems):
+            source = f"the {PLACE}"  # the file is not at fault
         raise ConfigError(problems, source=source)
     return cfg
 

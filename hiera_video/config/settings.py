@@ -30,9 +30,15 @@ class Reading:
 
 
 class ConfigError(UserError):
-    """All problems of one configuration, in `problems`; `str()` lists one per line."""
+    """All problems of one configuration, in `problems`, each with its place.
+
+    `str()` is the problem if there is one; several are listed one per line below their number.
+    """
 
     def __init__(self, problems: Sequence[str], *, source: str) -> None:
         self.problems = tuple(problems)
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__("\n".join([f"{count} in {source}:", *(f"  {p}" for p in self.problems)]))
+        if len(self.problems) == 1:
+            super().__init__(self.problems[0])
+            return
+        header = f"{len(self.problems)} problems in {source}:"
+        super().__init__("\n".join([header, *(f"  {problem}" for problem in self.problems)]))

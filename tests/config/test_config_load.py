@@ -297,9 +297,16 @@ def test_all_problems_are_reported_together(write):
         assert line.startswith(f"  {start}")
 
 
-def test_one_problem_reads_in_the_singular():
-    with pytest.raises(ConfigError, match=r"^1 problem in the command line:\n"):
-        load_config(None, ["NUM_GPUS", "-1"])
+def test_one_problem_is_one_line_with_its_place(write):
+    path = write("RNG_SEED: 1\nNUM_GPUS: -1\n")
+    with pytest.raises(ConfigError, match=r"^x\.yaml:2: NUM_GPUS must be [^\n]*$"):
+        load_config(path)
+    # A slip on the command line does not name the file.
+    path = write("RNG_SEED: 1\n")
+    with pytest.raises(ConfigError, match=r"^command line: NUM_GPUS must be [^\n]*$"):
+        load_config(path, ["NUM_GPUS", "-1"])
+    with pytest.raises(ConfigError, match=r"^2 problems in the command line:\n"):
+        load_config(path, ["NUM_GPUS", "-1", "RNG_SEED", "x"])
 
 
 def test_contradictions_are_not_sought_where_a_key_is_at_fault(write):
