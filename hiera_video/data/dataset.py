@@ -15,7 +15,7 @@ from hiera_video.data.decoders import DecodeError, Decoding, VideoReader, open_v
 from hiera_video.data.frame_cache import FrameCache
 from hiera_video.data.records import VideoRecord
 from hiera_video.data.shards.members import fetch_shard
-from hiera_video.data.transforms.normalize import Erasure, Finish
+from hiera_video.data.transforms.normalize import Erasure, Normalize
 from hiera_video.data.transforms.pipeline import TestTransform, TrainTransform
 from hiera_video.utils.seed import rng_for
 
@@ -53,7 +53,7 @@ class Sample:
 class ViewMaker(Protocol):
     """Makes the pixels of all views from an opened video."""
 
-    finish: Finish
+    finish: Normalize
 
     def __call__(
         self, reader: VideoReader, rng: np.random.Generator, allocate: Allocate

@@ -18,7 +18,7 @@ import torch
 
 from hiera_video.data.dataset import Failure, Sample, VideoDataset
 from hiera_video.data.order import EpochBatchSampler
-from hiera_video.data.transforms.normalize import Erasure, Finish
+from hiera_video.data.transforms.normalize import Erasure, Normalize
 from hiera_video.data.workers.pool import Done, Lost, WorkerPool
 from hiera_video.data.workers.process import Job
 from hiera_video.utils.errors import UserError
@@ -41,7 +41,7 @@ class Batch:
     video_indices_B: torch.Tensor
     failures: tuple[Failure, ...]
     num_videos: int = 0
-    finish: Finish | None = None
+    finish: Normalize | None = None
     erasures_B: tuple[Erasure | None, ...] = ()
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ def _rebuild(arrays: Sequence[np.ndarray], rest: tuple[Any, ...]) -> Batch:
 
 def collate(
     samples: Sequence[Sample],
-    finish: Finish | None = None,
+    finish: Normalize | None = None,
     views_B: torch.Tensor | None = None,
 ) -> Batch:
     """Concatenate the views of all samples into one Batch.

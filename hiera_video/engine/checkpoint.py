@@ -128,7 +128,7 @@ def read_last(output_dir: str, warn: Callable[[str], None]) -> tuple[str, dict[s
     if broken:
         raise UserError(
             f"{broken[0]} There is no whole checkpoint in {checkpoint_folder(output_dir)!r}. Try "
-            "another OUTPUT_DIR to start anew."
+            "another OUTPUT_DIR for a new run."
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Checkpoints of a model that is cut up: each process writes its share, while training goes on.
+"""Distributed checkpoints: each process writes its partition, while training goes on.
 
 The form of the folder is that of `utils/distributed.py`. It is whole when its index is renamed into
 place; until then the checkpoints before it stay, and a run that dies goes on from these.
@@ -40,14 +40,14 @@ _KEY = "TRAIN.AUTO_RESUME"
 class ShardedSaves:
     """Writes the checkpoints of a run, one at a time; all processes call all of it together.
 
-    A save that failed is told by the next call of any method, within a step. Left as a context, it
-    waits for the last one, whatever ends the run.
+    The next call of any method, within a step, raises the error of a save that failed. Left as a
+    context, it waits for the last one, whatever ends the run.
 
     Args:
         output_dir: where the checkpoints stand.
         keep: TRAIN.KEEP_CHECKPOINTS, the older ones are removed when a new one is whole.
         timeout_sec: longest that the processes wait for one another's writing.
-        warn: is told of a save that failed where the run ends for another reason.
+        warn: called if a save failed while the run ends for another reason.
     """
 
     def __init__(
@@ -165,7 +165,7 @@ def restore_shares(
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
 ) -> None:
-    """Load a sharded checkpoint into a model that is cut up, by however many processes wrote it.
+    """Load a distributed checkpoint, by any number of processes, into a partitioned model.
 
     `content` is what `read_plain` returned; an `average` that it lacks begins at the weights.
 
@@ -192,7 +192,7 @@ def restore_shares(
 def _moments(
     there: Mapping[str, torch.Tensor], optimizer: torch.optim.Optimizer
 ) -> dict[str, torch.Tensor]:
-    """Return tensors to be filled with what an optimizer had gathered, cut up as its weights."""
+    """Return tensors to be filled with what an optimizer gathered, partitioned as its weights."""
     parameters = [p.detach() for group in optimizer.param_groups for p in group["params"]]
     found = {}
     for name, value in there.items():

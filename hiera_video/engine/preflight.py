@@ -40,7 +40,7 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord
             return None
 
     device = collect(device_of_process, cfg.NUM_GPUS)
-    collect(refuse_unequal_shares, cfg)
+    collect(refuse_unequal_batches, cfg)
     collect(check_model, cfg)
     if cfg.TRAIN.ENABLE and device is not None:
         collect(refuse_missing_compiler, cfg.MODEL.COMPILE, device.type)
@@ -141,7 +141,7 @@ def device_of_process(num_gpus: int) -> torch.device:
     return torch.device("cuda", dist.local_rank())
 
 
-def refuse_unequal_shares(cfg: Config) -> None:
+def refuse_unequal_batches(cfg: Config) -> None:
     """Raise a UserError if NUM_GPUS or the batch does not fit the processes of a machine."""
     num_processes = dist.local_world_size()
     if num_processes == 1:
@@ -151,12 +151,12 @@ def refuse_unequal_shares(cfg: Config) -> None:
             f"NUM_GPUS must be the number of processes on a machine ({num_processes}), or 0 for "
             f"the CPU, got {cfg.NUM_GPUS}. Try NUM_GPUS {num_processes}."
         )
-    share = -(-cfg.TRAIN.BATCH_SIZE // num_processes)
+    part = -(-cfg.TRAIN.BATCH_SIZE // num_processes)
     if cfg.TRAIN.ENABLE and cfg.TRAIN.BATCH_SIZE % num_processes:
         raise UserError(
             f"TRAIN.BATCH_SIZE must be divisible by the {num_processes} processes of a machine, "
-            f"which share it out, got {cfg.TRAIN.BATCH_SIZE}. Try TRAIN.BATCH_SIZE "
-            f"{share * num_processes}."
+            f"which split it evenly, got {cfg.TRAIN.BATCH_SIZE}. Try TRAIN.BATCH_SIZE "
+            f"{part * num_processes}."
         )
 
 

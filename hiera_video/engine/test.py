@@ -60,7 +60,7 @@ def test(
             is_to_end=lambda: stop.requested,
         )
     except Interrupted:
-        stop.end("the test was not finished and begins anew")
+        stop.end("the test was not finished and will start again")
     log.line(f"test: {result.summary()}")
     log.stats("test_final", **result.figures())
     if cfg.TEST.VIEWS_TABLE:

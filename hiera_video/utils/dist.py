@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 
-from hiera_video.utils.errors import UserError, first_line
+from hiera_video.utils.errors import first_line
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _ASK_SEC = 2.0
 # Longest time that torch's agent takes to end a machine's processes after one has failed.
 _UNTIL_ENDED_SEC = 5.0
 # The environment variable with the name of this process's rendezvous.
-_MEETING = "HIERA_VIDEO_MEETING"
+_RENDEZVOUS = "HIERA_VIDEO_RENDEZVOUS"
 
 
 def is_launched() -> bool:
@@ -51,19 +51,19 @@ def open_store(*, timeout_sec: float, serve: bool = False) -> dist.Store:
     return dist.PrefixStore("hiera_video", store)
 
 
-def set_meeting(name: str) -> None:
+def set_rendezvous(name: str) -> None:
     """Remember the unique name of this process's rendezvous; no other restart has the same."""
-    os.environ[_MEETING] = name
+    os.environ[_RENDEZVOUS] = name
 
 
-def meeting_store(*, timeout_sec: float) -> dist.Store:
+def rendezvous_store(*, timeout_sec: float) -> dist.Store:
     """Return the part of the store that only the processes of this rendezvous use.
 
     Raises:
         OSError: The store cannot be reached within `timeout_sec`.
     """
     # Before the rendezvous, use the number of restarts, which may differ between machines.
-    name = os.environ.get(_MEETING) or f"before/{restart_count()}"
+    name = os.environ.get(_RENDEZVOUS) or f"before/{restart_count()}"
     return dist.PrefixStore(name, open_store(timeout_sec=timeout_sec))
 
 
@@ -76,7 +76,7 @@ def is_first_to_fail() -> bool:
     if not is_launched():
         return True
     try:
-        first = meeting_store(timeout_sec=_ASK_SEC).add("failures", 1) == 1
+        first = rendezvous_store(timeout_sec=_ASK_SEC).add("failures", 1) == 1
     except (OSError, RuntimeError):
         return True  # the store is gone: better to report twice than not at all
     if not first:
@@ -146,11 +146,6 @@ def total(values: Sequence[float]) -> list[float]:
     return sums.tolist()
 
 
-def mean(values: Sequence[float]) -> list[float]:
-    """Return the means of the numbers over all processes; all must call it."""
-    return [value / world_size() for value in total(values)]
-
-
 def gather(value: T) -> list[T]:
     """Return in all processes the value of each, by rank; values must be picklable."""
     if world_size() == 1:
@@ -181,22 +176,3 @@ def from_main(value: T) -> T:
 def by_main(function: Callable[[], T]) -> T:
     """Call `function` only in rank 0, and return its result in all processes."""
     return from_main(function() if is_main() else None)  # type: ignore[return-value]
-
-
-def barrier(timeout_sec: float) -> None:
-    """Wait until all processes have called this.
-
-    Raises:
-        UserError: Some have not called it within `timeout_sec`, or have exited.
-    """
-    if world_size() == 1:
-        return
-    work = dist.all_reduce(torch.zeros(1), async_op=True)
-    assert work is not None
-    try:
-        work.wait(timedelta(seconds=timeout_sec))
-    except RuntimeError as error:
-        raise UserError(
-            f"rank {rank()} waited {timeout_sec:g} s for the other processes, in vain "
-            f"({first_line(error)}). Their logs may say what keeps them."
-        ) from None

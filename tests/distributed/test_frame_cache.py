@@ -16,12 +16,12 @@ if sys.argv[2] == "refused" and dist.rank():
 cache = frame_cache.open_frame_cache(4, 10**6)
 if dist.rank() == 0:
     cache.open(2, sys.argv[1]).close()
-dist.barrier(30)
+torch.distributed.barrier()
 told = {"rank": dist.rank(), "holds": cache.holds(2), "bytes": cache.num_bytes}
 if cache.holds(2):
     with cache.open(2, "gone.mp4") as reader:
         told["sum"] = int(reader.frames_at(range(reader.num_frames)).sum())
-dist.barrier(30)
+torch.distributed.barrier()
 sys.stdout.write(json.dumps(told) + "\\n")
 sys.stdout.flush()
 torch.distributed.destroy_process_group()

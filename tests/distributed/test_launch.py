@@ -1,4 +1,4 @@
-"""Starting, meeting and failing of several processes, as a person sees it."""
+"""Start, rendezvous and failure of several processes, as a person sees it."""
 
 import os
 import socket

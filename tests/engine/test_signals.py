@@ -144,7 +144,7 @@ def test_a_signal_in_the_final_test_is_requeued_on_and_the_test_begins_anew(smal
     with hook, pytest.raises(SystemExit) as ended:
         launch(cfg)
     assert ended.value.code == REQUEUE_STATUS
-    assert "stopped by SIGUSR1; the test was not finished and begins anew;" in log_of(cfg)
+    assert "stopped by SIGUSR1; the test was not finished and will start again;" in log_of(cfg)
     assert "test: top-1" not in log_of(cfg)
     assert launch(cfg).num_evaluated == 8
     assert "nothing to train" in log_of(cfg)

@@ -148,8 +148,7 @@ def _check_header(tar: IO[bytes], member: Member) -> None:
     plain = member.name.isascii() and len(member.name) <= _NAME_BYTES
     if header.size != member.size or (plain and header.name != member.name):
         raise ShardError(
-            "its shard holds something else at this place: it was written anew, and its index was "
-            "not."
+            "its shard holds something else at this place: it was rewritten, and its index was not."
         )
 
 

@@ -132,7 +132,7 @@ def to_clip(
 
 
 @dataclass(frozen=True, slots=True)
-class Finish:
+class Normalize:
     """Normalise and erase the pixels of views, with the same code in a worker and on the device.
 
     `mean` and `std` are those of `to_clip`.

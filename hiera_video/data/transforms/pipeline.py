@@ -19,7 +19,7 @@ from hiera_video.data.transforms.crops import (
     resize_short_side,
     spatial_crops,
 )
-from hiera_video.data.transforms.normalize import Erasure, Finish, check_mode, draw_erasure
+from hiera_video.data.transforms.normalize import Erasure, Normalize, check_mode, draw_erasure
 from hiera_video.data.transforms.randaugment import Policy, rand_augment
 
 # Small enough that resized frames stay in the CPU cache until they are written.
@@ -88,7 +88,7 @@ class TrainTransform:
         self.policy = policy
         self.erase_probability = erase_probability
         self.erase_mode = erase_mode
-        self.finish = Finish(mean, std)
+        self.finish = Normalize(mean, std)
         self.fill = [255.0 * channel for channel in mean]
 
     def __call__(self, frames_THWC: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
@@ -146,7 +146,7 @@ class TestTransform:
         check_num_crops(num_crops)
         self.crop_size = crop_size
         self.num_crops = num_crops
-        self.finish = Finish(mean, std)
+        self.finish = Normalize(mean, std)
 
     def __call__(self, frames_THWC: np.ndarray) -> torch.Tensor:
         """Turn decoded frames, uint8 RGB [T, H, W, 3], into views, float32 [S, 3, T, H', W'].

@@ -91,22 +91,22 @@ def _meet_at(
 
     torch's agent keeps its store over a restart, and what the processes before have left in it; and
     the agents of several machines do not agree on the number of restarts. So rank 0 gives the
-    meeting a name that is new, and ends it with a list of who came; one whose own mark is not in
-    the list reads what is left of an earlier meeting, and waits for the new one.
+    rendezvous a new name, and ends it with a list of who came. A process whose own mark is not in
+    the list has read what an earlier rendezvous left, and waits for the new one.
     """
     own, end = uuid4().hex, time.monotonic() + timeout_sec
     if rank == 0:
-        store.set("meeting", own)
+        store.set("rendezvous", own)
     store.set(f"came/{rank}", "")
     while True:
-        name = _read(store, "meeting")
+        name = _read(store, "rendezvous")
         marks = [f"{name}/{other}" for other in range(world_size)]
         if name:
             store.set(marks[rank], own)
         if rank == 0 and store.check(marks):
             store.set(f"{name}/all", ",".join(_read(store, mark) for mark in marks))
         if own in _read(store, f"{name}/all").split(","):
-            dist.set_meeting(name)
+            dist.set_rendezvous(name)
             return torch.distributed.PrefixStore(name, store)
         if time.monotonic() >= end:
             marks = marks if name else [f"came/{other}" for other in range(world_size)]

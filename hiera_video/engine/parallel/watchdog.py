@@ -86,7 +86,7 @@ class Watchdog:
 
     def _run(self) -> None:
         try:
-            store = dist.meeting_store(timeout_sec=30)
+            store = dist.rendezvous_store(timeout_sec=30)
             last, warned_sec = None, 0.0
             while not self._done.wait(_POST_SEC):
                 place = self._place

@@ -227,12 +227,12 @@ def test_a_missing_shard_is_a_video_that_does_not_decode(root):
 def test_a_shard_that_was_written_anew_is_not_taken_for_the_old_one(root):
     paths = paths_of(root)
     os.replace(root / "train-0.tar", root / "train-1.tar")
-    assert "written anew" in cause(paths[3])
+    assert "was rewritten" in cause(paths[3])
     member = parse_member(paths[0])
     moved = Member(member.shard, member.name, member.offset + 5, member.size).path
     assert "is missing" in cause(moved)
     here = Member(str(root / "train-2.tar"), member.name, member.offset + 5, member.size).path
-    assert "written anew" in cause(here)
+    assert "was rewritten" in cause(here)
 
 
 def test_an_empty_video(root):
