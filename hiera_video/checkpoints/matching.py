@@ -209,8 +209,8 @@ def _notes_on_pretraining(model: nn.Module, state: dict[str, torch.Tensor]) -> t
     here = getattr(model, "q_pool", None)
     if here is not None and _pooled(state, getattr(model, "q_stride", ())) == here - 1:
         notes.append(
-            f"the last stage change pools here (q_pool {here}) and did not in pretraining (q_pool "
-            f"{here - 1}), which changes no weight"
+            f"this model pools its tokens once more than the autoencoder did (q_pool {here}, not "
+            f"q_pool {here - 1}); pooling has no weights, so there is nothing to do"
         )
     return tuple(notes)
 

@@ -238,6 +238,7 @@ def settle(output: str, trained: Trained, kind: FeatureKind, *, root: str) -> No
                 f"--output must be a folder of features, got {output!r}, whose {SETTINGS_FILE} is "
                 "damaged. Try another --output."
             )
+        theirs.setdefault("precision", ours["precision"])  # earlier releases did not record it
         differ = [name for name in ours if theirs.get(name) != ours[name]]
         if differ:
             name = differ[0]
@@ -262,6 +263,7 @@ def _settings(trained: Trained, kind: FeatureKind) -> dict[str, Any]:
         **data,
         "MEAN": list(cfg.DATA.MEAN),
         "STD": list(cfg.DATA.STD),
+        "precision": "bfloat16" if cfg.TRAIN.MIXED_PRECISION else "float32",
         "model": cfg.MODEL.MODEL_NAME,
         "weights": weights_hash(trained.model),
     }

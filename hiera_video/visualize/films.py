@@ -4,6 +4,7 @@ Shape suffixes: T frames or time steps, H height, W width, C colours (RGB); fram
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
@@ -41,10 +42,17 @@ def write_film(
 
 
 def stems(videos: Sequence[str], folder: str, *, ending: str) -> list[str]:
-    """Return a unique path stem for each video's pictures: FOLDER/NAME + `ending`."""
+    """Return a unique path stem for each video's pictures: FOLDER/NAME + `ending`.
+
+    NAME is the video's. If several videos have the same, their folder stands in front of it, which
+    is the class in most data sets: FOLDER/CLASS_NAME. A number makes the rest unique.
+    """
+    paths = [PurePath(video.rpartition("::")[2]) for video in videos]  # "::": a video in a shard
+    counts = Counter(path.stem for path in paths)
     taken: list[str] = []
-    for video in videos:
-        name = PurePath(video).stem + ending
+    for path in paths:
+        parent = path.parent.name.strip(".") if counts[path.stem] > 1 else ""
+        name = f"{parent}_{path.stem}{ending}" if parent else path.stem + ending
         number = sum(PurePath(other).name.startswith(name) for other in taken)
         while (stem := os.path.join(folder, name + (f"_{number + 1}" if number else ""))) in taken:
             number += 1

@@ -242,7 +242,7 @@ def test_a_classifier_starts_from_an_autoencoder_and_the_rest_is_told(tmp_path):
     assert set(summary.unused) == {n for n in state if n not in before}
     assert summary.interpolated == POSITIONS
     assert "the autoencoder's decoder was dropped" in str(summary)
-    pooling = "pools here (q_pool 3) and did not in pretraining (q_pool 2), which changes no weight"
+    pooling = "once more than the autoencoder did (q_pool 3, not q_pool 2); pooling has no weights"
     assert pooling in str(summary)
     for name, value in ours.state_dict().items():
         if name not in POSITIONS:

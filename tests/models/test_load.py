@@ -55,7 +55,7 @@ def test_an_autoencoders_weights_in_a_classifier(tmp_path, capsys):
     assert "missing            4  in the file, freshly initialised: norm.weight" in said
     assert "in the file, not used: " in said
     assert "\n  the autoencoder's decoder was dropped" in said
-    assert "\n  the last stage change pools here (q_pool 3)" in said
+    assert "\n  this model pools its tokens once more than the autoencoder did (q_pool 3" in said
 
 
 def test_an_autoencoder_by_name(tmp_path):

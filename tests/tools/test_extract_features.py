@@ -167,10 +167,24 @@ def test_what_a_killed_run_left_half_written_goes(extract, folder, output):
     assert (left.exists(), mine.exists()) == (False, True)
 
 
+def test_features_of_another_precision_are_not_mixed_in(extract, folder, output, tmp_path):
+    mixed = save(tmp_path, "TRAIN.MIXED_PRECISION True")
+    assert extract(folder, checkpoint=mixed).status == 0
+    path = output / "features.json"
+    settings = json.loads(path.read_text())
+    assert settings.pop("precision") == "bfloat16"
+    found = extract(folder)
+    assert found.status == 1
+    assert "whose precision is 'bfloat16' and not 'float32'." in found.err
+    path.write_text(json.dumps(settings))  # as earlier releases wrote it
+    assert extract(folder, checkpoint=mixed).status == 0
+
+
 def test_other_features_are_not_mixed_in(extract, folder, output, tmp_path):
     assert extract(folder).status == 0
     settings = json.loads((output / "features.json").read_text())
     assert (settings["per"], settings["clips"], settings["stage"]) == ("video", 2, 4)
+    assert settings["precision"] == "float32"
     other = save(tmp_path, seed=1)
     for words, name in ((["--per clip"], "per"), (["--clips 1"], "clips"), ([], "weights")):
         found = extract(folder, *words, **({} if words else {"checkpoint": other}))

@@ -40,12 +40,13 @@ def test_each_video_becomes_a_picture_and_a_film(show, small_set):
     videos = sorted(small_set.glob("val/*/00000.mp4"))[:2]  # of the same name
     outcome, folder = show(*videos, "--strategy random --ratio 0.75 --seed 5 --start 0.05")
     assert (outcome.status, outcome.err) == (0, "")
-    names = ["00000_mae.mp4", "00000_mae.png", "00000_mae_2.mp4", "00000_mae_2.png"]
+    stems = [f"{video.parent.name}_00000_mae" for video in videos]
+    names = [f"{stem}{ending}" for stem in stems for ending in (".mp4", ".png")]
     assert sorted(path.name for path in folder.iterdir()) == names
     lines = outcome.out.splitlines()
     assert lines[0] == (
         f"{videos[0]} (random mask, 4 of 16 mask units visible): "
-        f"{folder / '00000_mae.png'}, {folder / '00000_mae.mp4'}"
+        f"{folder / names[1]}, {folder / names[0]}"
     )
     assert str(videos[1]) in lines[1]
     pictures = [imread(folder / name) for name in names[1::2]]
