@@ -144,6 +144,44 @@ def start_from_weights(
             loaded.
     """
     content = read_checkpoint(path, key=key) if content is None else content
+    found, fitting, missing, other_classes = _start(
+        model, content, path, key=key, num_classes=num_classes
+    )
+    ours, theirs = model.state_dict(), found.state
+    model.load_state_dict({name: theirs[name] for name in fitting}, strict=False)
+    heads = heads_there(content, path)
+    return LoadSummary(
+        loaded=tuple(fitting),
+        reinitialised=tuple(name for name in ours if name in other_classes),
+        missing=tuple(name for name in ours if name in missing),
+        unused=tuple(name for name in theirs if name not in ours),
+        interpolated=found.interpolated,
+        notes=(*_notes_on_pretraining(model, found.original), *found.notes),
+        unwrapped=found.how,
+        warnings=compare_heads(model, heads) if "mask_token" in theirs else (),
+    )
+
+
+def refuse_start(
+    model: nn.Module,
+    content: Mapping[str, Any],
+    *,
+    path: str,
+    key: str,
+    num_classes: int | None = None,
+) -> None:
+    """Raise a UserError if `start_from_weights` would; `model` may be on the meta device."""
+    _start(model, content, path, key=key, num_classes=num_classes)
+
+
+def _start(
+    model: nn.Module, content: Mapping[str, Any], path: str, *, key: str, num_classes: int | None
+) -> "tuple[_Fitted, list[str], set[str], set[str]]":
+    """Return the weights to start from, and the names that fit, are missing, or differ in classes.
+
+    Raises:
+        UserError: they are those of another model.
+    """
     if num_classes is None:
         num_classes = num_classes_of(model)
     found = _fit(model, content)
@@ -160,18 +198,7 @@ def start_from_weights(
     }
     fitting = [name for name in ours if name not in missing | other_classes]
     find_misfits(model, theirs, fitting).refuse_to_start(path, key=key)
-    model.load_state_dict({name: theirs[name] for name in fitting}, strict=False)
-    heads = heads_there(content, path)
-    return LoadSummary(
-        loaded=tuple(fitting),
-        reinitialised=tuple(name for name in ours if name in other_classes),
-        missing=tuple(name for name in ours if name in missing),
-        unused=tuple(name for name in theirs if name not in ours),
-        interpolated=found.interpolated,
-        notes=(*_notes_on_pretraining(model, found.original), *found.notes),
-        unwrapped=found.how,
-        warnings=compare_heads(model, heads) if "mask_token" in theirs else (),
-    )
+    return found, fitting, missing, other_classes
 
 
 def num_classes_of(model: nn.Module) -> int | None:

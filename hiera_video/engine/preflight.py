@@ -7,7 +7,7 @@ import torch
 
 from hiera_video.checkpoints import distributed
 from hiera_video.checkpoints.files import read_checkpoint
-from hiera_video.checkpoints.matching import refuse_misfits
+from hiera_video.checkpoints.matching import refuse_misfits, refuse_start
 from hiera_video.checkpoints.run_folder import last_checkpoint
 from hiera_video.config import Config
 from hiera_video.data.build import check_data_settings, read_class_names, read_records
@@ -22,6 +22,8 @@ from hiera_video.utils import dist, io
 from hiera_video.utils.errors import UserError
 
 T = TypeVar("T")
+
+_NO_LIST = "DATA.PATH_TO_DATA_DIR must be "
 
 
 def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord]]]:
@@ -50,7 +52,10 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord
         collect(weights_to_test, cfg)
     elif not cfg.TRAIN.AUTO_RESUME and not dist.was_restarted():
         collect(refuse_earlier_checkpoints, cfg)
+    before = len(problems)
     records = {split: collect(read_records, cfg, split) for split in splits(cfg)}
+    if not any(records.values()) and all(p.startswith(_NO_LIST) for p in problems[before:]):
+        del problems[before + 1 :]  # a wrong folder lacks every list
     for split, found in records.items():
         collect(read_class_names, cfg, split)
         collect(refuse_missing_videos, split, found or [])
@@ -63,18 +68,28 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord
 
 
 def check_model(cfg: Config) -> None:
-    """Build the model without memory, and check that masks and the weights to test fit it.
+    """Build the model without memory, and check that masks and the given weights fit it.
 
-    The weights are checked if they are a local file. A URL is fetched only when the test begins.
+    A URL is fetched here, so that a run that cannot have its weights makes no OUTPUT_DIR.
     """
     with torch.device("meta"):
         model = build_model(cfg)
     check_masks(cfg, model)
+    path, key = cfg.TRAIN.CHECKPOINT_FILE_PATH, "TRAIN.CHECKPOINT_FILE_PATH"
+    starts = cfg.TRAIN.ENABLE and last_checkpoint(cfg.OUTPUT_DIR) is None
+    if starts and _is_present(path):
+        content = read_checkpoint(path, key=key, mmap=True)
+        classes = cfg.MODEL.NUM_CLASSES if cfg.TASK == "classify" else None
+        refuse_start(model, content, path=path, key=key, num_classes=classes)
     path, key = cfg.TEST.CHECKPOINT_FILE_PATH, "TEST.CHECKPOINT_FILE_PATH"
-    if cfg.TEST.ENABLE and (io.is_file(path) or distributed.is_folder(path)):
+    if cfg.TEST.ENABLE and _is_present(path):
         content = read_checkpoint(path, key=key)
         refuse_misfits(model, content, path=path, key=key)
         refuse_other_classes(content, read_class_names(cfg, "test"), path, key=key)
+
+
+def _is_present(path: str) -> bool:
+    return bool(path) and (io.is_url(path) or io.is_file(path) or distributed.is_folder(path))
 
 
 def refuse_missing_checkpoints(cfg: Config) -> None:
@@ -83,7 +98,7 @@ def refuse_missing_checkpoints(cfg: Config) -> None:
         ("TRAIN.CHECKPOINT_FILE_PATH", cfg.TRAIN.CHECKPOINT_FILE_PATH),
         ("TEST.CHECKPOINT_FILE_PATH", cfg.TEST.CHECKPOINT_FILE_PATH),
     ):
-        if path and not (io.is_url(path) or io.is_file(path) or distributed.is_folder(path)):
+        if path and not _is_present(path):
             what = "is a folder" if io.is_dir(path) else "does not exist"
             raise UserError(
                 f"{key} must be a checkpoint file or a URL, got {path!r}, which {what}."
