@@ -11,6 +11,7 @@ from torch import nn
 
 from hiera_video.checkpoints.decoder_heads import compare_heads, heads_there
 from hiera_video.checkpoints.files import read_checkpoint
+from hiera_video.checkpoints.layouts import convert
 from hiera_video.checkpoints.misfits import find_misfits
 from hiera_video.checkpoints.positions import resize_positions
 from hiera_video.checkpoints.unwrap import shown, unwrap
@@ -222,9 +223,14 @@ class _Fitted(NamedTuple):
 
 def _fit(model: nn.Module, content: Mapping[str, Any]) -> _Fitted:
     """Find the weights in `content` and resize their position embeddings for `model`."""
-    original, how, average = unwrap(content, model.state_dict())
+    names = model.state_dict()
+    converted = convert(content, names)
+    if converted is not None:
+        content = converted.state
+    original, how, average = unwrap(content, names)
     state, interpolated = resize_positions(original, model)
-    return _Fitted(state, interpolated, original, (average,) * bool(average), how)
+    notes = (average,) * bool(average) + ((converted.note,) if converted else ())
+    return _Fitted(state, interpolated, original, notes, how)
 
 
 def _notes_on_pretraining(model: nn.Module, state: dict[str, torch.Tensor]) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ def unwrap(content: Mapping[str, Any], names: Collection[str] | None = None) -> 
         content = {key: content[key] for key in _RUN_KEYS if content.get(key)}
     found = [
         _without_wrapper(keys, state, frozenset(names if names is not None else _TELL_TALE))
-        for keys, state in _state_dicts(content)
+        for keys, state in state_dicts(content)
     ]
     if not found:
         return Unwrapped({})
@@ -68,7 +68,7 @@ def unwrap(content: Mapping[str, Any], names: Collection[str] | None = None) -> 
     return Unwrapped(state, _how(best, len(best.state) - len(state)), _average(best))
 
 
-def _state_dicts(
+def state_dicts(
     content: Mapping[str, Any],
 ) -> Iterator[tuple[tuple[str, ...], dict[str, torch.Tensor]]]:
     """Yield each mapping of names to tensors in a checkpoint, with its path of keys."""

@@ -223,6 +223,7 @@ def stage_parts(model: nn.Module) -> dict[str, list[str]]:
 
 _EMBEDDING = (
     "patch_embed",
+    "class_token",
     "mask_token_encoder",
     "pos_embed",
     "pos_embed_spatial",

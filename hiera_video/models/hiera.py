@@ -48,6 +48,9 @@ class Hiera(HieraEncoder, HubModel):
             mlp_ratio: ratio of the MLP's hidden channels to its input channels.
             drop_path_rate: rate of the last block. The rates grow linearly from 0 at the first.
             sep_pos_embed: separate spatial and temporal position embeddings (video).
+            pos_embed_type: "learned", or "sincos", which is fixed and not in the state dict.
+            class_token: a class token before all others. Only for a plain ViT: tokens must not be
+                pooled, nor attend within mask units.
 
     Raises:
         UserError: the sizes do not divide; the message names the nearest legal ones.

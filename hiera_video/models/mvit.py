@@ -38,7 +38,6 @@ class MViTSettings(HieraSettings, total=False):
     """The arguments of `MViT`."""
 
     simplify: str
-    class_token: bool
 
 
 class MViTEncoder(HieraEncoder):
@@ -59,12 +58,8 @@ class MViTEncoder(HieraEncoder):
         check_steps(simplify, class_token=class_token)
         # Plain attributes, before the modules: `make_block` reads them.
         self.simplify = simplify
-        self.num_extra = int(class_token)
         self.crosses_units = "d" not in simplify
-        super().__init__(**encoder)
-        if class_token:
-            self.class_token = nn.Parameter(torch.zeros(1, 1, self.plans[0].dim))
-            nn.init.trunc_normal_(self.class_token, std=0.02)
+        super().__init__(class_token=class_token, **encoder)
         for pools in range(self.q_pool + 1):
             for name, order in self._orders(pools).items():
                 self.register_buffer(f"{name}_{pools}", order, persistent=False)
@@ -110,6 +105,9 @@ class MViTEncoder(HieraEncoder):
             mlp_ratio=mlp_ratio,
             drop_path_rate=drop_path_rate,
         )
+
+    def check_class_token(self) -> None:
+        """Accept a class token: pools leave it as it is."""
 
     def add_positions(self, embed_dim: int, *, separate: bool) -> None:
         """Add absolute position embeddings, unless the blocks have relative ones."""
@@ -158,10 +156,6 @@ class MViTEncoder(HieraEncoder):
                     break
         return outputs
 
-    def feature_maps(self, stage_outputs: Any) -> list[torch.Tensor]:
-        """Permute each stage's grid tokens to spatial order."""
-        return super().feature_maps([tokens[:, self.num_extra :] for tokens in stage_outputs])
-
 
 class MViT(MViTEncoder, Hiera):
     """MViTv2, or a simplification of it, as a classifier: `clips_BX` to `logits_BK`.
@@ -169,11 +163,9 @@ class MViT(MViTEncoder, Hiera):
     The arguments are those of `MViTEncoder` and `Hiera`.
     """
 
-    def __init__(
-        self, *, simplify: str = "", class_token: bool = False, **classifier: Unpack[HieraSettings]
-    ) -> None:
-        super().__init__(simplify=simplify, class_token=class_token, **classifier)
-        self.settings |= {"simplify": simplify, "class_token": class_token}
+    def __init__(self, *, simplify: str = "", **classifier: Unpack[HieraSettings]) -> None:
+        super().__init__(simplify=simplify, **classifier)
+        self.settings["simplify"] = simplify
 
     def pool(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """Return the input of the head, `[B, D]`: the class token or the mean, normalised."""

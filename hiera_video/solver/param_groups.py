@@ -5,6 +5,9 @@ from typing import Any
 
 from torch import nn
 
+# Positions and learned tokens, as in MAE and MViTv2.
+_KEEP = ("pos_embed", "relative_positions", "mask_token", "class_token")
+
 
 def build_param_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]],
@@ -16,7 +19,7 @@ def build_param_groups(
 ) -> list[dict[str, Any]]:
     """Return optimizer groups with `params`, `names`, `weight_decay` and `lr_scale`.
 
-    1-D parameters (biases, norms), position embeddings and the mask token do not decay. A parameter
+    1-D parameters (biases, norms), position embeddings and learned tokens do not decay. A parameter
     of layer i of n learns at `layer_decay ** (n - 1 - i)` of the learning rate: the head at all of
     it, the embeddings slowest (layer-wise decay: BEiT, arXiv 2106.08254; MAE, arXiv 2111.06377,
     A.2).
@@ -26,7 +29,7 @@ def build_param_groups(
     for name, parameter in named_parameters:
         if not parameter.requires_grad:
             continue
-        keeps = parameter.ndim <= 1 or "pos_embed" in name or name.startswith("mask_token")
+        keeps = parameter.ndim <= 1 or any(part in name for part in _KEEP)
         decay = 0.0 if keeps else weight_decay
         scale = layer_decay ** (num_layers - 1 - layer_index(name))
         group = groups.setdefault(

@@ -91,6 +91,7 @@ class MaskedAutoencoder(nn.Module):
     input_size: tuple[int, ...]
     in_chans: int
     num_units: int
+    num_extra: int
     plans: list[BlockPlan]
     embed_visible: Callable[..., torch.Tensor]
     embed_masked: Callable[..., torch.Tensor]
@@ -210,8 +211,10 @@ class MaskedAutoencoder(nn.Module):
             tokens_BUND = self.embed_visible(clips_BX, visible_BU, apart=apart)
         stage_outputs = self.run_blocks(tokens_BUND)
         fused_BND = stage_outputs[-1]
+        extra = self.num_extra  # a class token, which the fusion leaves as it is
         for head, tokens_BND in zip(self.multi_scale_fusion_heads, stage_outputs, strict=False):
-            fused_BND = fused_BND + head(tokens_BND)
+            update_BND = head(tokens_BND[:, extra:])
+            fused_BND = fused_BND + (F.pad(update_BND, (0, 0, extra, 0)) if extra else update_BND)
         return self.encoder_norm(fused_BND)
 
     def decode(
@@ -226,22 +229,26 @@ class MaskedAutoencoder(nn.Module):
         """
         latent_BND = self.decoder_embed(latent_BND)
         mask_token = self.mask_token.to(latent_BND.dtype)
-        dense = self.mask_design == "dense"
+        dense, extra = self.mask_design == "dense", self.num_extra
         units_BV = units_of(torch.ones_like(visible_BU) if dense else visible_BU)
         seen_BN = tokens_of_units(units_BV, grid=self.decoder_grid, unit=self.decoder_unit)
         places_BN = seen_BN.to(hidden_BH.device, non_blocking=True)
         if dense:
             hidden_BN1 = ~visible_BU.repeat_interleave(math.prod(self.decoder_unit), 1)[..., None]
+            hidden_BN1 = F.pad(hidden_BN1, (0, 0, extra, 0))
             tokens_BND = latent_BND + mask_token * hidden_BN1.to(latent_BND.device)
         else:
             places_BN = torch.cat([places_BN, hidden_BH], 1)
             tokens_BND = torch.cat([latent_BND, mask_token.expand(*hidden_BH.shape, -1)], 1)
         positions_BND = self.decoder_pos_embed[0].index_select(0, places_BN.flatten())
-        tokens_B1ND = (tokens_BND + positions_BND.unflatten(0, places_BN.shape)).unsqueeze(1)
+        positions_BND = positions_BND.unflatten(0, places_BN.shape)
+        if extra:
+            positions_BND = F.pad(positions_BND, (0, 0, extra, 0))  # a class token has none
+        tokens_B1ND = (tokens_BND + positions_BND).unsqueeze(1)
         for block in self.decoder_blocks:
             tokens_B1ND = self.run_block(block, tokens_B1ND)
         if dense:
-            asked_BH = invert(places_BN[0])[hidden_BH]
+            asked_BH = invert(places_BN[0])[hidden_BH] + extra
             asked_BHD = tokens_B1ND[:, 0].take_along_dim(asked_BH[..., None], 1)
         else:
             asked_BHD = tokens_B1ND[:, 0, latent_BND.shape[1] :]

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from hiera_video.models.parts.initialise import sincos_positions
 from hiera_video.models.parts.layers import HieraBlock, PatchEmbed
 from hiera_video.models.parts.patches import as_model_input, hide_pixels, visible_blocks
 from hiera_video.models.parts.plan import (
@@ -59,6 +60,8 @@ class HieraEncoder(nn.Module):
         mlp_ratio: float = 4.0,
         drop_path_rate: float = 0.0,
         sep_pos_embed: bool = False,
+        pos_embed_type: str = "learned",
+        class_token: bool = False,
     ) -> None:
         super().__init__()
         # Activation checkpointing: keep only the input of each block, to save memory at a cost in
@@ -94,7 +97,13 @@ class HieraEncoder(nn.Module):
         self.patch_embed = PatchEmbed(
             in_chans, embed_dim, kernel=patch_kernel, stride=patch_stride, padding=patch_padding
         )
+        self.pos_embed_type = pos_embed_type
         self.add_positions(embed_dim, separate=sep_pos_embed)
+        self.num_extra = int(class_token)
+        if class_token:
+            self.check_class_token()
+            self.class_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
+            nn.init.trunc_normal_(self.class_token, std=0.02)
         rates = torch.linspace(0, drop_path_rate, len(self.plans), device="cpu").tolist()
         self.blocks = nn.ModuleList(
             self.make_block(plan, mlp_ratio=mlp_ratio, drop_path_rate=rate)
@@ -124,7 +133,15 @@ class HieraEncoder(nn.Module):
         """Add the position embeddings; `separate` ones for space and time."""
         self.sep_pos_embed = separate
         frames, places = self.grid[0], self.grid[1:]
-        if separate:
+        if self.pos_embed_type not in ("learned", "sincos"):
+            raise UserError(
+                f"pos_embed_type must be 'learned' or 'sincos', got {self.pos_embed_type!r}."
+            )
+        if self.pos_embed_type == "sincos":
+            # Not in the state dict: any program can compute it.
+            table_1ND = sincos_positions(self.grid, embed_dim)[None]
+            self.register_buffer("pos_embed", table_1ND, persistent=False)
+        elif separate:
             self.pos_embed_spatial = nn.Parameter(torch.zeros(1, prod(places), embed_dim))
             self.pos_embed_temporal = nn.Parameter(torch.zeros(1, frames, embed_dim))
         else:
@@ -140,10 +157,18 @@ class HieraEncoder(nn.Module):
 
     def position_embedding(self) -> torch.Tensor:
         """Return the position embedding of each token, `[1, N, D]`, in row-major order."""
-        if not self.sep_pos_embed:
+        if not self.sep_pos_embed or self.pos_embed_type == "sincos":
             return self.pos_embed
         # Time varies slowest: [1, T, 1, D] + [1, 1, HW, D].
         return (self.pos_embed_temporal[:, :, None] + self.pos_embed_spatial[:, None]).flatten(1, 2)
+
+    def check_class_token(self) -> None:
+        """Raise a UserError if the blocks have no place for a class token."""
+        if any(plan.local or plan.q_pool_size > 1 for plan in self.plans):
+            raise UserError(
+                "class_token must be False where tokens are pooled or attend within mask units, "
+                "got True. Try False, or a plain ViT (MODEL.ARCH vit)."
+            )
 
     def embed(self, clips_BX: torch.Tensor) -> torch.Tensor:
         """Embed clips; return the tokens of all mask units, `[B, U, tokens of a unit, D]`.
@@ -229,9 +254,13 @@ class HieraEncoder(nn.Module):
     ) -> list[torch.Tensor]:
         """Run the blocks on `[B, U, tokens of a unit, D]`; return the output of each stage.
 
-        If `num_stages` is given, only the first `num_stages` stages run.
+        If `num_stages` is given, only the first `num_stages` stages run. A class token comes first
+        in the outputs.
         """
         num_units = tokens_BUND.shape[1]
+        if self.num_extra:
+            class_B11D = self.class_token.expand(len(tokens_BUND), -1, -1)[:, None]
+            tokens_BUND = torch.cat([class_B11D, tokens_BUND.flatten(1, 2)[:, None]], 2)
         stage_outputs: list[torch.Tensor] = []
         for index, (plan, block) in enumerate(zip(self.plans, self.blocks, strict=True)):
             windows = num_units if plan.local else 1
@@ -325,7 +354,8 @@ class HieraEncoder(nn.Module):
         order = unit_order(
             grid, unit=unit, q_stride=self.q_stride, num_pools=self.q_pool - num_pools
         )
-        return tokens_BND[:, invert(order).to(tokens_BND.device)].unflatten(1, grid)
+        order = invert(order).to(tokens_BND.device) + self.num_extra
+        return tokens_BND[:, order].unflatten(1, grid)
 
     @property
     def num_layers(self) -> int:
@@ -334,7 +364,7 @@ class HieraEncoder(nn.Module):
 
     def layer_index(self, name: str) -> int:
         """Return the layer of a parameter: 0 for embeddings, i + 1 for block i, else the last."""
-        if name.startswith(("patch_embed", "pos_embed")):
+        if name.startswith(("patch_embed", "pos_embed", "class_token", "mask_token_encoder")):
             return 0
         if name.startswith("blocks."):
             return int(name.split(".")[1]) + 1

@@ -27,6 +27,8 @@ class BodySettings(TypedDict, total=False):
     mlp_ratio: float
     drop_path_rate: float
     sep_pos_embed: bool
+    pos_embed_type: str
+    class_token: bool
 
 
 class EncoderSettings(BodySettings, total=False):
