@@ -14,8 +14,8 @@ PACKAGE = ROOT / "hiera_video"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {room: number for number, floor in enumerate(ROOMS) for room in floor} | {"version": 0}
 READ_CFG = (
-    *("config", "engine", "inference", "flops", "export", "visualize", "benchmark", "report"),
-    "commands",
+    *("config", "engine", "inference", "flops", "export", "visualize", "benchmark", "sweeps"),
+    *("report", "commands"),
 )
 MAY_READ_CFG = ("build.py",)
 USE_ENGINE = ("engine", "benchmark", "sweeps", "commands")

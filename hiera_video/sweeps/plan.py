@@ -19,6 +19,7 @@ import yaml
 
 from hiera_video.checkpoints.run_folder import checkpoint_path
 from hiera_video.config import Config, load_config, to_yaml
+from hiera_video.config.shipped import find_config
 from hiera_video.utils.errors import UserError, first_line
 
 SCRATCH, PRETRAINED = STARTS = ("scratch", "pretrained")
@@ -108,7 +109,7 @@ def shown(value: Any) -> str:
 
 def _read(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(find_config(path), encoding="utf-8") as stream:
             file = yaml.safe_load(stream)
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UserError(f"SWEEP must be a YAML file, got {path!r} ({first_line(error)}).") from None

@@ -11,7 +11,11 @@ from hiera_video.config import load_config, to_yaml
 from hiera_video.solver.build import effective_batch
 
 REPO = Path(__file__).resolve().parents[2]
-EVERY = sorted(path.relative_to(REPO).as_posix() for path in (REPO / "configs").rglob("*.yaml"))
+EVERY = sorted(
+    path.relative_to(REPO).as_posix()
+    for path in (REPO / "configs").rglob("*.yaml")
+    if path.parent.name != "Sweeps"  # grids of configs: tests/tools/test_sweep.py
+)
 RECIPES = [path for path in EVERY if "/HIERA_" in path and "/Demo/" not in path]
 PRETRAINING = [path for path in RECIPES if path.endswith("_MAE_PT.yaml")]
 

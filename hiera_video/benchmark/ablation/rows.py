@@ -8,6 +8,7 @@ from typing import Any
 import simplejson
 
 from hiera_video.config import Config, load_config
+from hiera_video.config.shipped import find_config
 from hiera_video.flops.report import report_config
 from hiera_video.utils.errors import UserError, first_line
 
@@ -57,8 +58,8 @@ def read_rows(words: Sequence[str]) -> list[Row]:
         stem, ending = os.path.splitext(first)
         beside = stem.removesuffix(PRETRAINING) + ending
         if not second and stem.endswith(PRETRAINING):
-            first, second = (beside if os.path.exists(beside) else ""), first
-        elif not second and os.path.exists(stem + PRETRAINING + ending):
+            first, second = (beside if _exists(beside) else ""), first
+        elif not second and _exists(stem + PRETRAINING + ending):
             second = stem + PRETRAINING + ending
         row = Row(name or os.path.basename(stem.removesuffix(PRETRAINING)), first, second)
         if rows.setdefault(row.name, row) != row:
@@ -66,6 +67,10 @@ def read_rows(words: Sequence[str]) -> list[Row]:
                 f"configs must have different names, got {row.name!r} twice. Try NAME=PATH."
             )
     return list(rows.values())
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(find_config(path))
 
 
 def config_of(path: str, overrides: Sequence[str]) -> Config:
