@@ -78,14 +78,19 @@ def main_of(script: str) -> Any:
 
 def parse(script: str, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what a tool's own parser makes of the words after its name."""
-    really_parse = argparse.ArgumentParser.parse_args
+    ways = ("parse_args", "parse_intermixed_args")
+    real = {way: getattr(argparse.ArgumentParser, way) for way in ways}
 
-    def parse_and_stop(self, args=None, namespace=None):
-        raise Parsed(really_parse(self, args, namespace))
+    def stopping(way):
+        def parse_and_stop(self, args=None, namespace=None):
+            raise Parsed(real[way](self, args, namespace))
+
+        return parse_and_stop
 
     main = main_of(script)
     with monkeypatch.context() as patch:
-        patch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+        for way in ways:
+            patch.setattr(argparse.ArgumentParser, way, stopping(way))
         patch.setattr(sys, "argv", [script, *words])
         with pytest.raises(Parsed) as stopped:
             main()

@@ -32,8 +32,16 @@ from hiera_video.utils.read_json import parse_json
 
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "hiera_video.json"
 _KEY = "from_pretrained"  # the name in messages
-# The classes that a folder may hold; models/load.py lists their modules.
-_CLASSES = ("Hiera", "MaskedAutoencoderHiera")
+# The classes that a folder may hold, and their modules in `models`.
+CLASSES = {
+    "Hiera": "hiera",
+    "MaskedAutoencoderHiera": "hiera_mae",
+    "ViT": "vit",
+    "MaskedAutoencoderViT": "vit_mae",
+    "MViT": "mvit",
+    "MaskedAutoencoderMViT": "mvit_mae",
+}
+_CLASS = "model_class"  # in config.json, of other classes than Hiera's two
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -45,12 +53,12 @@ def read_model(
     folder = local_folder(where, revision)
     settings = _read_json(os.path.join(folder, CONFIG))
     # A subclass, such as one from `hub_class`, counts as its base.
-    bases = [base.__name__ for base in model_class.__mro__ if base.__name__ in _CLASSES]
-    if (theirs := _name_in(settings)) not in bases[:1]:
+    if (theirs := _name_in(settings)) != _base(model_class):
         raise UserError(
             f"{_KEY}: {folder!r} must hold a {model_class.__name__}, got a {theirs}. Try "
             f"{theirs}.from_pretrained."
         )
+    settings.pop(_CLASS, None)
     source = os.path.join(folder, CONFIG)
     check_settings(settings, model_class, source=f"{_KEY}: {source!r}")
     try:
@@ -79,7 +87,7 @@ def write_model(model: nn.Module, folder: str, facts: Mapping[str, Any] | None) 
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     contents = {
         WEIGHTS: save(state, metadata={"format": "pt"}),
-        CONFIG: to_json(all_settings(model)),
+        CONFIG: to_json(all_settings(model) | _class_of(model)),
     }
     if facts is not None:
         contents[FACTS] = to_json(facts)
@@ -227,7 +235,20 @@ def _read_json(path: str) -> dict[str, Any]:
 
 
 def _name_in(settings: Mapping[str, Any]) -> str:
+    """Return the class that settings are for: the one they name, if it is one of CLASSES."""
+    if (named := settings.get(_CLASS)) in CLASSES:
+        return str(named)
     return "MaskedAutoencoderHiera" if "decoder_embed_dim" in settings else "Hiera"
+
+
+def _base(model_class: type) -> str:
+    """Return the first of CLASSES that a class is or inherits from (see `hub_class`)."""
+    return next((base.__name__ for base in model_class.__mro__ if base.__name__ in CLASSES), "")
+
+
+def _class_of(model: nn.Module) -> dict[str, str]:
+    name = _base(type(model))
+    return {} if name in ("Hiera", "MaskedAutoencoderHiera") else {_CLASS: name}
 
 
 def _load(

@@ -33,8 +33,12 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", default="output/sweeps", help="of the runs (%(default)s)")
     parser.add_argument("--seeds", help="as 0,1,2: in place of the sweep's")
     parser.add_argument("--only", default="", metavar="TEXT", help="runs whose name has this text")
-    parser.add_argument("--fine-tune", help="config in place of the sweep's fine_tune")
-    parser.add_argument("--pretrain", help="config in place of the sweep's pretrain")
+    parser.add_argument(
+        "--fine-tune", dest="fine_tune_config", help="config in place of the sweep's fine_tune"
+    )
+    parser.add_argument(
+        "--pretrain", dest="pretrain_config", help="config in place of the sweep's pretrain"
+    )
     parser.add_argument(
         "--budget-min", type=positive(float), default=float("inf"), help="start no run after it"
     )
@@ -50,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     files = list(takewhile(lambda word: word.endswith(".yaml"), arguments.words))
     if not files:
         raise UserError("SWEEP must name at least one file. Try configs/Sweeps/mask_ratio.yaml.")
-    bases = {"fine_tune": arguments.fine_tune, "pretrain": arguments.pretrain}
+    bases = {"fine_tune": arguments.fine_tune_config, "pretrain": arguments.pretrain_config}
     sweeps = [
         read_sweep(
             path,

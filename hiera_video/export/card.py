@@ -97,7 +97,7 @@ def _header(facts: CardFacts) -> str:
 
 
 def _is_classifier(facts: CardFacts) -> bool:
-    return facts.class_name != "MaskedAutoencoderHiera"
+    return not facts.class_name.startswith("MaskedAutoencoder")
 
 
 def _summary(facts: CardFacts) -> str:

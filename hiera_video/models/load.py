@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from hiera_video.checkpoints.decoder_heads import saved_heads
 from hiera_video.checkpoints.files import model_state
-from hiera_video.checkpoints.hub import class_name, local_folder
+from hiera_video.checkpoints.hub import CLASSES, class_name, local_folder
 from hiera_video.checkpoints.matching import LoadSummary, some
 from hiera_video.checkpoints.published import load_published, read_published
 from hiera_video.models.parts.hub_model import HubModel
@@ -18,9 +18,6 @@ from hiera_video.models.parts.settings import ModelSettings
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.lookup import closest, public_functions
 from hiera_video.utils.text import printable
-
-# The module of each class that a folder may hold.
-_FAMILIES = {"Hiera": "hiera", "MaskedAutoencoderHiera": "hiera_mae"}
 
 
 def load_model(
@@ -82,7 +79,7 @@ def from_pretrained(
     """
     folder = local_folder(os.fspath(where), revision)
     name = class_name(folder)
-    family = importlib.import_module(f"hiera_video.models.{_FAMILIES[name]}")
+    family = importlib.import_module(f"hiera_video.models.{CLASSES[name]}")
     model_class: type[HubModel] = getattr(family, name)
     return model_class.from_pretrained(folder, **changes)
 

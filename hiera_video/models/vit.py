@@ -107,6 +107,11 @@ def vit_huge_16x224(**settings: Unpack[HieraSettings]) -> ViT:
     return _build("huge", VIDEO, settings)
 
 
+def vit_small_224(**settings: Unpack[HieraSettings]) -> ViT:
+    """ViT-S/16 for images of 224 px: 22 M parameters, 4.6 GFLOPs."""
+    return _build("small", IMAGE, settings)
+
+
 def vit_base_224(**settings: Unpack[HieraSettings]) -> ViT:
     """ViT-B/16 for images of 224 px: 87 M parameters, 17.6 GFLOPs."""
     return _build("base", IMAGE, settings)

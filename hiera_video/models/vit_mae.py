@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera
 from hiera_video.models.parts.settings import MAESettings
 from hiera_video.models.parts.sizes import MICRO_DECODER
-from hiera_video.models.vit import IMAGE, MICRO, SIZES, VIDEO
+from hiera_video.models.vit import IMAGE, MICRO, SIZES, VIDEO, plain
 
 
 class MaskedAutoencoderViT(MaskedAutoencoderHiera):
@@ -41,9 +41,25 @@ def mae_vit_large_16x224(**settings: Unpack[MAESettings]) -> MaskedAutoencoderVi
     return _build({**SIZES["large"], **VIDEO, **decoder}, settings)
 
 
+def mae_vit_huge_16x224(**settings: Unpack[MAESettings]) -> MaskedAutoencoderViT:
+    """The autoencoder of `vit_huge_16x224`; a decoder of 4 blocks of 640, as VideoMAE."""
+    decoder = {"decoder_embed_dim": 640, "decoder_depth": 4, "decoder_num_heads": 8}
+    return _build({**SIZES["huge"], **VIDEO, **decoder}, settings)
+
+
 def mae_vit_base_224(**settings: Unpack[MAESettings]) -> MaskedAutoencoderViT:
     """The autoencoder of `vit_base_224`; a decoder of 8 blocks of 512 channels, as MAE."""
     return _build({**SIZES["base"], **IMAGE}, settings)
+
+
+def mae_vit_large_224(**settings: Unpack[MAESettings]) -> MaskedAutoencoderViT:
+    """The autoencoder of `vit_large_224`; a decoder of 8 blocks of 512 channels, as MAE."""
+    return _build({**SIZES["large"], **IMAGE}, settings)
+
+
+def mae_vit_huge_224(**settings: Unpack[MAESettings]) -> MaskedAutoencoderViT:
+    """The autoencoder of `vit_huge_224`; a decoder of 8 blocks of 512 channels, as MAE."""
+    return _build({**SIZES["huge"], **IMAGE, **plain((14, 14))}, settings)
 
 
 def mae_vit_micro_8x64(**settings: Unpack[MAESettings]) -> MaskedAutoencoderViT:

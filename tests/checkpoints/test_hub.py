@@ -5,11 +5,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import hiera_video
 from hiera_video.checkpoints import hub
 from hiera_video.checkpoints.hub import all_settings, hub_class, read_facts
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.models.hiera_mae import MaskedAutoencoderHiera, mae_hiera_micro_8x64
 from hiera_video.models.load import from_pretrained
+from hiera_video.models.mvit import mvit_micro_8x64
+from hiera_video.models.mvit_mae import mae_mvit_micro_8x64
+from hiera_video.models.vit import vit_micro_8x64
+from hiera_video.models.vit_mae import mae_vit_micro_8x64
 from hiera_video.utils.errors import UserError
 
 CLIPS = torch.randn(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -273,3 +278,24 @@ def test_a_config_that_asks_for_more_memory_than_its_weights_takes_none(folder):
     change(folder, embed_dim=1 << 20)  # terabytes
     with pytest.raises(UserError, match="is a checkpoint of another model"):
         from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (vit_micro_8x64, {"num_classes": 3}),
+        (mae_vit_micro_8x64, {"class_token": True}),
+        (mvit_micro_8x64, {"simplify": "ab", "class_token": True, "num_classes": 3}),
+        (mae_mvit_micro_8x64, {"simplify": "abc", "mask_design": "separate"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_other_families_are_saved_and_loaded_as_their_class(tmp_path, make, settings):
+    model = make(**settings).eval()
+    model.save_pretrained(tmp_path)
+    again = hiera_video.from_pretrained(tmp_path)
+    assert type(again) is type(model)
+    assert type(model).from_pretrained(tmp_path).settings.keys() >= model.settings.keys()
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    with pytest.raises(UserError, match=f"must hold a Hiera, got a {type(model).__name__}"):
+        hiera_video.Hiera.from_pretrained(tmp_path)
