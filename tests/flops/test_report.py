@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from math import prod
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from fvcore.nn import FlopCountAnalysis
 
 import hiera_video
 from hiera_video.benchmark.timing import published_model
+from hiera_video.config import load_config
 from hiera_video.flops.count import count
+from hiera_video.flops.report import report_config
 from hiera_video.models import masking
 from hiera_video.models.baselines import x3d_s
 from hiera_video.models.parts.visible import draw_decoded
@@ -179,3 +182,20 @@ def test_counting_leaves_the_model_as_it_was_and_says_nothing(capfd, caplog, rec
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
     assert not [w for w in recwarn if "race" in str(w.message)]  # TracerWarning, torch.jit.trace
+
+
+SIDE_BY_SIDE = sorted(
+    str(path)
+    for folder in ("Ablation", "Peers")
+    for path in Path("configs", folder).glob("*.yaml")
+    if not path.name.startswith("_")
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SIDE_BY_SIDE)
+def test_every_config_of_peers_and_steps_is_counted_completely(path):
+    pytest.importorskip("hiera", reason="the peers extra is not installed")
+    report = report_config(load_config(path), path)
+    assert report.cost.multiply_adds > 10**9
+    assert not report.cost.incomplete

@@ -130,7 +130,13 @@ def test_a_step_pretrains_by_its_keys(small_cfg, simplify, design):
     assert (model.simplify, model.mask_design) == (simplify, design)
 
 
-@pytest.mark.parametrize("simplify", ["", "abcdef"])
+@pytest.mark.parametrize(
+    "simplify",
+    [
+        pytest.param(steps, marks=() if steps in ("", STEPS) else pytest.mark.slow)
+        for steps in LADDER
+    ],
+)
 def test_a_step_learns_and_is_tested_by_its_key(small_cfg, simplify):
     cfg = small_cfg(
         "MODEL.ARCH mvit MODEL.MODEL_NAME mvit_micro_8x64 SOLVER.MAX_EPOCH 1",

@@ -248,6 +248,20 @@ def test_a_peer_of_each_library_trains_validates_and_is_tested(small_cfg, words)
     assert result.num_evaluated == 8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("make", TINY, ids=named)
+def test_every_peer_trains_validates_and_is_tested(small_cfg, make):
+    needs_its_library(make)
+    frames, side = (1, *TINY[make])[-3:][0], TINY[make][-1]
+    family = make.__module__.rpartition(".")[2]
+    cfg = small_cfg(
+        f"MODEL.ARCH {family} MODEL.MODEL_NAME {make.__name__} SOLVER.MAX_EPOCH 1",
+        f"DATA.NUM_FRAMES {frames} DATA.TRAIN_CROP_SIZE {side} DATA.TEST_CROP_SIZE {side}",
+        "TEST.NUM_TEMPORAL_CLIPS 1 TRAIN.BATCH_SIZE 4",
+    )
+    assert launch(cfg).num_evaluated == 8
+
+
 @pytest.mark.parametrize(
     ("make", "settings", "message"),
     [
