@@ -62,13 +62,14 @@ def slow_r50(
 ) -> nn.Module:
     """The slow pathway alone, a ResNet-50 (Feichtenhofer et al., ICCV 2019), 32 M parameters."""
     frames, side = _check("slow_r50", input_size, drop_path_rate)
-    return import_pytorchvideo("models.resnet").create_resnet(
+    model: nn.Module = import_pytorchvideo("models.resnet").create_resnet(
         stem_conv_kernel_size=(1, 7, 7),
         head_pool_kernel_size=(frames, side // 32, side // 32),
         model_depth=50,
         model_num_class=num_classes,
         dropout_rate=head_dropout,
     )
+    return model
 
 
 def slowfast_r50(
@@ -106,11 +107,12 @@ def r2plus1d_r50(
 ) -> nn.Module:
     """R(2+1)D-R50 (Tran et al., CVPR 2018), 28 M parameters."""
     frames, side = _check("r2plus1d_r50", input_size, drop_path_rate, frame_step=4)
-    return import_pytorchvideo("models.r2plus1d").create_r2plus1d(
+    model: nn.Module = import_pytorchvideo("models.r2plus1d").create_r2plus1d(
         head_pool_kernel_size=(frames // 4, side // 32, side // 32),
         model_num_class=num_classes,
         dropout_rate=head_dropout,
     )
+    return model
 
 
 def csn_r101(
@@ -122,13 +124,14 @@ def csn_r101(
 ) -> nn.Module:
     """ir-CSN-R101 (Tran et al., ICCV 2019), 22 M parameters."""
     frames, side = _check("csn_r101", input_size, drop_path_rate, frame_step=8)
-    return import_pytorchvideo("models.csn").create_csn(
+    model: nn.Module = import_pytorchvideo("models.csn").create_csn(
         model_depth=101,
         stem_pool=nn.MaxPool3d,
         head_pool_kernel_size=(frames // 8, side // 32, side // 32),
         model_num_class=num_classes,
         dropout_rate=head_dropout,
     )
+    return model
 
 
 def _x3d(
@@ -140,7 +143,7 @@ def _x3d(
     **more: Any,
 ) -> nn.Module:
     frames, side = _check(name, input_size, drop_path_rate, side_step=1)
-    return import_pytorchvideo("models.x3d").create_x3d(
+    model: nn.Module = import_pytorchvideo("models.x3d").create_x3d(
         input_clip_length=frames,
         input_crop_size=side,
         model_num_class=num_classes,
@@ -148,6 +151,7 @@ def _x3d(
         head_activation=None,
         **more,
     )
+    return model
 
 
 def _check(

@@ -37,7 +37,7 @@ def build_model(cfg: Config) -> nn.Module:
     except TypeError as error:
         raise _refused(cfg, settings, error) from None
     try:
-        model = make_model(**settings)
+        model: nn.Module = make_model(**settings)
     except TypeError as error:
         if "unexpected keyword argument" not in str(error):
             raise

@@ -87,7 +87,7 @@ class Hiera(HieraEncoder, HubModel):
             UserError: the clips are not of the size that the model was built for.
         """
         stage_outputs = self.run_blocks(self.embed(clips_BX))
-        logits_BK = self.head(self.pool(stage_outputs[-1]))
+        logits_BK: torch.Tensor = self.head(self.pool(stage_outputs[-1]))
         if return_intermediates:
             return logits_BK, self.feature_maps(stage_outputs)
         return logits_BK
@@ -102,7 +102,8 @@ class Hiera(HieraEncoder, HubModel):
         classifier instead: the normalised mean over all tokens.
         """
         last = features if isinstance(features, torch.Tensor) else features[-1]
-        return self.head(self.pool(last.flatten(1, -2)), pre_logits=pre_logits)
+        logits_BK: torch.Tensor = self.head(self.pool(last.flatten(1, -2)), pre_logits=pre_logits)
+        return logits_BK
 
     def pool(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """Return the input of the head, `[B, D]`: the normalised mean over the tokens."""
@@ -112,7 +113,8 @@ class Hiera(HieraEncoder, HubModel):
     @property
     def num_classes(self) -> int:
         """The number of outputs of the classifier, 0 if there is none."""
-        return self.settings["num_classes"]
+        num_classes: int = self.settings["num_classes"]
+        return num_classes
 
     def get_classifier(self) -> nn.Module:
         """Return the last layer: a linear layer, or an identity without a classifier."""

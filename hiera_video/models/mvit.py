@@ -119,9 +119,10 @@ class MViTEncoder(HieraEncoder):
         """Return the position embedding of each token, `[1, N, D]`; zeros if they are relative."""
         if "a" in self.simplify:
             return super().position_embedding()
-        return self.patch_embed.proj.weight.new_zeros(1, 1, 1).expand(
+        zeros_1ND: torch.Tensor = self.patch_embed.proj.weight.new_zeros(1, 1, 1).expand(
             1, prod(self.grid), self.plans[0].dim
         )
+        return zeros_1ND
 
     def run_blocks(
         self, tokens_BUND: torch.Tensor, num_stages: int | None = None

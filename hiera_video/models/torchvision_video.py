@@ -83,7 +83,7 @@ def s3d(
             f"{drop_path_rate}. Try MODEL.DROP_PATH_RATE 0."
         )
     frames, height, width = _check("s3d", input_size, frame_step=8, side_step=32)
-    model = _library("s3d")(num_classes=num_classes, dropout=head_dropout)
+    model: nn.Module = _library("s3d")(num_classes=num_classes, dropout=head_dropout)
     # The library's kernel is that of its own clips, 2 x 7 x 7; larger clips are averaged later.
     model.avgpool = nn.AvgPool3d((frames // 8, height // 32, width // 32), stride=1)
     return model
@@ -109,7 +109,7 @@ def _mvit(
     make(block=note)
     flags = ("residual_pool", "residual_with_cls_embed", "rel_pos_embed", "proj_after_attn")
     module = importlib.import_module("torchvision.models.video.mvit")
-    return module.MViT(
+    model: nn.Module = module.MViT(
         spatial_size=(height, width),
         temporal_size=frames,
         block_setting=[settings["cnf"] for settings in known],
@@ -118,6 +118,7 @@ def _mvit(
         num_classes=num_classes,
         **{flag: known[0][flag] for flag in flags},
     )
+    return model
 
 
 def _swin(

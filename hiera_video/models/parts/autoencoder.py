@@ -215,7 +215,8 @@ class MaskedAutoencoder(nn.Module):
         for head, tokens_BND in zip(self.multi_scale_fusion_heads, stage_outputs, strict=False):
             update_BND = head(tokens_BND[:, extra:])
             fused_BND = fused_BND + (F.pad(update_BND, (0, 0, extra, 0)) if extra else update_BND)
-        return self.encoder_norm(fused_BND)
+        latent_BND: torch.Tensor = self.encoder_norm(fused_BND)
+        return latent_BND
 
     def decode(
         self, latent_BND: torch.Tensor, visible_BU: torch.Tensor, hidden_BH: torch.Tensor
@@ -252,7 +253,8 @@ class MaskedAutoencoder(nn.Module):
             asked_BHD = tokens_B1ND[:, 0].take_along_dim(asked_BH[..., None], 1)
         else:
             asked_BHD = tokens_B1ND[:, 0, latent_BND.shape[1] :]
-        return self.decoder_pred(self.decoder_norm(asked_BHD)).flatten(0, 1)
+        pred_MP: torch.Tensor = self.decoder_pred(self.decoder_norm(asked_BHD)).flatten(0, 1)
+        return pred_MP
 
     def targets(self, clips_BX: torch.Tensor, hidden_BH: torch.Tensor) -> torch.Tensor:
         """Return the normalised pixels of the tokens `hidden_BH`: `target_MP`.

@@ -178,7 +178,10 @@ class HieraEncoder(nn.Module):
         """
         clips_BX = self.fit_clips(clips_BX)
         tokens_BND = self.patch_embed(clips_BX) + self.position_embedding()
-        return tokens_BND.index_select(1, self.token_order).unflatten(1, (self.num_units, -1))
+        tokens_BUND: torch.Tensor = tokens_BND.index_select(1, self.token_order).unflatten(
+            1, (self.num_units, -1)
+        )
+        return tokens_BUND
 
     def embed_visible(
         self, clips_BX: torch.Tensor, visible_BU: torch.Tensor, *, apart: bool = False
@@ -211,9 +214,10 @@ class HieraEncoder(nn.Module):
         order_UN = self.token_order.unflatten(0, (self.num_units, -1))
         tokens_MND = tokens_MDN.transpose(1, 2).index_select(1, self.order_in_unit)
         positions_ND = self.position_embedding()[0].index_select(0, order_UN[units_BV].flatten())
-        return tokens_MND.unflatten(0, units_BV.shape) + positions_ND.unflatten(
-            0, (*units_BV.shape, -1)
-        )
+        tokens_BVND: torch.Tensor = tokens_MND.unflatten(
+            0, units_BV.shape
+        ) + positions_ND.unflatten(0, (*units_BV.shape, -1))
+        return tokens_BVND
 
     def embed_masked(
         self, clips_BX: torch.Tensor, visible_BU: torch.Tensor, mask_token: torch.Tensor
@@ -232,7 +236,8 @@ class HieraEncoder(nn.Module):
             visible_BU[..., None, None], tokens_BUND, mask_token.to(tokens_BUND.dtype)
         )
         positions_ND = self.position_embedding()[0].index_select(0, self.token_order)
-        return tokens_BUND + positions_ND.unflatten(0, (self.num_units, -1))
+        sum_BUND: torch.Tensor = tokens_BUND + positions_ND.unflatten(0, (self.num_units, -1))
+        return sum_BUND
 
     def fit_clips(self, clips_BX: torch.Tensor) -> torch.Tensor:
         """Return the clips in the model's shape; a model of images takes clips of one frame.
@@ -276,8 +281,10 @@ class HieraEncoder(nn.Module):
     def run_block(self, block: nn.Module, tokens_BUND: torch.Tensor, *more: Any) -> torch.Tensor:
         """Run one block; with `act_checkpoint`, the backward pass recomputes its activations."""
         if self.act_checkpoint and torch.is_grad_enabled():
-            return checkpoint(block, tokens_BUND, *more, use_reentrant=False)
-        return block(tokens_BUND, *more)
+            output_BUND: torch.Tensor = checkpoint(block, tokens_BUND, *more, use_reentrant=False)
+        else:
+            output_BUND = block(tokens_BUND, *more)
+        return output_BUND
 
     def feature_maps(self, stage_outputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Permute each stage's tokens to spatial order: `[B, T, H, W, D]` or `[B, H, W, D]`."""
@@ -355,7 +362,8 @@ class HieraEncoder(nn.Module):
             grid, unit=unit, q_stride=self.q_stride, num_pools=self.q_pool - num_pools
         )
         order = invert(order).to(tokens_BND.device) + self.num_extra
-        return tokens_BND[:, order].unflatten(1, grid)
+        grid_BXD: torch.Tensor = tokens_BND[:, order].unflatten(1, grid)
+        return grid_BXD
 
     @property
     def num_layers(self) -> int:

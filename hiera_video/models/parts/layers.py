@@ -40,7 +40,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, clips_BX: torch.Tensor) -> torch.Tensor:
         """Embed clips; return `tokens_BND` in row-major order of the token grid."""
-        return self.proj(clips_BX).flatten(2).transpose(1, 2)
+        tokens_BND: torch.Tensor = self.proj(clips_BX).flatten(2).transpose(1, 2)
+        return tokens_BND
 
     def project(self, blocks_MX: torch.Tensor) -> torch.Tensor:
         """Embed M blocks of pixels that are already padded; return their tokens `[M, D, ...]`."""
@@ -57,8 +58,10 @@ def max_pool(tokens_BUND: torch.Tensor, size: int) -> torch.Tensor:
     # `max` has the faster backward pass: it sends the gradient to one maximum, while `amax` splits
     # it among equal tokens.
     if torch.is_grad_enabled() and tokens_BUND.requires_grad:
-        return runs_BUNSD.max(3).values
-    return runs_BUNSD.amax(3)
+        largest_BUND: torch.Tensor = runs_BUNSD.max(3).values
+    else:
+        largest_BUND = runs_BUNSD.amax(3)
+    return largest_BUND
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
@@ -94,7 +97,8 @@ class MaskUnitAttention(nn.Module):
             for part in (max_pool(query, self.q_pool_size), key, value)
         )
         mixed = attend(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2).unflatten(0, (B, U)))
+        update_BUND: torch.Tensor = self.proj(mixed.transpose(1, 2).flatten(2).unflatten(0, (B, U)))
+        return update_BUND
 
 
 class Mlp(nn.Module):
@@ -108,7 +112,8 @@ class Mlp(nn.Module):
 
     def forward(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
         """Return the update of the tokens, in the shape of the input."""
-        return self.fc2(self.act(self.fc1(tokens_BUND)))
+        update_BUND: torch.Tensor = self.fc2(self.act(self.fc1(tokens_BUND)))
+        return update_BUND
 
 
 class HieraBlock(nn.Module):
@@ -156,15 +161,18 @@ class HieraBlock(nn.Module):
         branch: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
         if self.drop_path.is_on:
-            return self.drop_path(skip_BUND, inputs_BUND, branch)
+            sum_BUND: torch.Tensor = self.drop_path(skip_BUND, inputs_BUND, branch)
+            return sum_BUND
         # Outside DropPath: a tracer of modules would attribute the branch to it.
         return skip_BUND + branch(inputs_BUND)
 
     def _normed_attn(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
-        return self.attn(self.norm1(tokens_BUND))
+        update_BUND: torch.Tensor = self.attn(self.norm1(tokens_BUND))
+        return update_BUND
 
     def _normed_mlp(self, tokens_BUND: torch.Tensor) -> torch.Tensor:
-        return self.mlp(self.norm2(tokens_BUND))
+        update_BUND: torch.Tensor = self.mlp(self.norm2(tokens_BUND))
+        return update_BUND
 
 
 class Head(nn.Module):

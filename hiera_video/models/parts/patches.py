@@ -97,10 +97,12 @@ def pixel_patches(clips_BX: torch.Tensor, *, side: int, frame_stride: int = 1) -
     """
     if clips_BX.ndim == 4:
         patches = clips_BX.unflatten(2, (-1, side)).unflatten(4, (-1, side))
-        return patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        image_BNP: torch.Tensor = patches.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return image_BNP
     frames = clips_BX[:, :, ::frame_stride]
     patches = frames.unflatten(3, (-1, side)).unflatten(5, (-1, side))
-    return patches.permute(0, 2, 3, 5, 4, 6, 1).flatten(4).flatten(1, 3)
+    video_BNP: torch.Tensor = patches.permute(0, 2, 3, 5, 4, 6, 1).flatten(4).flatten(1, 3)
+    return video_BNP
 
 
 def patches_to_frames(
@@ -109,9 +111,11 @@ def patches_to_frames(
     """Assemble patches into `[B, C, T, H, W]` for a grid (T, h, w), else into `[B, C, H, W]`."""
     if len(grid) == 2:
         patches = patches_BNP.unflatten(2, (-1, side, side)).unflatten(1, grid)
-        return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        image_BCHW: torch.Tensor = patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        return image_BCHW
     patches = patches_BNP.unflatten(2, (side, side, -1)).unflatten(1, grid)
-    return patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+    video_BCTHW: torch.Tensor = patches.permute(0, 6, 1, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+    return video_BCTHW
 
 
 def statistics(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -88,7 +88,10 @@ class Pool(nn.Module):
             pooled_BND = torch.cat([extra_BED, pooled_BND], 1)
         if self.head_dim is None:
             return pooled_BND
-        return self.norm(pooled_BND.unflatten(-1, (-1, self.head_dim))).flatten(-2)
+        normed_BND: torch.Tensor = self.norm(pooled_BND.unflatten(-1, (-1, self.head_dim))).flatten(
+            -2
+        )
+        return normed_BND
 
     def _tiles(self, grid_BUXD: torch.Tensor) -> torch.Tensor:
         """Return the maximum of each tile of `stride` tokens; nothing is copied."""
@@ -109,7 +112,8 @@ class Pool(nn.Module):
             pool: Any = {2: F.max_pool2d, 3: F.max_pool3d}[len(self.stride)]
             pooled = pool(folded, self.kernel, stride=self.stride, padding=self.padding)
         unfolded = pooled.unflatten(0, (clips, units, -1)).movedim((2, 3), (-2, -1))
-        return unfolded.flatten(-2).flatten(1, -2)
+        tokens_BND: torch.Tensor = unfolded.flatten(-2).flatten(1, -2)
+        return tokens_BND
 
 
 class RelativePositions(nn.Module):
@@ -143,7 +147,8 @@ class RelativePositions(nn.Module):
             shape = [1] * dims
             shape[dim] = self.k_shape[dim]
             bias = bias + along.unflatten(-1, shape)
-        return bias.flatten(2, 1 + dims).flatten(3)
+        bias_BHQK: torch.Tensor = bias.flatten(2, 1 + dims).flatten(3)
+        return bias_BHQK
 
 
 def _distances(queries: int, keys: int) -> torch.Tensor:
@@ -203,7 +208,10 @@ class PoolingAttention(nn.Module):
             mixed = mixed + F.pad(query[:, :, layout.extra :], (0, 0, layout.extra, 0))
         elif self.plan.query_residual:
             mixed = mixed + query
-        return self.proj(mixed.transpose(1, 2).flatten(2).unflatten(0, (-1, windows)).flatten(1, 2))
+        update_BND: torch.Tensor = self.proj(
+            mixed.transpose(1, 2).flatten(2).unflatten(0, (-1, windows)).flatten(1, 2)
+        )
+        return update_BND
 
 
 def _pool(stride: Sequence[int], plan: PoolingPlan, head_dim: int) -> Pool | None:
@@ -250,10 +258,13 @@ class PoolingBlock(nn.Module):
             skip_BND = self.pool_skip(skip_BND, layout)
 
         def attention(inputs_BND: torch.Tensor) -> torch.Tensor:
-            return self.attn(self.norm1(inputs_BND), layout)
+            update_BND: torch.Tensor = self.attn(self.norm1(inputs_BND), layout)
+            return update_BND
 
         def mlp(inputs_BND: torch.Tensor) -> torch.Tensor:
-            return self.mlp(self.norm2(inputs_BND))
+            update_BND: torch.Tensor = self.mlp(self.norm2(inputs_BND))
+            return update_BND
 
         tokens_BND = self.drop_path(skip_BND, tokens_BND, attention)
-        return self.drop_path(tokens_BND, tokens_BND, mlp)
+        sum_BND: torch.Tensor = self.drop_path(tokens_BND, tokens_BND, mlp)
+        return sum_BND

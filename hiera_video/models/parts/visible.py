@@ -88,7 +88,8 @@ def check_decoded(decoded_BU: torch.Tensor | None, visible_BU: torch.Tensor) -> 
 
 def units_of(mask_BU: torch.Tensor) -> torch.Tensor:
     """Return the indices of the True units, int64 `[B, V]`, ascending."""
-    return mask_BU.nonzero()[:, 1].unflatten(0, (len(mask_BU), -1))
+    units_BV: torch.Tensor = mask_BU.nonzero()[:, 1].unflatten(0, (len(mask_BU), -1))
+    return units_BV
 
 
 def tokens_of_units(
@@ -109,4 +110,5 @@ def tokens_in_order(
 def _tokens_by_unit(grid: tuple[int, ...], unit: tuple[int, ...]) -> torch.Tensor:
     with torch.device("cpu"):
         order = unit_order(grid, unit=unit, q_stride=[1] * len(grid), num_pools=0)
-    return order.unflatten(0, (-1, prod(unit)))
+    order_Un: torch.Tensor = order.unflatten(0, (-1, prod(unit)))
+    return order_Un
