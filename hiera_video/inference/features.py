@@ -24,6 +24,7 @@ from hiera_video.config import Config
 from hiera_video.data.dataset import Failure
 from hiera_video.inference.load import Trained
 from hiera_video.inference.videos import read_videos
+from hiera_video.models.hiera import Hiera
 from hiera_video.models.parts.encoder import HieraEncoder
 from hiera_video.models.parts.scores import autocast
 from hiera_video.utils import disk, io
@@ -92,10 +93,11 @@ def features_of(model: nn.Module, clips_BCTHW: torch.Tensor, kind: FeatureKind) 
     maps_BTHWD = model.forward_features(clips_BCTHW)[kind.stage - 1]
     if kind.features == "map":
         return maps_BTHWD.float()
-    pooled_BD = maps_BTHWD.flatten(1, -2).mean(1)
-    norm = getattr(model, "norm", None)
-    if norm is not None and kind.stage == last_stage(model):
-        pooled_BD = norm(pooled_BD)
+    tokens_BND = maps_BTHWD.flatten(1, -2)
+    if not isinstance(model, Hiera) or kind.stage != last_stage(model):
+        return tokens_BND.mean(1).float()
+    # A class token is no feature of the map, so the mean takes its place.
+    pooled_BD = model.norm(tokens_BND.mean(1)) if model.num_extra else model.pool(tokens_BND)
     return pooled_BD.float()
 
 

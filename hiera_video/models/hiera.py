@@ -100,10 +100,23 @@ class Hiera(HieraEncoder, HubModel):
         `features` are the feature maps of all stages, or the last map alone (`[B, ..., D]`, tokens
         in any order). Only the last map is used. With `pre_logits`, return the input of the
         classifier instead: the normalised mean over all tokens.
+
+        Raises:
+            UserError: the head takes a class token, which no feature map holds.
         """
+        if self.num_extra:
+            raise UserError(
+                "forward_head must be given to a model without a class token, which no feature map "
+                "holds. Try calling the model."
+            )
         last = features if isinstance(features, torch.Tensor) else features[-1]
         logits_BK: torch.Tensor = self.head(self.pool(last.flatten(1, -2)), pre_logits=pre_logits)
         return logits_BK
+
+    @property
+    def mean_first(self) -> bool:
+        """Whether the head takes the normalised mean; other families may take other features."""
+        return True
 
     def pool(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """Return the input of the head, `[B, D]`: the normalised mean over the tokens."""

@@ -168,9 +168,14 @@ class MViT(MViTEncoder, Hiera):
         super().__init__(simplify=simplify, **classifier)
         self.settings["simplify"] = simplify
 
+    @property
+    def mean_first(self) -> bool:
+        """Whether the head takes the normalised mean: with step f."""
+        return "f" in self.simplify
+
     def pool(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """Return the input of the head, `[B, D]`: the class token or the mean, normalised."""
-        if "f" in self.simplify:
+        if self.mean_first:
             return super().pool(tokens_BND)
         normed_BND: torch.Tensor = self.norm(tokens_BND)
         return normed_BND[:, 0] if self.num_extra else normed_BND.mean(1)

@@ -79,9 +79,14 @@ class ViT(Hiera):
             )
         super().__init__(**classifier)
 
+    @property
+    def mean_first(self) -> bool:
+        """Whether the head takes the normalised mean: without a class token."""
+        return not self.num_extra
+
     def pool(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         """Return the input of the head, `[B, D]`: the class token or the mean, normalised."""
-        if not self.num_extra:
+        if self.mean_first:
             return super().pool(tokens_BND)
         class_BD: torch.Tensor = self.norm(tokens_BND[:, 0])
         return class_BD

@@ -47,6 +47,11 @@ def check_model(model: nn.Module) -> None:
             "--checkpoint or --model must be a Hiera that classifies videos, got "
             f"{type(model).__name__}. Try the checkpoint of a fine-tuned video model."
         )
+    if not model.mean_first:
+        raise UserError(
+            "evidence is shown of models whose head takes the mean of all tokens, got "
+            f"{type(model).__name__} without it. Try the checkpoint of a Hiera."
+        )
     if not isinstance(model.head.projection, nn.Linear):
         raise UserError(
             "evidence is shown of a Hiera that classifies videos, got one without. Try "

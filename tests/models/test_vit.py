@@ -285,7 +285,10 @@ def test_a_class_token_comes_first_and_feature_maps_lack_it():
     model = ViT(**{**IMAGE, "input_size": (64, 64), **SMALL}, num_classes=7).eval()
     images = noise(2, 3, 64, 64)
     assert model.run_blocks(model.embed(images))[-1].shape == (2, 17, 48)
-    assert [tuple(m.shape) for m in model.forward_features(images)] == [(2, 4, 4, 48)]
+    maps = model.forward_features(images)
+    assert [tuple(m.shape) for m in maps] == [(2, 4, 4, 48)]
+    with pytest.raises(UserError, match="forward_head must be given to a model without a class"):
+        model.forward_head(maps)
 
 
 @pytest.mark.parametrize(

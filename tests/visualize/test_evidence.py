@@ -7,6 +7,8 @@ from torch import nn
 
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
 from hiera_video.models.hiera_mae import mae_hiera_micro_8x64
+from hiera_video.models.mvit import mvit_micro_8x64
+from hiera_video.models.vit import vit_micro_8x64
 from hiera_video.utils.errors import UserError
 from hiera_video.visualize.evidence import AGAINST, FOR, draw_evidence, find_evidence
 
@@ -79,3 +81,23 @@ def test_only_a_video_classifier_has_evidence(model):
             find_evidence(other, clip)
     with pytest.raises(UserError, match="--label must be in 0 to 4, got 5"):
         find_evidence(model, clip, 5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [mvit_micro_8x64(num_classes=3), vit_micro_8x64(num_classes=3, class_token=True)],
+    ids=["mvit", "vit"],
+)
+def test_a_head_that_takes_no_mean_has_no_evidence(model):
+    with pytest.raises(UserError, match="whose head takes the mean of all tokens"):
+        find_evidence(model.eval(), torch.zeros(3, 8, 64, 64))
+
+
+def test_evidence_of_a_plain_vit_sums_to_its_logit():
+    model = vit_micro_8x64(num_classes=3).eval()
+    clip = torch.randn(3, 8, 64, 64)
+    evidence = find_evidence(model, clip, 1)
+    assert evidence.map_THW.shape == (4, 8, 8)
+    logits = model(clip[None])[0]
+    wanted = (logits[1] - logits.mean()).item()
+    assert evidence.map_THW.mean() + evidence.bias == pytest.approx(wanted, abs=1e-6)
