@@ -67,7 +67,7 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 
 
 def draw(lines: Sequence[Mapping[str, Any]], path: str) -> None:
-    """Draw top-1 by the value of a sweep and by measured training time, into a PNG file.
+    """Draw top-1 by the value of a sweep, by training time, and by GFLOPs where they differ.
 
     Raises:
         UserError: there are no results of exactly one sweep.
@@ -82,25 +82,29 @@ def draw(lines: Sequence[Mapping[str, Any]], path: str) -> None:
             f"--plot must have results of one sweep, got {', '.join(names) or 'none'}. Try naming "
             "one sweep's file."
         )
-    figure = Figure(figsize=(10, 3.6), dpi=120, layout="constrained")
-    by_value, by_time = figure.subplots(1, 2, sharey=True)
+    costs = {"training, seconds measured": [p.training_sec for p in found]}
+    if len({p.gflops for p in found}) > 1:
+        costs["GFLOPs of a view"] = [p.gflops for p in found]
+    figure = Figure(figsize=(5 * (1 + len(costs)), 3.6), dpi=120, layout="constrained")
+    by_value, *by_cost = figure.subplots(1, 1 + len(costs), sharey=True)
     values = list(dict.fromkeys(point.value for point in found))
     for start in dict.fromkeys(point.start for point in found):
-        mine = [point for point in found if point.start == start]
+        mine = [number for number, point in enumerate(found) if point.start == start]
         style = {"marker": "o", "capsize": 3, "label": start, "color": _COLOURS.get(start)}
-        means, spreads = [p.mean for p in mine], [p.spread for p in mine]
-        places = [values.index(p.value) for p in mine]
+        means, spreads = [found[n].mean for n in mine], [found[n].spread for n in mine]
+        places = [values.index(found[n].value) for n in mine]
         by_value.errorbar(places, means, yerr=spreads, **style)
-        by_time.errorbar([p.training_sec for p in mine], means, yerr=spreads, linestyle="", **style)
-        for point in mine:
-            by_time.annotate(
-                f" {point.value}", (point.training_sec, point.mean), fontsize=8, va="bottom"
-            )
+        for axes, cost in zip(by_cost, costs.values(), strict=True):
+            axes.errorbar([cost[n] for n in mine], means, yerr=spreads, linestyle="", **style)
+            for n in mine:
+                place = (cost[n], found[n].mean)
+                axes.annotate(f" {found[n].value}", place, fontsize=8, va="bottom")
     by_value.set_xticks(range(len(values)), values)
     by_value.set_xlabel(names[0])
-    by_time.set_xlabel("training, seconds measured")
     by_value.set_ylabel("top-1, %")
-    for axes in (by_value, by_time):
+    for axes, title in zip(by_cost, costs, strict=True):
+        axes.set_xlabel(title)
+    for axes in (by_value, *by_cost):
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
     by_value.legend(frameon=False)
