@@ -129,11 +129,13 @@ class MViTEncoder(HieraEncoder):
     ) -> list[torch.Tensor]:
         """Run the blocks on `[B, U, n, D]` in unit order; return the output of each stage.
 
-        Where pools overlap, the units of a whole clip are joined to one grid. A part of the units
-        is processed unit by unit, as if each were padded. Extra tokens come first in the outputs.
+        Where pools overlap or positions are relative, the units of a whole clip are joined to one
+        grid. A part of the units is processed unit by unit, as if each were padded. Extra tokens
+        come first in the outputs.
         """
         clips, num_units = tokens_BUND.shape[:2]
-        whole = self.crosses_units and num_units == self.num_units
+        joined = self.crosses_units or "a" not in self.simplify
+        whole = joined and num_units == self.num_units
         if whole:
             layout = Layout(1, self.grid, self.num_extra)
         else:
@@ -240,10 +242,11 @@ def check_steps(simplify: str, *, class_token: bool = False) -> None:
             f"MODEL.SIMPLIFY must be some of the letters {STEPS}, each once, got {simplify!r}. Try "
             "'abc'."
         )
-    if "f" in simplify and "d" not in simplify:
+    if "f" in simplify and not {"a", "d"} <= set(simplify):
         raise UserError(
-            "MODEL.SIMPLIFY must have d if it has f: attention within mask units needs pools that "
-            f"do not cross them, got {simplify!r}. Try 'abcdef'."
+            "MODEL.SIMPLIFY must have a and d if it has f: attention within mask units needs "
+            "positions that do not belong to the whole grid, and pools that do not cross units, "
+            f"got {simplify!r}. Try 'abcdef'."
         )
     if "f" in simplify and class_token:
         raise UserError(

@@ -1,8 +1,8 @@
 """The masked autoencoder of the family from MViTv2 to Hiera, in the designs that each step allows.
 
 Kernels that cross mask units cannot drop what is hidden: a token's value would depend on which of
-its neighbours happen to be visible. So `mask_design` "sparse" needs step d, "separate" step a
-(relative positions belong to the whole grid), and "dense" goes with all.
+its neighbours happen to be visible. So `mask_design` "sparse" needs step d. Relative positions
+belong to the whole grid, so "sparse" and "separate" need step a. "dense" goes with all steps.
 """
 
 from typing import Any
@@ -78,8 +78,8 @@ def _check_design(simplify: str, design: str) -> None:
             "MASK.DESIGN must be dense or separate while kernels cross mask units (MODEL.SIMPLIFY "
             f"{simplify!r}, without step d), got 'sparse'. Try MASK.DESIGN dense."
         )
-    if design == "separate" and "a" not in simplify:
+    if design in ("sparse", "separate") and "a" not in simplify:
         raise UserError(
             "MASK.DESIGN must be dense with relative positions, which belong to the whole grid "
-            f"(MODEL.SIMPLIFY {simplify!r}, without step a), got 'separate'. Try MASK.DESIGN dense."
+            f"(MODEL.SIMPLIFY {simplify!r}, without step a), got {design!r}. Try MASK.DESIGN dense."
         )

@@ -181,6 +181,27 @@ def test_the_end_is_hiera_base():
     assert largest_difference(ours, theirs, clips_for(ours, 1)) < 1e-5
 
 
+@pytest.mark.parametrize("simplify", ["bd", "bcde"])
+def test_relative_positions_belong_to_the_whole_grid_where_pools_do_not_overlap(simplify):
+    model = randomise(mvit_micro_8x64(simplify=simplify, input_size=(4, 64, 96), embed_dim=16))
+    attention = model.blocks[0].attn
+    with torch.no_grad():
+        # All queries are ones, and keys of another column of mask units are out of their sight.
+        # Keys have a stride of 8 tokens, so these are the distances below 16 and above 23.
+        attention.qkv.weight[:16], attention.qkv.bias[:16] = 0.0, 1.0
+        table = attention.relative_positions.tables[2]
+        table[:16] = table[24:] = -1e4
+    clips = clips_for(model, 1).requires_grad_()
+    for column, left in ((3, 0), (12, 32), (20, 64)):
+        feature = model.forward_features(clips)[0][0, 0, 5, column].sum()
+        (grad,) = torch.autograd.grad(feature, clips)
+        columns = grad[0].abs().amax((0, 1, 2))
+        assert (columns[left + 3 : left + 29] > 0).all()
+        # The kernels of the patch embedding reach 3 pixels into the neighbours.
+        assert not columns[: max(left - 3, 0)].any()
+        assert not columns[left + 32 :].any()
+
+
 @pytest.mark.parametrize("simplify", [*LADDER, "c", "bd", "acde"])
 def test_every_step_overfits_one_batch(simplify):
     torch.manual_seed(0)
@@ -234,7 +255,8 @@ def test_activation_checkpointing_changes_no_gradient():
     [
         ({"simplify": "xyz"}, "must be some of the letters abcdef, each once, got 'xyz'"),
         ({"simplify": "aa"}, "each once"),
-        ({"simplify": "abcef"}, "must have d if it has f"),
+        ({"simplify": "abcef"}, "must have a and d if it has f"),
+        ({"simplify": "bcdef"}, "must have a and d if it has f"),
         ({"simplify": "abcdef", "class_token": True}, "class_token must be False with step f"),
         ({"input_size": (8, 60, 60)}, "input_size must be divisible"),
     ],

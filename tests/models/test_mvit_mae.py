@@ -18,6 +18,7 @@ ALLOWED = [
     *((steps, "dense") for steps in LADDER),
     *((steps, "separate") for steps in LADDER if "a" in steps),
     *((steps, "sparse") for steps in LADDER if "d" in steps),
+    ("bcd", "dense"),
 ]
 
 
@@ -156,6 +157,7 @@ def test_an_image_has_the_same_steps():
     [
         ("MODEL.SIMPLIFY abc", "MASK.DESIGN must be dense or separate while kernels cross"),
         ("MASK.DESIGN separate", "MASK.DESIGN must be dense with relative positions"),
+        ("MODEL.SIMPLIFY bcd", "MASK.DESIGN must be dense with relative positions"),
         ("MODEL.SIMPLIFY xa", "MODEL.SIMPLIFY must be some of the letters abcdef"),
     ],
 )
