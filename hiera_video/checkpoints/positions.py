@@ -14,6 +14,7 @@ from torch import nn
 
 Grid = tuple[int, int, int]
 
+_RELATIVE = ".relative_positions.tables."
 SPATIAL, TEMPORAL = "pos_embed_spatial", "pos_embed_temporal"
 WHOLE, DECODER = "pos_embed", "decoder_pos_embed"
 
@@ -31,6 +32,9 @@ def resize_positions(
     frames is the length of its `pos_embed_temporal`. If it has none, the possible grid nearest to
     the model's is used. Embeddings that already fit are returned unchanged. So are embeddings with
     no possible grid or other channels; the caller rejects them.
+
+    Relative positions, `[distances, D]`, are interpolated linearly. A classifier's last stage has
+    fewer than its autoencoder's, which pools once less.
     """
     own_state = model.state_dict()
     grids = {name: grid for name, grid in _grids(model).items() if name in own_state}
@@ -46,7 +50,22 @@ def resize_positions(
         there = _nearest_grid(num_positions, here, frames or range(1, num_positions + 1))
         if there is not None and there != here:
             resized[name] = _interpolate(theirs, there, here)
+    resized |= _resized_relative(state, own_state)
     return {**state, **resized}, tuple(resized)
+
+
+def _resized_relative(
+    state: dict[str, torch.Tensor], own_state: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the relative positions of `state` that have another number of distances, resized."""
+    resized = {}
+    for name in filter(lambda name: _RELATIVE in name, own_state):
+        theirs, own = state.get(name), own_state[name]
+        if theirs is None or theirs.dim() != 2 or theirs.shape[1] != own.shape[1]:
+            continue
+        if 0 < len(theirs) != len(own):
+            resized[name] = _interpolate(theirs[None], (len(theirs), 1, 1), (len(own), 1, 1))[0]
+    return resized
 
 
 def _grids(model: nn.Module) -> dict[str, Grid]:

@@ -5,6 +5,7 @@ from torch import nn
 
 from hiera_video.checkpoints.positions import resize_positions
 from hiera_video.models.hiera import Hiera, hiera_micro_8x64
+from hiera_video.models.mvit import mvit_micro_8x64
 
 SPATIAL, TEMPORAL, WHOLE = "pos_embed_spatial", "pos_embed_temporal", "pos_embed"
 VIDEO = {
@@ -80,6 +81,34 @@ def test_twice_the_resolution_and_frames_by_an_independent_calculation():
     assert all(resized[name] is state[name] for name in untouched)
     model.load_state_dict(resized)
     assert model(torch.randn(1, 3, 16, 128, 128)).isfinite().all()
+
+
+def test_relative_positions_by_an_independent_calculation():
+    sizes = {"embed_dim": 8, "stages": (1, 1, 1, 1), "num_classes": 2}
+    small = mvit_micro_8x64(**sizes)
+    large = mvit_micro_8x64(input_size=(16, 64, 128), **sizes)
+    for here, there in ((large, small), (small, large)):
+        state, own = there.state_dict(), here.state_dict()
+        resized, names = resize_positions(state, here)
+        differing = {name for name in own if own[name].shape != state[name].shape}
+        assert set(names) == differing
+        # Time and width of 4 stages, and the height of none.
+        assert {name[-1] for name in names} == {"0", "2"}
+        assert len(names) == 8
+        for name in names:
+            weights = linear_weights(len(state[name]), len(own[name]))
+            wanted = torch.tensor(weights @ state[name].double().numpy())
+            assert torch.allclose(resized[name].double(), wanted, atol=1e-6)
+        here.load_state_dict(resized)
+
+
+def test_relative_positions_that_cannot_be_resized_are_left_to_the_caller():
+    model = mvit_micro_8x64(embed_dim=8, stages=(1, 1, 1, 1), num_classes=2)
+    name = "blocks.0.attn.relative_positions.tables.1"
+    for shape in ((7, 9), (0, 8), (8,), (3, 7, 8)):
+        resized, names = resize_positions({name: torch.zeros(shape)}, model)
+        assert names == ()
+        assert resized[name].shape == shape
 
 
 def test_smaller_ones_too_and_of_another_aspect_ratio():
