@@ -278,7 +278,7 @@ def test_every_peer_trains_validates_and_is_tested(small_cfg, make):
         (peers.videomae_base, {"input_size": (3, 64, 64)}, "divisible by .2, 16, 16."),
         (peers.published_hiera_base_224, {"input_size": (40, 40)}, "divisible by .32, 32."),
     ],
-    ids=str,
+    ids=named,
 )
 def test_what_a_peer_lacks_is_refused(make, settings, message):
     with pytest.raises(UserError, match=message) as caught:
@@ -293,7 +293,7 @@ def test_what_a_peer_lacks_is_refused(make, settings, message):
         (peers.videomae_base, "transformers"),
         (peers.published_hiera_base_224, "hiera"),
     ],
-    ids=str,
+    ids=named,
 )
 def test_a_missing_library_is_told(make, library, monkeypatch):
     import_torchvision()
