@@ -1,5 +1,6 @@
 """Check everything that can be checked about a run before anything is written."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from hiera_video.utils.errors import UserError
 
 T = TypeVar("T")
 
-_NO_LIST = "DATA.PATH_TO_DATA_DIR must be "
+_NO_LIST = re.compile(r"^DATA\.PATH_TO_DATA_DIR must be the folder of (.+?) \(")
 
 
 def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord]]]:
@@ -54,8 +55,10 @@ def preflight(cfg: Config) -> tuple[torch.device, dict[str, Sequence[VideoRecord
         collect(refuse_earlier_checkpoints, cfg)
     before = len(problems)
     records = {split: collect(read_records, cfg, split) for split in splits(cfg)}
-    if not any(records.values()) and all(p.startswith(_NO_LIST) for p in problems[before:]):
-        del problems[before + 1 :]  # a wrong folder lacks every list
+    lists = [match[1] for p in problems[before:] if (match := _NO_LIST.match(p))]
+    if lists and not any(records.values()) and len(lists) == len(problems) - before:
+        # A wrong folder lacks every list: one message names them all.
+        problems[before:] = [problems[before].replace(lists[0], ", ".join(lists), 1)]
     for split, found in records.items():
         collect(read_class_names, cfg, split)
         collect(refuse_missing_videos, split, found or [])
