@@ -17,6 +17,7 @@ from hiera_video.export.graph import (
 )
 from hiera_video.models.baselines import x3d_s
 from hiera_video.models.hiera import Hiera, hiera_base_16x224, hiera_micro_8x64
+from hiera_video.models.mvit import mvit_micro_64
 from hiera_video.utils.errors import UserError
 
 FACTS = {"class_names": ["left", "é"]}
@@ -89,6 +90,18 @@ def test_an_onnx_runs_any_batch_as_the_model_does(model, onnx):
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata[FACTS_ENTRY]) == FACTS
     assert max(onnx.differences.values()) <= 1e-4
+
+
+@pytest.mark.parametrize("simplify", ["", "abc"])
+def test_a_step_from_mvitv2_runs_any_batch_in_both_formats(simplify, tmp_path):
+    require_onnx()
+    torch.manual_seed(0)
+    small = {"embed_dim": 8, "stages": (1, 1), "q_pool": 1, "mask_unit_attn": (True, False)}
+    step = mvit_micro_64(simplify=simplify, num_classes=2, head_init_scale=1.0, **small).eval()
+    for checked in export(step, tmp_path, "pt2", "onnx", shape=(3, 64, 64)):
+        assert set(checked.differences) == {1, 3}
+        assert max(checked.differences.values()) <= 1e-5
+        assert checked.largest_logit > 0.01
 
 
 class HeedsNoExport(Hiera):

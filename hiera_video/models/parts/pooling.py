@@ -204,6 +204,10 @@ class PoolingAttention(nn.Module):
             bias = self.relative_positions(query[:, :, layout.extra :])
             bias = F.pad(bias, (layout.extra, 0, layout.extra, 0))
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+            if torch.compiler.is_compiling():
+                # The exporter to ONNX replaces attention with a bias by one whose output has
+                # another memory layout, which a view recorded below would not fit.
+                mixed = mixed.clone(memory_format=torch.contiguous_format)
         if self.plan.query_residual and layout.extra:
             mixed = mixed + F.pad(query[:, :, layout.extra :], (0, 0, layout.extra, 0))
         elif self.plan.query_residual:
