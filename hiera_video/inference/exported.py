@@ -30,7 +30,7 @@ def read_folder(path: str, cfg: Config | None) -> tuple[HubModel, Config, tuple[
     standard deviation 0.225.
 
     Raises:
-        UserError: the folder is broken, or holds a model of images.
+        UserError: the folder is broken.
     """
     model = from_pretrained(path)
     facts = read_facts(path)
@@ -38,11 +38,7 @@ def read_folder(path: str, cfg: Config | None) -> tuple[HubModel, Config, tuple[
 
 
 def _config(path: str, model: Any, facts: dict[str, Any]) -> Config:
-    if len(model.input_size) != 3:
-        raise UserError(
-            f"checkpoint must be of a video model, got {path!r}, of images. Try another folder."
-        )
-    num_frames, side, _ = model.input_size
+    num_frames, side, _ = (1, *model.input_size)[-3:]  # a clip of one frame is an image
     words: dict[str, Any] = {
         "DATA.NUM_FRAMES": num_frames,
         "DATA.TRAIN_CROP_SIZE": side,
@@ -53,7 +49,7 @@ def _config(path: str, model: Any, facts: dict[str, Any]) -> Config:
     if isinstance(model, MaskedAutoencoder):
         words |= {"TASK": "ssl", "MODEL.ARCH": "hiera_mae", "TEST.ENABLE": False}
     clips = facts.get("clips", {})
-    built_for = [model.in_chans, *model.input_size]
+    built_for = [model.in_chans, num_frames, *model.input_size[-2:]]
     if clips.get("shape", built_for) != built_for:
         raise UserError(
             f"checkpoint: clips.shape in {os.path.join(path, FACTS)!r} must be that of the model, "

@@ -23,6 +23,7 @@ from hiera_video.models.load import load_model
 from hiera_video.models.parts.autoencoder import MaskedAutoencoder
 from hiera_video.models.parts.patches import (
     TakesClips,
+    as_model_input,
     patches_to_frames,
     pixel_patches,
     statistics,
@@ -132,7 +133,8 @@ def read_clip(path: str, model: TakesClips, cfg: Config, *, start_sec: float | N
     Raises:
         UserError: the video does not decode (a DecodeError), or is not longer than `start_sec`.
     """
-    num_frames, crop_size, _ = model.input_size
+    *frames, crop_size, _ = model.input_size
+    num_frames = frames[0] if frames else 1
     clip = replace(clip_spec(cfg), num_frames=num_frames)
     with open_video(path, decoding(cfg)) as reader:
         fps = clip.rate_of(reader.fps)
@@ -162,24 +164,30 @@ def reconstruct(
     """Return pictures of a clip, of its visible part, and of its reconstruction.
 
     The model predicts the first frame of each token, so there is one picture for each time step of
-    the tokens. `visible_BU` is bool `[1, U]`. The clip was normalised with `mean` and `std`.
+    the tokens, and one for an image. `visible_BU` is bool `[1, U]`. The clip was normalised with
+    `mean` and `std`.
     """
     device = model.mask_token.device
     pred_MP = model(clip_CTHW[None].to(device), visible_BU).pred.float().cpu()
     patches_NP = pixel_patches(
-        clip_CTHW[None], side=model.patch_side, frame_stride=model.frame_stride
+        as_model_input(clip_CTHW[None], model.input_size),
+        side=model.patch_side,
+        frame_stride=model.frame_stride,
     )[0]
     hidden_M = tokens_in_order(~visible_BU, grid=model.decoder_grid, unit=model.decoder_unit)[0]
     original_THWC, filled_THWC = (
-        to_pixels(
-            patches_to_frames(patches[None], grid=model.decoder_grid, side=model.patch_side)[0],
-            mean=mean,
-            std=std,
-        )
+        to_pixels(_frames(patches, model), mean=mean, std=std)
         for patches in (patches_NP, fill_in(patches_NP, hidden_M, pred_MP))
     )
-    visible_THW = visible_BU[0].unflatten(0, model.unit_grid).numpy()
+    time_grid = (1, *model.unit_grid)[-3:]
+    visible_THW = visible_BU[0].unflatten(0, time_grid).numpy()
     return Pictures(original_THWC, grey_hidden(original_THWC, visible_THW), filled_THWC)
+
+
+def _frames(patches_NP: torch.Tensor, model: MaskedAutoencoder) -> torch.Tensor:
+    """Assemble patches into `[C, T, H, W]`; T is 1 for a model of images."""
+    frames_X = patches_to_frames(patches_NP[None], grid=model.decoder_grid, side=model.patch_side)
+    return frames_X[0] if frames_X.ndim == 5 else frames_X[0].unsqueeze(1)
 
 
 def fill_in(

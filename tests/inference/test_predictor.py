@@ -287,13 +287,23 @@ def test_an_autoencoder_will_do_where_no_classes_are_asked_for(tmp_path):
         assert torch.equal(found.model.mask_token, model.mask_token)
 
 
+def test_an_exported_model_of_images_predicts_as_its_run_does(small_cfg, videos, tmp_path):
+    launch(small_cfg("DATA.NUM_FRAMES 1 MODEL.MODEL_NAME hiera_tiny_224 SOLVER.MAX_EPOCH 1"))
+    checkpoint = str(tmp_path / "output" / "checkpoints" / "checkpoint_epoch_00001.pyth")
+    folder = str(tmp_path / "exported")
+    export_model(Export(checkpoint, folder), tell=lambda line: None)
+    run, exported = Predictor(checkpoint), Predictor(folder)
+    assert exported.cfg.DATA.NUM_FRAMES == 1
+    assert exported.cfg.DATA.TEST_CROP_SIZE == 32
+    one, other = run(videos["h264_b.mp4"]), exported(videos["h264_b.mp4"])
+    np.testing.assert_array_equal(one.scores, other.scores)
+    assert one.class_names == other.class_names
+
+
 def test_a_folder_of_another_kind_is_refused(tmp_path):
     mae_hiera_micro_8x64().save_pretrained(tmp_path / "mae")
     with pytest.raises(UserError, match="must be a classifier's.*autoencoder has no classes"):
         Predictor(tmp_path / "mae")
-    hiera_video.hiera_tiny_224(num_classes=2).save_pretrained(tmp_path / "images")
-    with pytest.raises(UserError, match="must be of a video model, got .*images"):
-        Predictor(tmp_path / "images")
     (tmp_path / "mae" / "config.json").write_text("{")
     with pytest.raises(UserError, match="is not readable JSON"):
         Predictor(tmp_path / "mae")

@@ -12,6 +12,8 @@ from matplotlib.image import imread
 
 from hiera_video.config import load_config, to_yaml
 from hiera_video.models.hiera_mae import MAEOutput, MaskedAutoencoderHiera, mae_hiera_micro_8x64
+from hiera_video.models.mvit_mae import MaskedAutoencoderMViT, mae_mvit_micro_64
+from hiera_video.models.parts.autoencoder import MaskedAutoencoder
 from hiera_video.models.parts.patches import normalised, pixel_patches
 from hiera_video.utils.errors import UserError
 from hiera_video.utils.outputs import make_folder
@@ -69,8 +71,14 @@ class Perfect(MaskedAutoencoderHiera):
     """Predicts what it is to predict."""
 
     def forward(self, clips_BX, visible=None, mask_ratio=0.9, decoded=None):
-        result = super().forward(clips_BX, visible, mask_ratio, decoded)
+        result = MaskedAutoencoder.forward(self, clips_BX, visible, mask_ratio, decoded)
         return MAEOutput(result.loss, result.target, result.target, result.visible)
+
+
+class PerfectStep(MaskedAutoencoderMViT):
+    """Predicts what it is to predict, of an image."""
+
+    forward = Perfect.forward
 
 
 @pytest.mark.parametrize("strategy", ["tube", "random", "frame"])
@@ -89,6 +97,32 @@ def test_a_perfect_predictor_gives_back_the_original_exactly(cfg, model, strateg
     for step, y, x in np.ndindex(4, 2, 2):
         unit = changed[step, 32 * y : 32 * y + 32, 32 * x : 32 * x + 32]
         assert unit.any() != is_visible(visible_BU, step, 32 * y, 32 * x)
+
+
+def test_an_image_is_one_picture():
+    torch.manual_seed(0)
+    image = mae_mvit_micro_64(simplify="abcdef").eval()
+    perfect = mae_mvit_micro_64(simplify="abcdef").eval()
+    perfect.__class__ = PerfectStep
+    frames_THWC, clip_CTHW = random_clip()
+    visible_BU = torch.tensor([[True, False, False, False]])
+    pictures, exact = (
+        reconstruct(model, clip_CTHW[:, :1], visible_BU, **SETTINGS) for model in (image, perfect)
+    )
+    np.testing.assert_array_equal(pictures.original, frames_THWC[:1])
+    np.testing.assert_array_equal(exact.reconstruction, frames_THWC[:1])
+    changed = pictures.reconstruction != frames_THWC[:1]
+    for y, x in np.ndindex(2, 2):
+        part = slice(32 * y, 32 * y + 32), slice(32 * x, 32 * x + 32)
+        assert changed[0][part].any() == bool(y or x)
+        assert (pictures.visible[0][part] == GREY).all() == bool(y or x)
+
+
+def test_the_clip_of_an_image_is_the_middle_frame(cfg, videos):
+    model = mae_mvit_micro_64(simplify="abcdef")
+    clip = read_clip(videos["h264_b.mp4"], model, cfg)
+    assert clip.clip_CTHW.shape == (3, 1, 64, 64)
+    assert len(clip.seconds_T) == 1
 
 
 def test_the_visible_row_shows_the_visible_units_and_grey(model):
