@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from math import prod
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from hiera_video.models.mvit import (
     mvit_small_16x224,
     mvit_small_224,
 )
+from hiera_video.models.parts.pooling import Layout, Pool
 from hiera_video.models.parts.sizes import MICRO_IMAGE
 from hiera_video.utils.compat import import_torchvision
 from hiera_video.utils.errors import UserError
@@ -236,6 +238,17 @@ def test_feature_maps_lie_in_space(simplify):
     assert row < 2
     assert column > 13
     assert torch.allclose(model.forward_head(maps), model(clips), atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2, 2)])
+def test_a_maximum_keeps_the_precision_of_its_tokens(stride):
+    shape = (1, 4, 4)[-len(stride) :]
+    pool = Pool(kernel=[3] * len(stride), stride=stride)
+    tokens = torch.randn(1, prod(shape), 8).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = pool(tokens, Layout(1, shape))
+    assert pooled.dtype == torch.bfloat16
+    assert torch.equal(pooled.float(), pool(tokens.float(), Layout(1, shape)))
 
 
 def test_activation_checkpointing_changes_no_gradient():

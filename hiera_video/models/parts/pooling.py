@@ -111,6 +111,7 @@ class Pool(nn.Module):
         else:
             pool: Any = {2: F.max_pool2d, 3: F.max_pool3d}[len(self.stride)]
             pooled = pool(folded, self.kernel, stride=self.stride, padding=self.padding)
+            pooled = pooled.to(folded.dtype)  # autocast on a CPU pools videos in float32
         unfolded = pooled.unflatten(0, (clips, units, -1)).movedim((2, 3), (-2, -1))
         tokens_BND: torch.Tensor = unfolded.flatten(-2).flatten(1, -2)
         return tokens_BND
