@@ -13,21 +13,32 @@ from hiera_video.models import baselines
 from hiera_video.models.build import build_model
 from hiera_video.utils.errors import UserError
 
-CONFIGS = sorted(p for p in Path("configs").rglob("*.yaml") if not p.name.startswith("_"))
+CONFIGS = sorted(
+    path
+    for path in Path("configs").rglob("*.yaml")
+    # Sweeps are grids of configs: tests/tools/test_sweep.py
+    if not path.name.startswith("_") and path.parent.name != "Sweeps"
+)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=str)
 def test_every_shipped_config_builds_its_model(path):
     cfg = load_config(str(path))
     with torch.device("meta"):
-        model = build_model(cfg)
+        try:
+            model = build_model(cfg)
+        except UserError as error:
+            if "the extra `peers`" in str(error):
+                pytest.skip("the peers extra is not installed")
+            raise
         size = (cfg.DATA.NUM_FRAMES, cfg.DATA.TRAIN_CROP_SIZE, cfg.DATA.TRAIN_CROP_SIZE)
         output = model.eval()(torch.empty(1, 3, *size))
     if cfg.TASK == "classify":
         assert output.shape == (1, cfg.MODEL.NUM_CLASSES)
         return
     assert output.pred.shape == output.target.shape
-    assert output.pred.shape[1] == 16 * 16 * 3
+    side = 8 if path.name == "VIT_MICRO_MAE_PT.yaml" else 16
+    assert output.pred.shape[1] == side * side * 3
     assert len(model.decoder_blocks) == cfg.MASK.DECODER_DEPTH
     assert model.decoder_blocks[0].attn.num_heads == cfg.MASK.DECODER_NUM_HEADS
     assert model.decoder_embed.out_features == cfg.MASK.DECODER_EMBED_DIM
